@@ -1,0 +1,38 @@
+# Sourced by run.sh, prepare.sh and test.sh: makes or reuses the virtual environment in the checkout.
+#
+# A machine without a GPU gets the CPU build of torch (no CUDA packages); a machine with one gets what
+# requirements.txt names, which is the CUDA build. CAPTIONSTEW_TORCH=cpu|cuda overrides the choice.
+
+TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
+
+ensure_environment() {
+  local checkout=$1
+  local venv=$checkout/.venv
+  local stamp=$venv/.installed
+  local wanted
+  wanted=$(cat "$checkout/requirements.txt" "$checkout/pyproject.toml" | cksum)
+  if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
+    log "installing the environment into $venv"
+    [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
+    install_torch "$venv/bin/python" "$checkout/requirements.txt"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$checkout/requirements.txt"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e "$checkout"
+    printf '%s' "$wanted" > "$stamp"
+  fi
+  # shellcheck disable=SC1091
+  . "$venv/bin/activate"
+}
+
+install_torch() {
+  local python=$1 requirements=$2 build=${CAPTIONSTEW_TORCH:-} pin
+  pin=$(grep '^torch==' "$requirements")
+  if [ -z "$build" ]; then
+    if [ "$(uname -s)" = Darwin ] || command -v nvidia-smi > /dev/null 2>&1; then build=cuda; else build=cpu; fi
+  fi
+  if [ "$build" = cuda ]; then
+    "$python" -m pip install --quiet --disable-pip-version-check "$pin"
+  elif ! "$python" -m pip install --quiet --disable-pip-version-check "$pin+cpu" 2> /dev/null; then
+    log "no CPU build of $pin in the configured package index; trying $TORCH_CPU_INDEX"
+    "$python" -m pip install --quiet --disable-pip-version-check --extra-index-url "$TORCH_CPU_INDEX" "$pin+cpu"
+  fi
+}
