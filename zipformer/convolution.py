@@ -1,0 +1,116 @@
+"""Convolution module of the encoder layer, with the chunk-causal variant of its depthwise convolution.
+
+Sizes: N batch, T frames, D channels, K kernel, c frames per chunk.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zipformer.activations import SWOOSH_R, SwooshDropoutLinear, scale_initial_
+from zipformer.regularisers import Balancer, Whiten
+from zipformer.schedules import ScheduledFloat
+from zipformer.sequences import Frames
+
+
+def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    """(N, T, D), (D, 1, K), (D) -> (N, T + 2 padding - K + 1, D), channels last throughout"""
+    image = x.transpose(1, 2).unsqueeze(2)  # (N, D, 1, T), which in memory is an image with channels last
+    out = F.conv2d(image, weight.unsqueeze(2), bias, padding=(0, padding), groups=weight.shape[0])
+    return out.squeeze(2).transpose(1, 2)
+
+
+class DepthwiseConv(nn.Conv1d):
+    """Depthwise convolution over time with zeros outside the sequence."""
+
+    def __init__(self, dim: int, kernel: int) -> None:
+        super().__init__(dim, dim, kernel, groups=dim, padding=kernel // 2)
+
+    def forward(self, x: Tensor, frames: Frames) -> Tensor:
+        """(N, T, D) -> (N, T, D)"""
+        return depthwise(x, self.weight, self.bias, self.padding[0])
+
+
+class ChunkCausalDepthwiseConv(nn.Module):
+    """A causal convolution plus one that sees only its own chunk, scaled by the position inside the chunk."""
+
+    def __init__(self, dim: int, kernel: int) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.causal_conv = scale_initial_(nn.Conv1d(dim, dim, (kernel + 1) // 2, groups=dim), 1.0)
+        self.chunkwise_conv = nn.Conv1d(dim, dim, kernel, groups=dim)
+        self.chunkwise_conv_scale = nn.Parameter(torch.zeros(2, dim, kernel))
+
+    def forward(self, x: Tensor, frames: Frames) -> Tensor:
+        """(N, T, D) -> (N, T, D)"""
+        n, t, d = x.shape
+        half = self.kernel // 2
+        chunk = t if frames.chunk_size < 0 else min(frames.chunk_size, t)
+        causal = depthwise(F.pad(x, (0, 0, half, 0)), self.causal_conv.weight, self.causal_conv.bias, 0)
+        chunks = F.pad(x, (0, 0, 0, -t % chunk)).view(-1, chunk, d)
+        inside = depthwise(chunks, self.chunkwise_conv.weight, self.chunkwise_conv.bias, half)
+        edges = self._edge_factor(chunk, frames.lengths, x.device).unsqueeze(1)  # (1 or N, 1, c, D)
+        inside = (inside.reshape(n, -1, chunk, d) * edges).flatten(1, 2)
+        return causal + inside[:, :t]
+
+    def _edge_factor(self, chunk: int, lengths: Tensor | None, device: torch.device) -> Tensor:
+        """Factor g of every position j of a chunk, (1, c, D), or (N, c, D) where items are shorter than a chunk.
+
+            g[j] = 1 + left[j] + right[j + K - c],     left and right (D, K) are zero outside 0 .. K-1
+
+        An item alone shorter than a chunk has its length as chunk size.
+        """
+        sizes = torch.tensor([chunk], device=device) if lengths is None else lengths.clamp(min=1, max=chunk)
+        position = torch.arange(chunk, device=device).expand(sizes.shape[0], -1)
+        left, right = F.pad(self.chunkwise_conv_scale, (0, 1)).transpose(
+            1, 2
+        )  # (K + 1, D), the last row zero
+        return (
+            1.0 + left[self._inside(position)] + right[self._inside(position + self.kernel - sizes[:, None])]
+        )
+
+    def _inside(self, index: Tensor) -> Tensor:
+        return torch.where((index < 0) | (index >= self.kernel), self.kernel, index)
+
+
+class ConvolutionModule(nn.Module):
+    """Gated linear unit, depthwise convolution, SwooshR, linear."""
+
+    def __init__(self, dim: int, kernel: int, causal: bool, backend: str = "torch") -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(dim, 2 * dim)
+        self.balancer1 = Balancer(
+            dim,
+            min_positive=ScheduledFloat((0.0, 0.05), (8000.0, 0.025)),
+            max_positive=1.0,
+            min_abs=1.5,
+            max_abs=ScheduledFloat((0.0, 5.0), (8000.0, 10.0), default=1.0),
+        )
+        self.depthwise_conv = ChunkCausalDepthwiseConv(dim, kernel) if causal else DepthwiseConv(dim, kernel)
+        self.balancer2 = Balancer(
+            dim,
+            min_positive=ScheduledFloat((0.0, 0.1), (8000.0, 0.05)),
+            max_positive=1.0,
+            min_abs=ScheduledFloat((0.0, 0.2), (20000.0, 0.5)),
+            max_abs=10.0,
+        )
+        self.whiten = Whiten(1, ScheduledFloat((0.0, 7.5), (20000.0, 15.0), default=7.5))
+        self.out_proj = SwooshDropoutLinear(dim, dim, SWOOSH_R, initial_scale=0.05, backend=backend)
+
+    def forward(self, x: Tensor, frames: Frames) -> Tensor:
+        """(N, T, D) -> (N, T, D)"""
+        x = self._gated(self.in_proj(x))
+        if frames.padding is not None:
+            x = x.masked_fill(frames.padding[..., None], 0.0)
+        x = self.balancer2(self.depthwise_conv(x, frames))
+        return self.out_proj(self.whiten(x))
+
+    def _gated(self, x: Tensor) -> Tensor:
+        """(N, T, 2D) -> (N, T, D): first half times sigmoid of the second"""
+        gate = x[..., x.shape[-1] // 2 :]
+        balanced = self.balancer1(gate)
+        if balanced is gate:
+            return F.glu(x, dim=-1)
+        return x[..., : x.shape[-1] // 2] * torch.sigmoid(balanced)
