@@ -1,0 +1,236 @@
+"""The data contract: lhotse cuts with captions, in an indexed JSONL manifest.
+
+    from captionstew.data.cuts import open_cuts
+    cuts = open_cuts("data/manifests/cuts_train.jsonl")
+    cuts[1234].supervisions[0].custom["captions"]        # constant time, whatever the manifest's size
+
+A cut is a `MonoCut` with one supervision whose `custom` holds `captions` (list of str), `sources` (the corpus
+of each caption), `audio_key` (str, the clip's identity) and, for labelled sets, `label`, `labels`, `fold`,
+`speaker`, ... The cut's duration is the true one: a clip shorter than 0.25 s is padded when it is read, and
+the sampler counts the padding. Audio is read with `captionstew.data.audio` (channels averaged, whatever the
+cut's `channel` says).
+
+Paths: an audio file below the manifest's own folder is stored relative to that folder, so the folder may be
+moved or copied as a whole; any other file is stored absolute, so the manifest alone may be moved.
+"""
+
+import hashlib
+import json
+import os
+import re
+from array import array
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from captionstew.data.audio import MAX_DURATION, AudioInfo
+
+if TYPE_CHECKING:  # lhotse takes two seconds to import
+    from lhotse import MonoCut
+
+    from captionstew.data.manifest import IndexedCuts
+
+RESERVED = ("captions", "sources", "audio_key")
+
+
+class ManifestError(Exception):
+    """A manifest or a cut that breaks the data contract; the message says where and what."""
+
+
+def make_cut(
+    audio_key: str,
+    audio_path: str | os.PathLike,
+    info: AudioInfo,
+    captions: Sequence[str],
+    sources: Sequence[str],
+    labels: dict | None = None,
+    *,
+    cut_id: str | None = None,
+    offset: float = 0.0,
+    duration: float | None = None,
+) -> "MonoCut":
+    """One clip, its captions and the corpus of each; `labels` join the supervision's `custom`.
+
+    `offset` and `duration` (seconds) cut the clip out of a longer recording; the default is the whole file.
+    Raises ManifestError when the result breaks the contract.
+    """
+    from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
+
+    cut_id = cut_id or safe_id(audio_key)
+    channels = list(range(info.channels))
+    recording = Recording(
+        id=cut_id,
+        sources=[AudioSource("file", channels, os.path.abspath(audio_path))],
+        sampling_rate=info.sampling_rate,
+        num_samples=info.num_samples,
+        duration=info.duration,
+        channel_ids=channels,
+    )
+    duration = info.duration - offset if duration is None else duration
+    custom = {"captions": list(captions), "sources": list(sources), "audio_key": audio_key} | (labels or {})
+    supervision = SupervisionSegment(cut_id, cut_id, start=0.0, duration=duration, custom=custom)
+    cut = MonoCut(cut_id, offset, duration, channel=0, supervisions=[supervision], recording=recording)
+    validate_cut(cut)
+    return cut
+
+
+def safe_id(audio_key: str) -> str:
+    """A cut id from any key: letters, digits, `.`, `_` and `-` only, usable as a file name, and unique.
+
+    `esc10/audio/dog/1-100032-A.ogg` -> `esc10-audio-dog-1-100032-A.ogg-` + eight hexadecimal digits of the
+    key's hash, which keep keys apart that look the same without their blanks and accents.
+    """
+    readable = re.sub(r"[^A-Za-z0-9._]+", "-", audio_key).strip("-.")[-80:]
+    return f"{readable}-{hashlib.blake2b(audio_key.encode(), digest_size=4).hexdigest()}".lstrip("-.")
+
+
+def validate_cut(cut: "MonoCut") -> None:
+    """Raises ManifestError that says what is missing or wrong."""
+    check_row(cut.to_dict())
+
+
+def check_row(row: dict) -> None:
+    """The contract, on a cut's JSON form. Raises ManifestError without a place: callers add file and line."""
+    if not isinstance(row, dict) or row.get("type") != "MonoCut":
+        raise ManifestError("not a MonoCut")
+    if not isinstance(row.get("id"), str) or not row["id"]:
+        raise ManifestError("cut without an id")
+    if not _is_positive(row.get("duration")):
+        raise ManifestError(f"duration must be a positive number of seconds, got {row.get('duration')!r}")
+    sources = (row.get("recording") or {}).get("sources") or []
+    if len(sources) != 1 or sources[0].get("type") != "file" or not sources[0].get("source"):
+        raise ManifestError("recording must have exactly one audio source of type 'file'")
+    supervisions = row.get("supervisions") or []
+    if len(supervisions) != 1:
+        raise ManifestError(f"a cut must have exactly one supervision, got {len(supervisions)}")
+    _check_custom(supervisions[0].get("custom") or {})
+
+
+def _check_custom(custom: dict) -> None:
+    missing = [name for name in RESERVED if name not in custom]
+    if missing:
+        raise ManifestError(f"the supervision's custom lacks {', '.join(missing)}")
+    captions, sources = custom["captions"], custom["sources"]
+    if not _are_texts(captions) or not captions:
+        raise ManifestError("captions must be a list of at least one caption, none of them empty")
+    if not _are_texts(sources) or len(sources) != len(captions):
+        raise ManifestError(f"sources must name one corpus per caption ({len(captions)}), got {sources!r}")
+    if not isinstance(custom["audio_key"], str) or not custom["audio_key"]:
+        raise ManifestError(f"audio_key must be a non-empty string, got {custom['audio_key']!r}")
+
+
+def _is_positive(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+def _are_texts(values) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) and value.strip() for value in values)
+
+
+def write_cuts(path: str | os.PathLike, cuts: Iterable["MonoCut"], progress: bool = False) -> int:
+    """Writes the manifest and its index; returns the number of cuts.
+
+    The file appears complete or not at all, and the same cuts give the same bytes. Raises ManifestError for a
+    cut that breaks the contract and for two cuts with one id.
+    """
+    from captionstew.data.manifest import write_index
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = str(path.parent.resolve())
+    offsets, durations, id_hashes = array("q", [0]), array("d"), array("Q")
+    digest = hashlib.sha256()
+    with atomic_write(path) as file:
+        for number, cut in enumerate(tqdm(cuts, desc=path.name, unit="cut", disable=not progress), start=1):
+            row = cut.to_dict()
+            try:
+                check_row(row)
+            except ManifestError as error:
+                raise ManifestError(f"{path}: cut {number} ({row.get('id')}): {error}") from None
+            _store_paths(row, folder)
+            line = json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+            file.write(line)
+            digest.update(line)
+            offsets.append(offsets[-1] + len(line))
+            durations.append(cut.duration)
+            id_hashes.append(hash_id(cut.id))
+        check_unique(id_hashes, path)
+    write_index(path, digest.hexdigest(), np.asarray(offsets), np.asarray(durations))
+    return len(durations)
+
+
+def open_cuts(path: str | os.PathLike) -> "IndexedCuts":
+    """The manifest for random access; builds its index when there is no valid one beside it.
+
+    Raises ManifestError with the file and line number of the first broken row.
+    """
+    from captionstew.data.manifest import IndexedCuts
+
+    return IndexedCuts.open(path)
+
+
+def filter_by_duration(
+    cuts: "IndexedCuts", min_duration: float = 0.0, max_duration: float = MAX_DURATION
+) -> "IndexedCuts":
+    """The cuts of `min_duration` to `max_duration` seconds; prints how many are left out and why."""
+    short, long = cuts.durations < min_duration, cuts.durations > max_duration
+    kept = cuts.select(np.flatnonzero(~(short | long)))
+    if len(kept) < len(cuts):
+        print(
+            f"{cuts.path}: {len(kept)} of {len(cuts)} cuts kept; left out: "
+            f"{long.sum()} longer than {max_duration} s, {short.sum()} shorter than {min_duration} s"
+        )
+    return kept
+
+
+def hash_id(cut_id: str) -> int:
+    """64 bits that stand for an id, so that millions of ids can be compared in little memory."""
+    return int.from_bytes(hashlib.blake2b(cut_id.encode(), digest_size=8).digest(), "little")
+
+
+def check_unique(id_hashes: array, path: Path) -> None:
+    """Raises ManifestError that names two lines of `path` with the same cut id."""
+    hashes = np.asarray(id_hashes, dtype=np.uint64)
+    order = np.argsort(hashes, kind="stable")
+    repeated = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
+    if len(repeated):
+        first, second = order[repeated[0]] + 1, order[repeated[0] + 1] + 1
+        raise ManifestError(f"{path}: lines {first} and {second} have the same cut id; ids must be unique")
+
+
+def _store_paths(row: dict, folder: str) -> None:
+    for holder, name in _paths(row):
+        absolute = os.path.abspath(holder[name])
+        below = absolute.startswith(folder + os.sep)
+        holder[name] = os.path.relpath(absolute, folder) if below else absolute
+
+
+def resolve_paths(row: dict, folder: str) -> None:
+    """Makes the relative paths of a cut's JSON form absolute, in place."""
+    for holder, name in _paths(row):
+        holder[name] = os.path.join(folder, holder[name])
+
+
+def _paths(row: dict):
+    yield row["recording"]["sources"][0], "source"
+    if row.get("features"):
+        yield row["features"], "storage_path"
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike, mode: str = "wb", **options):
+    """A file that takes the name `path` when the block ends well, and vanishes when it does not."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, mode, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
