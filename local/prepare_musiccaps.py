@@ -1,0 +1,68 @@
+"""MusicCaps: 10 s of AudioSet music with captions by musicians. Agostinelli et al., 2023.
+
+Release: https://www.kaggle.com/datasets/googleai/musiccaps or
+https://huggingface.co/datasets/google/MusicCaps, file musiccaps-public.csv (CC BY-SA 4.0), into CORPUS_DIR.
+Audio: YouTube, named <ytid>.wav or <ytid>_<start>_<end>.wav. Split `train` is the part outside AudioSet eval
+(2,663 clips), `eval` the part inside (2,858).
+
+    ytid,start_s,end_s,audioset_positive_labels,aspect_list,caption,author_id,is_balanced_subset,is_audioset_eval
+    -0Gj8-vB1q4,30,40,"/m/0140xf,...","['low quality', 'soulful']","The low quality ...",4,False,True
+
+    python local/prepare_musiccaps.py --corpus-dir download/MusicCaps --output-dir data/tables --splits train
+"""
+
+import argparse
+import ast
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from captionstew.data.corpus_cli import AudioFolder, Corpus, ReleaseError, Report, run
+from captionstew.data.evaluation_lists import MUSICCAPS_HOME, read_musiccaps
+from captionstew.data.identity import youtube_id, youtube_key
+
+LICENSE = "CC-BY-SA-4.0"
+
+
+def parse_aspects(text: str) -> list[str]:
+    """The aspects, which the release writes as a Python list of strings."""
+    try:
+        aspects = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError) as error:
+        raise ReleaseError(f"aspect_list is not a list of strings: {text!r}") from error
+    return [str(aspect) for aspect in aspects]
+
+
+def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
+    """One row per clip."""
+    audio = AudioFolder(args.audio_dir)
+    for row in read_musiccaps(args.corpus_dir):
+        if row["split"] not in args.splits:
+            continue
+        with report.counting_bad_names(row["ytid"]):
+            video, start, end = youtube_id(row["ytid"]), row["start_s"], row["end_s"]
+            yield from report.row(
+                row["caption"],
+                "musiccaps",
+                audio_key=youtube_key(video, start),
+                audio_path=audio.path(
+                    f"{video}.wav", f"{video}_{start}_{end}", f"{video}_{start}", f"Y{video}"
+                ),
+                duration=float(end) - float(start),
+                split=row["split"],
+                license=LICENSE,
+                aspects=parse_aspects(row["aspect_list"]),
+            )
+
+
+CORPUS = Corpus(
+    name="musiccaps",
+    home=MUSICCAPS_HOME,
+    splits=("train", "eval"),
+    default_splits=("train", "eval"),
+    rows=rows,
+    extra=(pa.field("aspects", pa.list_(pa.string())),),
+)
+
+if __name__ == "__main__":
+    run(CORPUS, __doc__)
