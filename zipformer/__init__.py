@@ -1,5 +1,6 @@
 """The Zipformer audio encoder, its optimiser and its learning-rate schedule. Needs torch only."""
 
+from zipformer.checkpoint import load_pretrained
 from zipformer.config import ZipformerConfig
 from zipformer.eden import Eden
 from zipformer.model import Zipformer
@@ -16,6 +17,7 @@ __all__ = [
     "Zipformer",
     "ZipformerConfig",
     "get_parameter_groups",
+    "load_pretrained",
     "load_training_state",
     "set_batch_count",
     "training_state",

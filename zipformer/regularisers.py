@@ -139,22 +139,23 @@ def balancer_change(x: Tensor, limits: tuple[float, float, float, float], scale:
     flat = x.reshape(-1, x.shape[-1])
     n = flat.shape[0]
     mean = flat.mean(dim=0)
-    square = torch.linalg.vector_norm(flat, dim=0).square_().div_(n)
-    variance = square - mean * mean
+    # From centred data: in float32 q - mu^2 is noise where the mean is large beside the deviation.
+    centred = flat - mean
+    variance = torch.linalg.vector_norm(centred, dim=0).square_().div_(n)
+    square = variance + mean * mean
     sigma, rho = variance.clamp(min=_TINY).sqrt(), square.clamp(min=_TINY).sqrt()
     ratio = mean / sigma
     a = (ratio > high_m).to(x.dtype) - (ratio < low_m).to(x.dtype)
     b = (rho > high_r).to(x.dtype) - (rho < low_r).to(x.dtype)
     if x.device.type == "cpu" and not (a.any() or b.any()):
         return None
-    # Degenerate channels: the clamps above have no derivative.
+    # Degenerate channels: there the clamps above have no derivative.
     b = b * (square > _TINY)
     level = a / sigma + b * mean / (rho * rho)
     slope = b / (rho * rho) - a * mean / sigma.pow(3) * (variance > _TINY)
-    norm = (level.square() + slope.square() * variance.clamp(min=0.0)).sqrt_().div_(n).clamp_(min=_TINY)
+    norm = (level.square() + slope.square() * variance).sqrt_().div_(n).clamp_(min=_TINY)
     factor = scale / (norm * n)
-    level, slope = level * factor, slope * factor
-    return torch.addcmul(level - slope * mean, x, slope)
+    return torch.addcmul(level * factor, centred, slope * factor).view(x.shape)
 
 
 def _value(number: ScheduledFloat | float) -> float:
