@@ -1,0 +1,269 @@
+"""An epoch's batches: seeded, bucketed by duration, equal in number on every rank, resumed exactly.
+
+    batches = EpochBatches(open_cuts("cuts_train.jsonl"), max_duration=640, seed=42, rank=0, world_size=8)
+    batches.set_epoch(3)
+    for cuts in batches: ...                         # lhotse CutSets
+    state = batches.state_dict(consumed=1234)        # plain numbers and strings, for the checkpoint
+
+The epoch's seeded permutation is cut into segments of at most `segment_size` cuts; each segment has its own
+lhotse DynamicBucketingSampler. Resuming skips whole segments and replays only the current one, on durations
+alone, so it takes the same few seconds for a thousand cuts and for ten million. The sampler works on
+place-holders that hold a position and a duration; a row of the manifest is read when a batch leaves on this
+rank.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from captionstew.data.audio import MIN_DURATION
+from captionstew.data.captions import stable_hash
+from captionstew.data.manifest import IndexedCuts
+
+BATCHES_PER_BUCKET = 2  # a bucket that holds fewer has the same clips meet in every epoch
+CUTS_FOR_BINS = 10_000  # cuts from which the buckets' boundaries are estimated
+
+
+class ResumeMismatch(Exception):
+    """The checkpoint's sampler settings are not this run's; the message lists what changed."""
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """All that decides which cuts share a batch. `max_duration` in seconds per rank, `manifest` a sha256."""
+
+    manifest: str
+    max_duration: float
+    max_cuts: int | None
+    num_buckets: int
+    shuffle: bool
+    seed: int
+    world_size: int
+    drop_last: bool
+    segment_size: int
+    buffer_size: int
+
+    def hash(self) -> str:
+        return hashlib.sha256(json.dumps(vars(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+class EpochBatches(Sampler):
+    """Iterates over the current epoch's batches (CutSets) of one rank; `set_epoch` chooses the epoch.
+
+    A batch holds at most `max_duration` seconds of audio, its padding and the padding of clips under 0.25 s
+    included. `num_buckets` is lowered where the corpus is too small to fill that many. With `drop_last` False
+    every cut is seen in every epoch (a few twice when the last batches are shared out among more ranks than
+    there are cuts).
+    """
+
+    def __init__(
+        self,
+        cuts: IndexedCuts,
+        max_duration: float,
+        *,
+        num_buckets: int = 30,
+        max_cuts: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
+        segment_size: int = 100_000,
+        buffer_size: int = 20_000,
+    ) -> None:
+        if len(cuts) == 0:
+            raise ValueError(f"{cuts.path}: no cuts to make batches of")
+        if max_duration <= 0 or num_buckets < 1 or segment_size < 1 or not 0 <= rank < world_size:
+            raise ValueError(f"impossible settings: {max_duration=} {num_buckets=} {rank=} {world_size=}")
+        longest = float(cuts.durations.max())
+        if longest > max_duration:
+            raise ValueError(
+                f"{cuts.path}: the longest clip has {longest:.2f} s, raise --max-duration ({max_duration})"
+            )
+        self.cuts = cuts
+        self.rank = rank
+        self.settings = SamplerSettings(
+            cuts.sha256, float(max_duration), max_cuts, num_buckets, shuffle, seed, world_size, drop_last,
+            segment_size, buffer_size,
+        )  # fmt: skip
+        self.epoch = 0
+        self._start = (0, 0, 0)  # segment, batches of it already consumed, batches consumed in the epoch
+        self._finished: list[int] = []  # batches of the segments completed since _start
+        self._durations = np.maximum(cuts.durations, MIN_DURATION)
+        self._bins = self._duration_bins()
+
+    @property
+    def num_segments(self) -> int:
+        return math.ceil(len(self.cuts) / self.settings.segment_size)
+
+    @property
+    def num_buckets(self) -> int:
+        """Buckets really used: fewer than asked for when the corpus cannot fill them."""
+        return int(np.searchsorted(self._bins, self._durations.max())) + 1
+
+    @property
+    def expected_batches(self) -> int:
+        """About how many batches an epoch has on each rank, for progress bars."""
+        return max(1, round(self._durations.sum() / self.settings.max_duration / self.settings.world_size))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch; a new one starts at its beginning, the one just restored where it was left."""
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self._start = (0, 0, 0)
+            self._finished = []
+
+    def state_dict(self, consumed: int) -> dict:
+        """The place after `consumed` batches of this epoch, counted by the loop that trained on them.
+
+        The loop counts, because a loader's workers run ahead of it.
+        """
+        segment, skipped, before = self._start
+        left = consumed - before
+        if left < 0:
+            raise ValueError(f"{consumed} batches consumed, but the epoch was entered after {before}")
+        for count in self._finished:
+            if left < count - skipped:
+                break
+            left -= count - skipped
+            segment, skipped = segment + 1, 0
+        place = {
+            "epoch": self.epoch,
+            "segment": segment,
+            "segment_batches": skipped + left,
+            "consumed": consumed,
+        }
+        return place | {"settings": vars(self.settings).copy(), "hash": self.settings.hash()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Goes to a place that `state_dict` gave; leaves `state` as it is.
+
+        Raises ResumeMismatch that lists the settings which differ.
+        """
+        if state["hash"] != self.settings.hash():
+            ours, theirs = vars(self.settings), state["settings"]
+            changed = [
+                f"{name} {theirs.get(name)!r} -> {ours.get(name)!r}"
+                for name in sorted(ours.keys() | theirs.keys())
+                if ours.get(name) != theirs.get(name)
+            ]
+            raise ResumeMismatch(
+                f"the epoch cannot be continued exactly, its batches would differ: {'; '.join(changed)}. "
+                "Restore the old settings, or start from the next epoch"
+            )
+        self.epoch = int(state["epoch"])
+        self._start = (int(state["segment"]), int(state["segment_batches"]), int(state["consumed"]))
+        self._finished = []
+
+    def __iter__(self) -> Iterator:
+        from lhotse import CutSet
+
+        self._finished = []
+        start, skipped, _ = self._start
+        for segment in range(start, self.num_segments):
+            count = 0
+            for positions in self._rank_batches(segment):
+                count += 1
+                if segment == start and count <= skipped:
+                    continue
+                yield CutSet.from_cuts([self.cuts[position] for position in positions])
+            self._finished.append(count)
+
+    def _rank_batches(self, segment: int) -> Iterator[list[int]]:
+        """This rank's batches of the segment: all ranks walk the same sequence and take their turn."""
+        world_size = self.settings.world_size
+        turn: list[list[int]] = []
+        for batch in self._segment_batches(segment):
+            turn.append(batch)
+            if len(turn) == world_size:
+                yield turn[self.rank]
+                turn = []
+        if turn and not self.settings.drop_last:
+            left = [position for batch in turn for position in batch]
+            left = (left * world_size)[: max(len(left), world_size)]
+            yield left[self.rank :: world_size]
+
+    def _segment_batches(self, segment: int) -> Iterator[list[int]]:
+        """Positions in each batch: what the buckets are left with is joined into full batches at the end."""
+        left: list[int] = []
+        for cuts in self._bucketing_sampler(segment):
+            batch = [cut.custom["position"] for cut in cuts]
+            if self._is_full(batch):
+                yield batch
+            else:
+                left += batch
+        batch = []
+        for position in sorted(left, key=lambda position: (self._durations[position], position)):
+            batch.append(position)
+            if self._is_full(batch):
+                yield batch
+                batch = []
+        if batch and not self.settings.drop_last:
+            yield batch
+
+    def _is_full(self, batch: list[int]) -> bool:
+        """Whether one more clip as long as the longest would exceed the limit (lhotse's rule)."""
+        settings = self.settings
+        if settings.max_cuts is not None and len(batch) >= settings.max_cuts:
+            return True
+        return (len(batch) + 1) * self._durations[batch].max() > settings.max_duration
+
+    def _bucketing_sampler(self, segment: int):
+        from lhotse import CutSet
+        from lhotse.dataset import DynamicBucketingSampler
+
+        settings = self.settings
+        return DynamicBucketingSampler(
+            CutSet(_Placeholders(self._positions(segment), self._durations)),
+            max_duration=settings.max_duration,
+            max_cuts=settings.max_cuts,
+            duration_bins=self._bins,
+            shuffle=settings.shuffle,
+            buffer_size=settings.buffer_size,
+            seed=stable_hash(settings.seed, self.epoch, segment) % 2**31,
+            rank=0,
+            world_size=1,
+            sync_buckets=True,  # lhotse's other way of choosing buckets ends with cuts left over
+        )
+
+    def _positions(self, segment: int) -> np.ndarray:
+        """Positions of the segment's cuts: an equal share of the epoch's permutation."""
+        settings = self.settings
+        order = np.arange(len(self.cuts))
+        if settings.shuffle:
+            order = np.random.default_rng([settings.seed, self.epoch]).permutation(order)
+        return np.array_split(order, self.num_segments)[segment]
+
+    def _duration_bins(self) -> list[float]:
+        """Ascending boundaries (seconds) between buckets that hold equal shares of the audio."""
+        from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
+
+        settings = self.settings
+        per_segment = self._durations.sum() / self.num_segments
+        batches = per_segment / (settings.max_duration * settings.world_size)
+        num_buckets = min(settings.num_buckets, int(batches / BATCHES_PER_BUCKET), len(self.cuts))
+        if num_buckets < 2:
+            return [float(self._durations.max())]
+        sample = np.random.default_rng(settings.seed).permutation(len(self.cuts))[:CUTS_FOR_BINS]
+        bins = estimate_duration_buckets(_Placeholders(sample, self._durations), num_buckets)
+        return sorted({float(boundary) for boundary in bins})
+
+
+class _Placeholders:
+    """A lazy sequence of cuts without audio: `custom["position"]` says which cut of the manifest is meant."""
+
+    def __init__(self, positions: np.ndarray, durations: np.ndarray) -> None:
+        self.positions = positions
+        self.durations = durations
+
+    def __iter__(self):
+        from lhotse import MonoCut
+
+        for position in self.positions.tolist():
+            duration = float(self.durations[position])
+            yield MonoCut(str(position), 0.0, duration, channel=0, custom={"position": position})
