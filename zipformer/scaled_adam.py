@@ -91,6 +91,7 @@ class ScaledAdam(Optimizer):
         }
         self.last_step = StepReport()
         self._batches: list[list[list[Tensor]]] = []
+        self._scratch: dict[tuple, Tensor] = {}
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict) -> None:
@@ -114,6 +115,8 @@ class ScaledAdam(Optimizer):
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
         self._batches = [_batches_by_shape(group["params"]) for group in self.param_groups]
+        self._scratch = {}
+        self.last_step = StepReport()
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Load what `state_dict` returned; raises ValueError if it was made with other parameters."""
@@ -141,14 +144,12 @@ class ScaledAdam(Optimizer):
             with torch.enable_grad():
                 loss = closure()
 
-        gradients = []
         for group, batches in zip(self.param_groups, self._batches):
             for batch in batches:
                 if not self.state[batch[0]]:
                     self.state[batch[0]] = _initial_state(batch, group["size_update_period"])
-            gradients.append([_stacked_gradients(batch) for batch in batches])
 
-        norms = self._gradient_norms(gradients)
+        norms = self._gradient_norms()
         if any(math.isnan(norm) for norm in norms):
             self.last_step = StepReport(True, self._names_of_nan_gradients(), tuple(norms))
             return loss
@@ -159,32 +160,45 @@ class ScaledAdam(Optimizer):
             if group["clipping_scale"] is not None:
                 factor, share = _clip_factor(group, self.state[batches[0][0]], norms[index])
                 shares.append(share)
-            for batch, gradient in zip(batches, gradients[index]):
-                _update(batch, gradient, factor, self.state[batch[0]], group)
-            gradients[index] = None  # frees the stacked copies of this group
+            for batch in batches:
+                _update(batch, factor, self.state[batch[0]], group, self._scratch_for(batch))
             factors.append(factor)
         self.last_step = StepReport(False, (), tuple(norms), tuple(factors), tuple(shares))
         return loss
 
-    def _gradient_norms(self, gradients: list[list[Tensor]]) -> list[float]:
+    def _gradient_norms(self) -> list[float]:
         """Norm per group of the gradient times the parameter's size, 0.0 for a group without clipping."""
         if all(group["clipping_scale"] is None for group in self.param_groups):
             return []
         norms = []
-        for group, batches, stacked in zip(self.param_groups, self._batches, gradients):
+        for group, batches in zip(self.param_groups, self._batches):
             if group["clipping_scale"] is None:
-                norms.append(stacked[0].new_zeros(()))
+                norms.append(batches[0][0].new_zeros(()))
                 continue
-            parts = []
-            for batch, gradient in zip(batches, stacked):
-                state = self.state[batch[0]]
-                if _is_scalar(batch[0]):
-                    parts.append(gradient.flatten() * group["scalar_lr_scale"])
-                else:
-                    size = torch.linalg.vector_norm(gradient, dim=_own_axes(gradient))
-                    parts.append(size * state["param_rms"].flatten())
-            norms.append(torch.linalg.vector_norm(torch.cat(parts)))
+            sizes = [
+                batch[0].new_full((len(batch),), group["scalar_lr_scale"])
+                if _is_scalar(batch[0])
+                else self.state[batch[0]]["param_rms"].flatten()
+                for batch in batches
+            ]
+            gradients = [_gradient(p) for batch in batches for p in batch]
+            norms.append(
+                torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)) * torch.cat(sizes))
+            )
         return torch.stack(norms).tolist()
+
+    def _scratch_for(self, batch: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Three uninitialised tensors (B, *shape), used again by every batch.
+
+        On a CPU fresh memory of the size of the parameters costs more time than the arithmetic on it.
+        """
+        first = batch[0]
+        size = len(batch) * first.numel()
+        buffer = self._scratch.get((first.device, first.dtype))
+        if buffer is None or buffer.shape[1] < size:
+            largest = max(len(b) * b[0].numel() for b in chain.from_iterable(self._batches))
+            buffer = self._scratch[first.device, first.dtype] = first.new_empty(3, largest)
+        return buffer[:, :size].view(3, len(batch), *first.shape).unbind()
 
     def _names_of_nan_gradients(self) -> tuple[str, ...]:
         found = []
@@ -213,14 +227,14 @@ def _own_axes(stacked: Tensor) -> tuple[int, ...]:
     return tuple(range(1, stacked.ndim))
 
 
-def _stacked(tensors: list[Tensor]) -> Tensor:
-    """(B, *shape): a copy, or a view if there is only one tensor; never written to."""
-    return torch.stack(tensors) if len(tensors) > 1 else tensors[0].detach().unsqueeze(0)
+def _stacked(tensors: list[Tensor], out: Tensor | None = None) -> Tensor:
+    """(B, *shape): a copy, into `out` if given, or a view if there is only one tensor; never written to."""
+    return torch.stack(tensors, out=out) if len(tensors) > 1 else tensors[0].detach().unsqueeze(0)
 
 
-def _stacked_gradients(batch: list[Tensor]) -> Tensor:
-    """Gradients (B, *shape) of a batch of parameters, zero for a parameter without one."""
-    return _stacked([torch.zeros_like(p) if p.grad is None else p.grad for p in batch])
+def _gradient(parameter: Tensor) -> Tensor:
+    """Gradient of a parameter, zero if it has none."""
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 def _rms(stacked: Tensor) -> Tensor:
@@ -283,48 +297,57 @@ def _threshold_step(step: int, period: int) -> int:
     return max(early + [step - step % period])
 
 
-def _update(batch: list[Tensor], gradient: Tensor, factor: float, state: dict, group: dict) -> None:
-    """One step for a batch of equally shaped parameters with gradients (B, *shape) before clipping."""
+def _update(
+    batch: list[Tensor], factor: float, state: dict, group: dict, scratch: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    """One step for a batch of equally shaped parameters, with `factor` on the gradients."""
+    gradient = _stacked([_gradient(parameter) for parameter in batch], out=scratch[0])
     if factor != 1.0:
-        gradient = gradient * factor if factor > 0.0 else torch.zeros_like(gradient)
+        gradient = torch.mul(gradient, factor, out=scratch[0]) if factor > 0.0 else scratch[0].zero_()
     step, second_moment, delta = state["step"], state["exp_avg_sq"], state["delta"]
     beta1, beta2 = group["betas"]
 
     second_moment.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-    denominator = second_moment.sqrt()
-    correction = 1 - beta2 ** (step + 1)
-    if correction < EXACT_CORRECTION:
-        denominator.div_(math.sqrt(correction))
-    denominator.add_(group["eps"])
     delta.mul_(beta1)
-
     if _is_scalar(batch[0]):
         lr = group["lr"] * group["scalar_lr_scale"]
+        denominator = _denominator(second_moment, step, group, out=scratch[1])
         delta.addcdiv_(gradient, denominator, value=-(1 - beta1) * lr)
         torch._foreach_add_(batch, list(delta.unbind()))
         torch._foreach_clamp_min_(batch, -group["scalar_max"])
         torch._foreach_clamp_max_(batch, group["scalar_max"])
     else:
-        parameters = _stacked(batch)
-        scale = _scale_step(parameters, gradient, state, group)
-        size = state["param_rms"].clamp(min=group["param_min_rms"])
-        delta.addcdiv_(gradient, denominator.div_(size), value=-(1 - beta1) * group["lr"])
+        parameters = _stacked(batch, out=scratch[1])
+        slope = torch.mul(parameters, gradient, out=scratch[2]).sum(dim=_own_axes(gradient), keepdim=True)
+        scale = _scale_step(parameters, slope, state, group)
+        denominator = _denominator(second_moment, step, group, out=scratch[2])
+        denominator.div_(state["param_rms"].clamp(min=group["param_min_rms"]))
+        delta.addcdiv_(gradient, denominator, value=-(1 - beta1) * group["lr"])
         if scale is not None:
             delta.addcmul_(parameters, scale, value=1 - beta1)
         torch._foreach_add_(batch, list(delta.unbind()))
     state["step"] = step + 1
 
 
-def _scale_step(parameters: Tensor, gradient: Tensor, state: dict, group: dict) -> Tensor | None:
+def _denominator(second_moment: Tensor, step: int, group: dict, out: Tensor) -> Tensor:
+    """Root of the second moment (B, *shape) plus eps, with Adam's bias correction in the first steps."""
+    torch.sqrt(second_moment, out=out)
+    correction = 1 - group["betas"][1] ** (step + 1)
+    if correction < EXACT_CORRECTION:
+        out.div_(math.sqrt(correction))
+    return out.add_(group["eps"])
+
+
+def _scale_step(parameters: Tensor, slope: Tensor, state: dict, group: dict) -> Tensor | None:
     """Relative change (B, 1, ..., 1) of each parameter's scale, every `size_update_period` steps, else None.
 
-    The gradient with respect to a parameter's log scale is sum(p * g); it gets an Adam step of its own, whose
-    second moment A is the running mean of its square. The bias correction multiplies, which makes the first
-    scale steps small on purpose.
+    `slope` is the gradient with respect to the log scale of each parameter, sum(p * g). It gets an Adam step
+    of its own, whose second moment is the running mean of its square. The bias correction multiplies, which
+    makes the first scale steps small on purpose.
     """
     step, period = state["step"], group["size_update_period"]
     scale_grads, second_moment = state["scale_grads"], state["scale_exp_avg_sq"]
-    scale_grads[step % period] = (parameters * gradient).sum(dim=_own_axes(parameters), keepdim=True)
+    scale_grads[step % period] = slope
     if step % period != period - 1:
         return None
     rms = state["param_rms"].copy_(_rms(parameters))
