@@ -1,0 +1,91 @@
+"""Result files: the only thing the report is built from."""
+
+import hashlib
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from captionstew.training.checkpoint import git_sha
+
+
+def write_result(
+    exp_dir: Path,
+    *,
+    task: str,
+    split: str,
+    system: str,
+    encoder: dict[str, Any],
+    metrics: dict[str, Any],
+    num_clips: int,
+    settings: dict[str, Any],
+    num_captions: int = 0,
+    trained_parameters: int = 0,
+    frozen_parameters: int = 0,
+    checkpoint: str = "",
+    variant: str = "",
+) -> Path:
+    """Writes <exp_dir>/results/<task>-<split>[-<variant>].json and says so on stdout.
+
+    Args:
+      encoder: path, sha256, preset, pretraining of the audio encoder.
+      settings: pooling, seeds, rates, windows, ...; its hash is `config_hash`.
+    """
+    content = {
+        "task": task,
+        "split": split,
+        "system": system,
+        "encoder": encoder,
+        "metrics": metrics,
+        "num_clips": num_clips,
+        "num_captions": num_captions,
+        "settings": settings,
+        "trained_parameters": trained_parameters,
+        "frozen_parameters": frozen_parameters,
+        "checkpoint": checkpoint,
+        "config_hash": hash_of(settings),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "git_sha": git_sha(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    name = "-".join(part for part in (task, split, variant) if part)
+    path = exp_dir / "results" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+    print(f"wrote {path}: " + ", ".join(f"{key} {_short(value)}" for key, value in metrics.items()))
+    return path
+
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """All result files below a folder, by path.
+
+    Raises:
+      ValueError: a file is not a result file.
+    """
+    results = []
+    for path in sorted(folder.rglob("results/*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            content["metrics"], content["task"], content["system"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: not a result file ({error}); remove it or run its evaluation again") from error
+        results.append({**content, "path": str(path)})
+    return results
+
+
+def hash_of(content: Any) -> str:
+    """Twelve hexadecimal digits that change with any value of a JSON-like object."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def sha256_of_file(path: Path | str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

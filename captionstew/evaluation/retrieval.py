@@ -1,0 +1,135 @@
+"""Text-to-audio and audio-to-text retrieval with a two-tower model, and zero-shot classification."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from captionstew.data.tokenizer import Tokenizer
+from captionstew.evaluation import metrics
+from captionstew.models.contrastive import ContrastiveModel
+from captionstew.training.distributed import gather_objects
+
+TEXT_BATCH = 256  # captions embedded at a time
+
+
+@dataclass
+class EmbeddedClips:
+    """Unit vectors of clips and of all their captions."""
+
+    audio: np.ndarray  # (clips, E)
+    text: np.ndarray  # (captions, E)
+    caption_clips: list[int]  # clip of each caption
+    captions: list[str]
+    labels: list[str | None]  # class of each clip, where it has one
+    sources: list[str]  # corpus of each clip
+    cut_ids: list[str]
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def similarity(self) -> np.ndarray:
+        """(clips, captions) cosines, in float64 so that batching does not create or hide ties."""
+        return self.audio.astype(np.float64) @ self.text.astype(np.float64).T
+
+    def labelled_subsets(self) -> dict[str, "EmbeddedClips"]:
+        """Clips with a class label, by corpus."""
+        subsets = {}
+        for source in sorted({source for source, label in zip(self.sources, self.labels) if label}):
+            rows = [row for row, label in enumerate(self.labels) if label and self.sources[row] == source]
+            subsets[source] = replace(
+                self,
+                audio=self.audio[rows],
+                labels=[self.labels[row] for row in rows],
+                sources=[source] * len(rows),
+                cut_ids=[self.cut_ids[row] for row in rows],
+            )
+        return subsets
+
+
+@torch.inference_mode()
+def embed_clips(
+    model: ContrastiveModel,
+    tokenizer: Tokenizer,
+    batches: Iterable[dict[str, Any]],
+    device: torch.device,
+    max_tokens: int,
+) -> EmbeddedClips:
+    """Embeds every clip and every caption of it; with several processes each passes its share and all get the whole."""
+    audio, captions, labels, sources, cut_ids, failed = [], [], [], [], [], []
+    for batch in batches:
+        failed.extend(batch.get("failed", ()))
+        if not batch["cut_ids"]:
+            continue
+        vectors = model.embed_audio(batch["features"].to(device), batch["feature_lengths"].to(device))
+        audio.append(vectors.float().cpu().numpy())
+        captions.extend(batch["all_captions"])
+        labels.extend(batch["label"])
+        sources.extend(custom["sources"][0] for custom in batch["custom"])
+        cut_ids.extend(batch["cut_ids"])
+    shares = gather_objects((np.concatenate(audio) if audio else None, captions, labels, sources, cut_ids, failed))
+    captions = [texts for share in shares for texts in share[1]]
+    flat = [text for texts in captions for text in texts]
+    return EmbeddedClips(
+        audio=np.concatenate([share[0] for share in shares if share[0] is not None]),
+        text=embed_texts(model, tokenizer, flat, device, max_tokens),
+        caption_clips=[clip for clip, texts in enumerate(captions) for _ in texts],
+        captions=flat,
+        labels=[label for share in shares for label in share[2]],
+        sources=[source for share in shares for source in share[3]],
+        cut_ids=[cut_id for share in shares for cut_id in share[4]],
+        failed=[pair for share in shares for pair in share[5]],
+    )
+
+
+@torch.inference_mode()
+def embed_texts(
+    model: ContrastiveModel, tokenizer: Tokenizer, texts: Sequence[str], device: torch.device, max_tokens: int
+) -> np.ndarray:
+    """Texts -> unit vectors (texts, E)."""
+    vectors = []
+    for start in range(0, len(texts), TEXT_BATCH):
+        ids, lengths = tokenizer.encode(texts[start : start + TEXT_BATCH], max_tokens)
+        vectors.append(model.embed_text(ids.to(device), lengths.to(device)).float().cpu().numpy())
+    return np.concatenate(vectors)
+
+
+def retrieval_report(clips: EmbeddedClips, duplicate_captions: str, seed: int) -> dict[str, Any]:
+    """Recalls in both directions with 95 % bootstrap intervals over clips, and the recall of permuted pairs.
+
+    Args:
+      duplicate_captions: strict: only the caption's own clip is right; match: so is any clip with the same caption.
+    """
+    relevant = metrics.relevance(clips.caption_clips, clips.captions if duplicate_captions == "match" else None)
+    similarity = clips.similarity
+    ranks = metrics.retrieval_ranks(similarity, relevant)
+    report: dict[str, Any] = metrics.retrieval_metrics(ranks)
+    for k in metrics.RECALL_AT:
+        for name, best in (("text_to_audio", ranks.text_to_audio), ("audio_to_text", ranks.audio_to_text)):
+            report[f"{name}_r{k}_interval"] = metrics.bootstrap_interval(best < k, seed=seed)
+    chance = metrics.chance_recall(similarity, relevant, k=10, seed=seed)
+    return report | {f"{name}_chance": value for name, value in chance.items()}
+
+
+def zero_shot_accuracy(
+    clips: EmbeddedClips,
+    model: ContrastiveModel,
+    tokenizer: Tokenizer,
+    device: torch.device,
+    max_tokens: int,
+    template: str,
+) -> dict[str, Any]:
+    """Accuracy of choosing the class whose sentence `template.format(label)` is nearest, over clips that all have a label."""
+    classes = sorted(set(clips.labels))
+    sentences = [template.format(label.replace("_", " ")) for label in classes]
+    text = embed_texts(model, tokenizer, sentences, device, max_tokens)
+    scores = clips.audio @ text.T
+    truth = np.array([classes.index(label) for label in clips.labels])
+    correct = scores.argmax(1) == truth
+    return {
+        "accuracy": float(correct.mean()),
+        "accuracy_interval": metrics.bootstrap_interval(correct),
+        "majority_class_share": float(np.bincount(truth).max() / len(truth)),
+        "num_classes": len(classes),
+    }

@@ -1,0 +1,225 @@
+"""Command-line flags as frozen dataclasses.
+
+A recipe lists the groups it needs and adds its own fields:
+
+    @dataclass(frozen=True)
+    class Flags(TrainingFlags, EncoderFlags, DataFlags):
+        text_tower: str = flag("small", "small, bert-base, or a folder with a transformers checkpoint")
+
+    flags = parse_flags(Flags, __doc__)
+
+Names and meanings follow icefall. Every flag takes a value (`--use-fp16 true`). Contradictions are refused
+before any data is opened.
+"""
+
+import argparse
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from zipformer import ZipformerConfig
+
+FlagsT = TypeVar("FlagsT")
+
+
+def flag(default: Any, help: str, choices: tuple | None = None) -> Any:
+    """A dataclass field that is a command-line flag."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class TrainingFlags:
+    """Flags of the training loop."""
+
+    exp_dir: Path = flag(Path("exp"), "folder for checkpoints, logs and results")
+    world_size: int = flag(1, "number of local processes (GPUs); under torchrun the environment wins")
+    master_port: int = flag(12354, "port for the processes to meet on")
+    num_epochs: int = flag(10, "train up to this epoch, counted from 1")
+    max_steps: int = flag(0, "stop after this many steps in all (0: no limit)")
+    start_epoch: int = flag(1, "start from the checkpoint of the epoch before this one")
+    start_batch: int = flag(0, "if positive, start from checkpoint-<start_batch>.pt")
+    resume: bool = flag(False, "continue from the newest complete checkpoint of --exp-dir, if there is one")
+    resume_mode: str = flag(
+        "exact",
+        "exact: refuse to resume under other sampling settings; reseed: accept them and reshuffle",
+        choices=("exact", "reseed"),
+    )
+    base_lr: float = flag(0.045, "ScaledAdam's base learning rate")
+    lr_batches: float = flag(7500, "Eden: steps after which the rate decays noticeably")
+    lr_epochs: float = flag(3.5, "Eden: epochs after which the rate decays noticeably")
+    warm_step: float = flag(500, "Eden: steps over which the rate rises from half of its value")
+    ref_duration: float = flag(
+        600, "seconds of audio per step that the encoder's schedules were made for; smaller makes them run faster"
+    )
+    clipping_scale: float = flag(2.0, "gradients are clipped at this multiple of their median norm")
+    seed: int = flag(42, "seed of initial values, shuffling and augmentation")
+    save_every_n: int = flag(4000, "write checkpoint-<step>.pt every this many steps")
+    keep_last_k: int = flag(30, "keep only this many checkpoint-<step>.pt files")
+    average_period: int = flag(200, "update the running average of the parameters every this many steps")
+    valid_interval: int = flag(0, "validate every this many steps (0: at each epoch's end only)")
+    log_interval: int = flag(50, "write a progress line every this many steps")
+    use_fp16: bool = flag(False, "train in float16 with gradient scaling")
+    use_bf16: bool = flag(False, "train in bfloat16")
+    device: str = flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
+    num_threads: int = flag(0, "CPU threads per process (0: PyTorch's choice)")
+    tensorboard: bool = flag(True, "write TensorBoard curves next to the JSON lines")
+    wandb: bool = flag(False, "log to Weights & Biases as well (needs the wandb package and network)")
+    max_nonfinite: int = flag(20, "stop after this many batches with a NaN or infinite loss or gradient")
+
+    def check(self) -> None:
+        if self.use_fp16 and self.use_bf16:
+            raise ValueError("--use-fp16 and --use-bf16 exclude each other")
+        if self.use_fp16 and self.device == "cpu":
+            raise ValueError("--use-fp16 needs a GPU; on a CPU use --use-bf16 true or float32")
+        if self.resume and (self.start_batch > 0 or self.start_epoch > 1):
+            raise ValueError("--resume true picks the checkpoint itself; leave out --start-epoch and --start-batch")
+        if self.start_batch > 0 and self.start_epoch > 1:
+            raise ValueError("--start-batch and --start-epoch exclude each other")
+        for name in ("world_size", "num_epochs", "keep_last_k", "average_period", "log_interval", "ref_duration"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}")
+        if self.base_lr <= 0:
+            raise ValueError(f"--base-lr must be positive, not {self.base_lr}")
+
+
+@dataclass(frozen=True)
+class DataFlags:
+    """Flags of the data that a model is trained on."""
+
+    manifest_dir: Path = flag(Path("data"), "folder with cuts_train.jsonl, cuts_valid.jsonl, cuts_test.jsonl")
+    max_duration: float = flag(640.0, "seconds of audio per batch and process")
+    num_buckets: int = flag(30, "duration buckets of the sampler")
+    num_workers: int = flag(2, "data-loading processes per rank (0: load in the training process)")
+    max_caption_tokens: int = flag(128, "longer captions are cut to this many tokens; their number is printed")
+    feature_store: Path | None = flag(None, "folder of precomputed features (captionstew.data.feature_store)")
+    fbank_backend: str = flag("lhotse", "feature extractor", choices=("lhotse", "kaldifeat"))
+    enable_spec_aug: bool = flag(True, "mask bands and frames of the training features (SpecAugment)")
+    spec_aug_frame_masks: int = flag(10, "SpecAugment: number of time masks in 30 s of audio")
+    spec_aug_time_warp: int = flag(80, "SpecAugment: largest time warp in frames (0: none)")
+    augment_gain_db: float = flag(0.0, "random gain of each training clip, up to this many dB either way")
+    augment_min_crop: float = flag(1.0, "keep a random part of each training clip, at least this share of it")
+    augment_max_delay: float = flag(0.0, "start each training clip with up to this many seconds of silence")
+    augment_speeds: str = flag("1.0", "speed factors to choose from for each training clip")
+    enable_musan: bool = flag(False, "mix MUSAN noise into the training audio (needs cuts_musan.jsonl)")
+
+    def check(self) -> None:
+        if self.max_duration <= 0:
+            raise ValueError(f"--max-duration must be positive, not {self.max_duration}")
+        if self.feature_store is not None and self.enable_musan:
+            raise ValueError("--enable-musan mixes waveforms and cannot work on stored features; drop --feature-store")
+
+
+@dataclass(frozen=True)
+class EncoderFlags:
+    """Flags of the Zipformer encoder; each empty one keeps the preset's value."""
+
+    encoder_preset: str = flag("captionstew", "mini, small, medium, large or captionstew")
+    num_encoder_layers: str = flag("", "layers per stack, comma-separated")
+    downsampling_factor: str = flag("", "downsampling per stack, comma-separated")
+    encoder_dim: str = flag("", "channels per stack, comma-separated")
+    encoder_unmasked_dim: str = flag("", "channels per stack that the feature mask never touches")
+    feedforward_dim: str = flag("", "feed-forward size per stack")
+    num_heads: str = flag("", "attention heads per stack")
+    query_head_dim: str = flag("", "query/key channels per head")
+    value_head_dim: str = flag("", "value channels per head")
+    pos_head_dim: str = flag("", "positional channels per head")
+    pos_dim: int = flag(0, "channels of the positional encoding (0: the preset's)")
+    cnn_module_kernel: str = flag("", "depthwise kernel per stack")
+    frontend_channels: str = flag("", "channels of the convolutional frontend, three numbers")
+    batch_invariant: bool = flag(False, "train with frames that do not depend on a clip's batch")
+    swoosh_backend: str = flag("torch", "torch, or k2 where it is installed", choices=("torch", "k2"))
+
+    def check(self) -> None:
+        self.encoder_config()
+
+    def encoder_config(self) -> ZipformerConfig:
+        """The preset with every non-empty flag put over it."""
+        changes: dict[str, Any] = {
+            "batch_invariant": self.batch_invariant,
+            "swoosh_backend": self.swoosh_backend,
+        }
+        if self.pos_dim:
+            changes["pos_dim"] = self.pos_dim
+        for name in _PER_STACK:
+            text = getattr(self, name)
+            if text:
+                changes[name] = _integers(name, text)
+        return dataclasses.replace(ZipformerConfig.preset(self.encoder_preset), **changes)
+
+
+_PER_STACK = (
+    "num_encoder_layers",
+    "downsampling_factor",
+    "encoder_dim",
+    "encoder_unmasked_dim",
+    "feedforward_dim",
+    "num_heads",
+    "query_head_dim",
+    "value_head_dim",
+    "pos_head_dim",
+    "cnn_module_kernel",
+    "frontend_channels",
+)
+
+
+def _integers(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--{name.replace('_', '-')} takes comma-separated integers, not {text!r}") from None
+
+
+def parse_flags(flags_class: type[FlagsT], description: str | None, argv: list[str] | None = None) -> FlagsT:
+    """Parses argv (default: the command line) into `flags_class` and runs every group's check().
+
+    Unknown flags, wrong values and contradictions end the program with one line and exit status 2.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    for item in dataclasses.fields(flags_class):
+        shown = "" if item.default in (None, "") else f" (default: {_text(item.default)})"
+        parser.add_argument(
+            "--" + item.name.replace("_", "-"),
+            type=_converter(item.type),
+            default=item.default,
+            choices=item.metadata["choices"],
+            metavar=None if item.metadata["choices"] else item.name.upper(),
+            help=(item.metadata["help"] + shown).replace("%", "%%"),
+        )
+    flags = flags_class(**vars(parser.parse_args(argv)))
+    try:
+        for group in type(flags).__mro__:
+            if "check" in vars(group):
+                group.check(flags)
+    except ValueError as error:
+        parser.error(str(error))
+    return flags
+
+
+def flags_to_dict(flags: Any) -> dict[str, Any]:
+    """Plain JSON values of a flags object, for checkpoints and result files."""
+    return {
+        item.name: str(value) if isinstance(value := getattr(flags, item.name), Path) else value
+        for item in dataclasses.fields(flags)
+    }
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _converter(annotation: Any):
+    if isinstance(annotation, types.UnionType):
+        annotation = next(kind for kind in typing.get_args(annotation) if kind is not type(None))
+    return _boolean if annotation is bool else annotation
+
+
+def _boolean(text: str) -> bool:
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"true or false expected, not {text!r}")
+    return values[text.lower()]

@@ -1,0 +1,81 @@
+"""Where a run's numbers go: one JSON line per record, TensorBoard, and Weights & Biases if asked for."""
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def start_logging(exp_dir: Path, rank: int, world_size: int) -> None:
+    """Messages to stderr (rank 0) and to <exp_dir>/log/rank-<n>.txt (every rank)."""
+    folder = exp_dir / "log"
+    folder.mkdir(parents=True, exist_ok=True)
+    place = f" (rank {rank})" if world_size > 1 else ""
+    form = logging.Formatter(f"%(asctime)s{place} %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+    handlers: list[logging.Handler] = [logging.FileHandler(folder / f"rank-{rank}.txt", encoding="utf-8")]
+    if rank == 0:
+        handlers.append(logging.StreamHandler(sys.stderr))
+    for handler in handlers:
+        handler.setFormatter(form)
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
+
+
+class ScalarLog:
+    """Records of named numbers by step; a disabled one (other ranks) ignores everything."""
+
+    def __init__(self, exp_dir: Path, enabled: bool, tensorboard: bool, wandb: bool, config: dict[str, Any]) -> None:
+        self._lines = self._board = self._wandb = None
+        if not enabled:
+            return
+        self._lines = open(exp_dir / "scalars.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(exp_dir / "tensorboard"))
+        if wandb:
+            import wandb as client
+
+            self._wandb = client.init(project="captionstew", name=exp_dir.name, dir=str(exp_dir), config=config)
+
+    def write(self, kind: str, step: int, epoch: int, values: dict[str, float]) -> None:
+        """Appends one record; `kind` is train or valid."""
+        if self._lines is None:
+            return
+        record = {"kind": kind, "step": step, "epoch": epoch, "time": round(time.time(), 3), **values}
+        self._lines.write(json.dumps(record) + "\n")
+        self._lines.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+        if self._wandb is not None:
+            self._wandb.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
+
+    def write_text(self, name: str, step: int, text: str) -> None:
+        """A sample (captions, rankings) for people to read."""
+        if self._board is not None:
+            self._board.add_text(name, text, step)
+
+    def close(self) -> None:
+        for sink in (self._lines, self._board):
+            if sink is not None:
+                sink.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def read_scalars(exp_dir: Path) -> list[dict[str, Any]]:
+    """Records of a run in order; after a resume the later record of a step replaces the earlier one.
+
+    Raises:
+      FileNotFoundError: the folder holds no run.
+    """
+    records: dict[tuple[str, int], dict[str, Any]] = {}
+    with open(exp_dir / "scalars.jsonl", encoding="utf-8") as lines:
+        for line in lines:
+            if line.endswith("\n"):  # a killed run may leave half a last line
+                record = json.loads(line)
+                records.pop((record["kind"], record["step"]), None)
+                records[record["kind"], record["step"]] = record
+    return list(records.values())

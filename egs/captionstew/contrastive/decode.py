@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Retrieval in both directions, and zero-shot classification where the cuts carry a class label.
+
+    ./decode.py --exp-dir exp/contrastive --checkpoint exp/contrastive/pretrained.pt --manifest data/mini/cuts_test.jsonl
+
+Without --checkpoint, the weights are chosen as in icefall: --epoch or --iter, --avg, --use-averaged-model.
+Writes <exp-dir>/results/retrieval-<split>.json and zero_shot-<split>-<set>.json.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from captionstew.data.cuts import open_cuts
+from captionstew.data.fbank import FbankConfig
+from captionstew.data.loading import feature_batches
+from captionstew.data.tokenizer import tokenizer_from_dict
+from captionstew.evaluation.results import sha256_of_file, write_result
+from captionstew.evaluation.retrieval import embed_clips, retrieval_report, zero_shot_accuracy
+from captionstew.models.contrastive import load_contrastive
+from captionstew.training.checkpoint import load_checkpoint, select_model
+from captionstew.training.distributed import pick_device
+from captionstew.training.flags import flag, parse_flags
+
+
+@dataclass(frozen=True)
+class Flags:
+    exp_dir: Path = flag(Path("exp/contrastive"), "folder of the training run; results go below it")
+    checkpoint: Path | None = flag(None, "checkpoint with the weights to use")
+    epoch: int = flag(10, "take epoch-<epoch>.pt")
+    iter: int = flag(0, "if positive, take checkpoint-<iter>.pt instead of an epoch")
+    avg: int = flag(1, "average this many checkpoints, or this many intervals with --use-averaged-model")
+    use_averaged_model: bool = flag(True, "use the running average of the parameters over the chosen steps")
+    manifest: Path = flag(Path("data/cuts_test.jsonl"), "clips to evaluate on")
+    system: str = flag("", "name in the report (default: the experiment folder's)")
+    duplicate_captions: str = flag(
+        "strict",
+        "strict: only a caption's own clip is right (the literature's rule); match: any clip with the same caption",
+        choices=("strict", "match"),
+    )
+    label_template: str = flag("The sound of {}.", "sentence for a class in zero-shot classification")
+    max_duration: float = flag(100.0, "seconds of audio per batch; results do not depend on it")
+    num_workers: int = flag(2, "data-loading processes")
+    device: str = flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
+    seed: int = flag(42, "seed of the bootstrap")
+
+
+def main() -> None:
+    flags = parse_flags(Flags, __doc__)
+    device = pick_device(flags.device, 0)
+    if flags.checkpoint is not None:
+        source = flags.checkpoint
+        content = load_checkpoint(source)
+        weights = content["model"]
+    else:
+        weights, source = select_model(flags.exp_dir, flags.epoch, flags.iter, flags.avg, flags.use_averaged_model)
+        content = load_checkpoint(source)
+    config = content["config"]
+    tokenizer = tokenizer_from_dict(config["tokenizer"])
+    model = load_contrastive(config, weights, tokenizer, source).to(device)
+    fbank = FbankConfig.from_dict(config["fbank"])
+    batches = feature_batches(open_cuts(flags.manifest), fbank, flags.max_duration, flags.num_workers)
+    clips = embed_clips(model, tokenizer, batches, device, config["max_caption_tokens"])
+
+    weights_of = "file" if flags.checkpoint else f"epoch {flags.epoch} iter {flags.iter} avg {flags.avg}"
+    common = {
+        "split": flags.manifest.stem.removeprefix("cuts_"),
+        "system": flags.system or flags.exp_dir.name,
+        "encoder": {
+            "path": str(source),
+            "sha256": sha256_of_file(source),
+            "preset": config["preset"],
+            "pretraining": config["task"],
+        },
+        "checkpoint": str(source),
+        "frozen_parameters": sum(p.numel() for p in model.parameters()),
+    }
+    settings = {"duplicate_captions": flags.duplicate_captions, "weights": weights_of, "windows": "whole clip"}
+    write_result(
+        flags.exp_dir,
+        task="retrieval",
+        metrics=retrieval_report(clips, flags.duplicate_captions, flags.seed),
+        num_clips=len(clips.cut_ids),
+        num_captions=len(clips.captions),
+        settings=settings | {"seed": flags.seed},
+        variant=flags.duplicate_captions,
+        **common,
+    )
+    for name, subset in clips.labelled_subsets().items():
+        write_result(
+            flags.exp_dir,
+            task="zero_shot",
+            metrics=zero_shot_accuracy(
+                subset, model, tokenizer, device, config["max_caption_tokens"], flags.label_template
+            ),
+            num_clips=len(subset.cut_ids),
+            settings={"subset": name, "template": flags.label_template, "weights": weights_of},
+            variant=name,
+            **common,
+        )
+
+
+if __name__ == "__main__":
+    main()

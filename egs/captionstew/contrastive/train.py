@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Contrastive audio-language pretraining (paper equation 1).
+
+At paper scale, from scratch (600k steps on 8 GPUs, 640 s of audio each):
+
+    ./train.py --world-size 8 --manifest-dir data/all --exp-dir exp/contrastive --encoder-preset captionstew \\
+        --text-tower bert-base --tokenizer facebook/bart-base --max-steps 600000 --num-epochs 1000 --use-bf16 true
+
+On two CPU cores, with the mini corpus (./prepare.sh makes it):
+
+    ./train.py --manifest-dir data/mini --exp-dir exp/contrastive --encoder-preset mini --text-tower tiny \\
+        --tokenizer data/mini/bpe.model --max-duration 100 --ref-duration 2000 --num-epochs 10
+"""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from captionstew.data.loading import TrainingBatches
+from captionstew.data.tokenizer import load_tokenizer
+from captionstew.evaluation.retrieval import embed_clips, retrieval_report
+from captionstew.models.contrastive import ContrastiveModel, build_contrastive, caption_keys, info_nce
+from captionstew.training.distributed import Rank, launch
+from captionstew.training.flags import DataFlags, EncoderFlags, TrainingFlags, flag, flags_to_dict, parse_flags
+from captionstew.training.log import start_logging
+from captionstew.training.loop import Losses, train
+
+
+@dataclass(frozen=True)
+class Flags(TrainingFlags, DataFlags, EncoderFlags):
+    tokenizer: str = flag("", "a sentencepiece .model file, a tokenizer folder, or a name on the Hub")
+    text_tower: str = flag("bert-base", "tiny, small or bert-base from scratch, or a checkpoint's folder or name")
+    embedding_dim: int = flag(512, "size of the joint space")
+    temperature: float = flag(0.07, "initial temperature of the softmax")
+    train_duplicates: str = flag(
+        "ignore",
+        "clips of a batch that share a caption: ignore (no negatives of each other) or negative",
+        choices=("ignore", "negative"),
+    )
+    duplicate_captions: str = flag(
+        "strict", "what counts as found in validation: the clip itself, or any with its caption", ("strict", "match")
+    )
+
+    def check(self) -> None:
+        if not self.tokenizer:
+            raise ValueError("--tokenizer is needed: train one with local/train_bpe.py, or name BART's")
+
+
+class ContrastiveTask:
+    """Symmetric InfoNCE over the clips of all processes."""
+
+    def __init__(self, flags: Flags, tokenizer) -> None:
+        self.flags = flags
+        self.tokenizer = tokenizer
+        self.config = {
+            "task": "contrastive",
+            "preset": flags.encoder_preset,
+            "encoder": flags.encoder_config().to_dict(),
+            "text_tower": flags.text_tower,
+            "embedding_dim": flags.embedding_dim,
+            "temperature": flags.temperature,
+            "max_caption_tokens": flags.max_caption_tokens,
+            "tokenizer": tokenizer.to_dict(),
+        }
+
+    def losses(self, model, batch, device) -> Losses:
+        ids, id_lengths = self.tokenizer.encode(batch["captions"], self.flags.max_caption_tokens)
+        audio, text, logit_scale = model(
+            batch["features"].to(device), batch["feature_lengths"].to(device), ids.to(device), id_lengths.to(device)
+        )
+        keys = caption_keys(batch["captions"], device) if self.flags.train_duplicates == "ignore" else None
+        audio_to_text, text_to_audio = info_nce(audio, text, logit_scale, keys)
+        total = 0.5 * (audio_to_text + text_to_audio)
+        terms = {"loss": total, "audio_to_text": audio_to_text, "text_to_audio": text_to_audio}
+        return Losses(total, terms, {"logit_scale": logit_scale})
+
+    def validate(self, model: ContrastiveModel, batches, device) -> dict[str, float]:
+        clips = embed_clips(model, self.tokenizer, batches, device, self.flags.max_caption_tokens)
+        report = retrieval_report(clips, self.flags.duplicate_captions, self.flags.seed)
+        return {name: value for name, value in report.items() if isinstance(value, float)}
+
+
+def run(rank: Rank, flags: Flags) -> None:
+    start_logging(flags.exp_dir, rank.rank, rank.world_size)
+    logging.info("%s", flags_to_dict(flags))
+    torch.manual_seed(flags.seed)
+    tokenizer = load_tokenizer(flags.tokenizer)
+    task = ContrastiveTask(flags, tokenizer)
+    data = TrainingBatches(flags, rank.rank, rank.world_size)
+    task.config |= {"fbank": data.fbank.to_dict(), "coverage": data.coverage}
+    train(build_contrastive(task.config, tokenizer), task, data, flags, rank)
+
+
+if __name__ == "__main__":
+    flags = parse_flags(Flags, __doc__)
+    flags.exp_dir.mkdir(parents=True, exist_ok=True)
+    launch(run, flags.world_size, flags.master_port, flags.device, flags)

@@ -1,0 +1,32 @@
+#!/usr/bin/env python3
+"""Trains a BPE on the captions of a manifest, so that nothing has to be downloaded.
+
+    python local/train_bpe.py --manifest data/mini/cuts_train.jsonl --output data/mini/bpe.model --vocab-size 2000
+
+The result is a sentencepiece model with BART's ids (<s> 0, <pad> 1, </s> 2, <unk> 3) and a <mask>. A small corpus gives
+fewer pieces than asked for.
+"""
+
+import argparse
+from pathlib import Path
+
+from captionstew.data.cuts import atomic_write, open_cuts
+from captionstew.data.tokenizer import SentencePieceTokenizer, train_sentencepiece
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--manifest", type=Path, required=True, help="cuts whose captions to train on")
+    parser.add_argument("--output", type=Path, required=True, help="sentencepiece model file to write")
+    parser.add_argument("--vocab-size", type=int, default=2000, help="pieces at most")
+    args = parser.parse_args()
+    cuts = open_cuts(args.manifest)
+    captions = (caption for cut in cuts for caption in cut.supervisions[0].custom["captions"])
+    model = train_sentencepiece(captions, args.vocab_size)
+    with atomic_write(args.output) as file:
+        file.write(model)
+    print(f"wrote {args.output}: {SentencePieceTokenizer(model).vocab_size} pieces from {len(cuts)} clips")
+
+
+if __name__ == "__main__":
+    main()
