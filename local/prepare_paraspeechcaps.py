@@ -18,6 +18,7 @@ A clip has one or two descriptions, each a caption of its own.
 """
 
 import argparse
+import re
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -36,7 +37,8 @@ def audio_path(audio: AudioFolder, relative: str, key: str) -> str:
     """The original VoxCeleb recording rather than the denoised copy; elsewhere what the release names."""
     if key.startswith("vox:"):
         _, version, speaker, video, utterance = key.split(":")
-        folder = {"v1": "voxceleb1/dev/wav", "v2": "voxceleb2/dev/aac"}[version]
+        part = "test" if re.match(r"voxceleb[12][/_]test[/_]", relative) else "dev"
+        folder = {"v1": f"voxceleb1/{part}/wav", "v2": f"voxceleb2/{part}/aac"}[version]
         original = f"{folder}/{speaker}/{video}/{utterance}"
         return audio.path_in_tree(original + ENDINGS[version], f"{original}_voicefixer.wav")
     corpus = key.split(":")[0]

@@ -40,9 +40,7 @@ def test_musiccaps_in_spite_of_line_feeds(prepare, metadata):
     assert len(rows) == len({row["audio_key"] for row in rows}) == 5_521
     assert Counter(row["split"] for row in rows) == {"eval": 2_858, "train": 2_663}
     assert not any("\n" in row["caption"] for row in rows)
-    with gzip.open(
-        metadata / "musiccaps" / "musiccaps-public.csv.gz", "rt", encoding="utf-8", newline=""
-    ) as f:
+    with gzip.open(metadata / "musiccaps" / "musiccaps-public.csv.gz", "rt", encoding="utf-8", newline="") as f:
         multi_line = {row["ytid"] for row in csv.DictReader(f) if "\n" in row["caption"]}
     assert len(multi_line) == 5 and multi_line < {row["audio_key"][3:14] for row in rows}
     ids = [row["audio_key"][3:14] for row in rows]
@@ -66,10 +64,7 @@ def test_wavcaps_soundbible(prepare, metadata):
     rows = prepare("wavcaps", metadata / "wavcaps", "--splits", "soundbible")
     assert len(rows) == len({row["audio_key"] for row in rows}) == 1_232
     assert rows[0]["audio_key"] == "soundbible:2219" and rows[0]["duration"] == pytest.approx(14.1424375)
-    assert (
-        rows[0]["audio_path"].endswith("SoundBible/2219.flac")
-        and rows[0]["caption"] == "An airplane is landing."
-    )
+    assert rows[0]["audio_path"].endswith("SoundBible/2219.flac") and rows[0]["caption"] == "An airplane is landing."
 
 
 def test_fusionaudio_sample(prepare, metadata):

@@ -36,9 +36,7 @@ def test_wavcaps_ids(prepare, tmp_path):
         "fs:180913",
         "soundbible:2219",
     ]
-    assert rows[0]["audio_path"].endswith(
-        "AudioSet_SL/Yb0RFKhbpFJA.flac"
-    )  # the id says .wav, the audio is .flac
+    assert rows[0]["audio_path"].endswith("AudioSet_SL/Yb0RFKhbpFJA.flac")  # the id says .wav, the audio is .flac
     assert rows[1]["audio_path"] == str(audio / "07066104.flac")
     report = json.loads((tmp_path / "tables" / "wavcaps.report.json").read_text())
     assert {reason: entry["rows"] for reason, entry in report["dropped"].items()} == {
@@ -129,7 +127,7 @@ def test_jamendomaxcaps_segments_are_clips_of_their_own(prepare, tmp_path):
 def test_paraspeechcaps_prefers_the_original_voxceleb(prepare, tmp_path):
     paths = [
         "voxceleb1/dev/wav/id11127/fIXU5ExruI0/00014_voicefixer.wav",
-        "voxceleb2/dev/aac/id03757/ufAcwmC_vD8/00425_voicefixer.wav",
+        "voxceleb1/test/wav/id10270/5r0dWxy17C8/00001_voicefixer.wav",
         "p002/emo_contentment_sentences.wav",
         "EN/EN_B00030/EN_B00030_S01984/mp3/EN_B00030_S01984_W000037.mp3",
     ]
@@ -148,13 +146,11 @@ def test_paraspeechcaps_prefers_the_original_voxceleb(prepare, tmp_path):
     write(audio / "voxceleb1/dev/wav/id11127/fIXU5ExruI0/00014.wav", "x")
     write(audio / "voxceleb1/dev/wav/id99999/fIXU5ExruI0/00014.wav", "another speaker's 00014")
     write(audio / "ears" / paths[2], "x")
-    rows = prepare(
-        "paraspeechcaps", tmp_path / "release", "--audio-dir", str(audio), "--splits", "train_scaled"
-    )
+    rows = prepare("paraspeechcaps", tmp_path / "release", "--audio-dir", str(audio), "--splits", "train_scaled")
     assert [row["caption"] for row in rows] == ["A.", "B.", "C.", "D."]
     assert {row["source"] for row in rows} == {"paraspeechcaps_scaled"}
     assert rows[0]["audio_path"] == str(audio / "voxceleb1/dev/wav/id11127/fIXU5ExruI0/00014.wav")
-    assert rows[1]["audio_path"] == str(audio / "voxceleb2/dev/aac/id03757/ufAcwmC_vD8/00425.m4a")
+    assert rows[1]["audio_path"] == str(audio / "voxceleb1/test/wav/id10270/5r0dWxy17C8/00001.wav")
     assert rows[3]["audio_path"] == str(audio / "ears" / paths[2])
     assert rows[0]["tags"] == ["husky"] and rows[1]["tags"] == []
 
@@ -164,9 +160,7 @@ CLOTHO = "file_name,caption_1,caption_2,caption_3,caption_4,caption_5\n"
 
 def test_clotho_latin1_metadata_and_awkward_names(prepare, tmp_path):
     release = tmp_path / "release"
-    captions = (
-        CLOTHO + "café.wav,A,B,C,D,E\nIntersection Wet : Metro Pass.wav,A,B,C,D,E\nlost.wav,A,B,C,D,E\n"
-    )
+    captions = CLOTHO + "café.wav,A,B,C,D,E\nIntersection Wet : Metro Pass.wav,A,B,C,D,E\nlost.wav,A,B,C,D,E\n"
     write(release / "clotho_captions_development.csv", captions)
     metadata = (
         "file_name,keywords,sound_id,sound_link,start_end_samples,manufacturer,license\n"
@@ -246,9 +240,7 @@ def test_broken_csvs_are_named(prepare, tmp_path, content, message):
 
 
 def test_wrong_encoding_is_named(prepare, tmp_path):
-    write(
-        tmp_path / "train.csv", "audiocap_id,youtube_id,start_time,caption\n1,r1nicOVtvkQ,0,café\n", "latin-1"
-    )
+    write(tmp_path / "train.csv", "audiocap_id,youtube_id,start_time,caption\n1,r1nicOVtvkQ,0,café\n", "latin-1")
     with pytest.raises(SystemExit, match=r"train\.csv: not utf-8-sig text"):
         prepare("audiocaps", tmp_path, "--splits", "train")
 
