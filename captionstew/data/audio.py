@@ -19,6 +19,7 @@ The rules, in the order in which they apply:
 import hashlib
 import math
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,9 +73,7 @@ def inspect_audio(path: str | os.PathLike) -> AudioInfo:
         if num_samples == 0:
             raise BadAudio(path, "holds no audio samples")
         if _resampler_kernel(file.samplerate, SAMPLING_RATE) > MAX_RESAMPLER_KERNEL:
-            raise BadAudio(
-                path, f"sampling rate {file.samplerate} Hz cannot be converted to {SAMPLING_RATE} Hz"
-            )
+            raise BadAudio(path, f"sampling rate {file.samplerate} Hz cannot be converted to {SAMPLING_RATE} Hz")
         return AudioInfo(
             duration=num_samples / file.samplerate,
             sampling_rate=file.samplerate,
@@ -128,8 +127,25 @@ def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndar
     import torch
     from lhotse.augmentation import get_or_create_resampler
 
-    with torch.no_grad():
+    with torch.no_grad(), one_thread():
         return get_or_create_resampler(source_rate, target_rate)(torch.from_numpy(samples)).numpy()
+
+
+@contextmanager
+def one_thread():
+    """PyTorch on one CPU thread inside the block.
+
+    Convolutions and matrix products of a short clip differ in the last bit with the number of threads; samples and
+    features must be the same in a loader's worker, which has one, and in the main process.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _resampler_kernel(source_rate: int, target_rate: int) -> int:
@@ -155,9 +171,7 @@ def _seek(path: str | os.PathLike, file: soundfile.SoundFile, start: int) -> Non
     try:
         file.seek(start)
     except soundfile.LibsndfileError as error:
-        raise BadAudio(
-            path, f"has no audio at {start / file.samplerate:.3f} s ({_message(error)})"
-        ) from error
+        raise BadAudio(path, f"has no audio at {start / file.samplerate:.3f} s ({_message(error)})") from error
 
 
 def _blocks(path: str | os.PathLike, file: soundfile.SoundFile, wanted: int | None):

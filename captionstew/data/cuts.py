@@ -78,6 +78,12 @@ def make_cut(
     return cut
 
 
+def audio_part(cut: "MonoCut") -> tuple[str, float, float | None]:
+    """(path, offset, duration) for `read_audio`; duration None means to the end of the file."""
+    whole = cut.start == 0 and cut.duration >= cut.recording.duration
+    return cut.recording.sources[0].source, cut.start, None if whole else cut.duration
+
+
 def safe_id(audio_key: str) -> str:
     """A cut id from any key: letters, digits, `.`, `_` and `-` only, usable as a file name, and unique.
 

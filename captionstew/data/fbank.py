@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from captionstew.data.audio import one_thread
+
 # Log-mel value of digital silence, ln(2^-23) (the energy floor is float32's epsilon): what padding is made
 # of.
 PADDING_VALUE = -15.942385
@@ -78,7 +80,8 @@ class Fbank:
         """samples (N,) -> (T, num_mel_bins) on the extractor's device."""
         if samples.ndim != 1:
             raise ValueError(f"expected samples of shape (N,), got {tuple(samples.shape)}")
-        return self._extractor(samples.to(self.device, torch.float32))
+        with one_thread():
+            return self._extractor(samples.to(self.device, torch.float32))
 
     def extract_batch(self, clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """B clips (N_i,) -> features (B, T, num_mel_bins) padded with PADDING_VALUE, lengths (B,) int64.

@@ -36,11 +36,9 @@ class IndexedCuts(Sequence):
     only the path and the selection are pickled.
     """
 
-    def __init__(
-        self, path: Path, sha256: str, offsets: np.ndarray, durations: np.ndarray, rows: np.ndarray | None
-    ):
+    def __init__(self, path: Path, sha256: str, offsets: np.ndarray, durations: np.ndarray, rows: np.ndarray | None):
         self.path = path
-        self._manifest_sha256 = sha256
+        self.manifest_sha256 = sha256
         self._offsets = offsets
         self._all_durations = durations
         self._rows = rows
@@ -67,8 +65,8 @@ class IndexedCuts(Sequence):
     def sha256(self) -> str:
         """Checksum of the manifest, or of the manifest and the selected rows."""
         if self._rows is None:
-            return self._manifest_sha256
-        return hashlib.sha256(self._manifest_sha256.encode() + self._rows.tobytes()).hexdigest()
+            return self.manifest_sha256
+        return hashlib.sha256(self.manifest_sha256.encode() + self._rows.tobytes()).hexdigest()
 
     @property
     def total_duration(self) -> float:
@@ -80,7 +78,7 @@ class IndexedCuts(Sequence):
         rows = np.asarray(rows, dtype=np.int64)
         if self._rows is not None:
             rows = self._rows[rows]
-        return IndexedCuts(self.path, self._manifest_sha256, self._offsets, self._all_durations, rows)
+        return IndexedCuts(self.path, self.manifest_sha256, self._offsets, self._all_durations, rows)
 
     def __len__(self) -> int:
         return len(self.durations)
@@ -147,9 +145,7 @@ def _read_index(manifest: Path) -> tuple[str, np.ndarray, np.ndarray] | None:
     if stamp[1] != stat.st_mtime_ns and sha256 != file_sha256(manifest):
         return None
     offsets = np.memmap(path, "<i8", "r", HEADER_BYTES, (count + 1,))
-    durations = (
-        np.memmap(path, "<f8", "r", HEADER_BYTES + 8 * (count + 1), (count,)) if count else np.zeros(0)
-    )
+    durations = np.memmap(path, "<f8", "r", HEADER_BYTES + 8 * (count + 1), (count,)) if count else np.zeros(0)
     return sha256, offsets, durations
 
 
@@ -182,9 +178,7 @@ def _parse(manifest: Path, number: int, line: bytes) -> dict:
     try:
         return json.loads(line)
     except ValueError as error:
-        raise ManifestError(
-            f"{manifest}: line {number} is not JSON ({error}); was the file cut off?"
-        ) from None
+        raise ManifestError(f"{manifest}: line {number} is not JSON ({error}); was the file cut off?") from None
 
 
 def _map(path: Path) -> mmap.mmap | bytes:
