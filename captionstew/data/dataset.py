@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from captionstew.data.audio import MIN_DURATION, BadAudio, read_audio
+from captionstew.data.audio import MIN_DURATION, BadAudio, one_thread, read_audio
 from captionstew.data.augment import AugmentConfig, augment_features, augment_samples, draw_augmentation
 from captionstew.data.captions import choose_caption
 from captionstew.data.cuts import audio_part
@@ -73,6 +73,10 @@ class CaptionDataset(Dataset):
 
     def __getitem__(self, item: "CutSet | tuple[int, CutSet]") -> dict:
         epoch, cuts = item if isinstance(item, tuple) else (0, item)
+        with one_thread():
+            return self._batch(cuts, epoch)
+
+    def _batch(self, cuts: "CutSet", epoch: int) -> dict:
         clips, kept, failed = [], [], []
         for cut in cuts:
             try:
@@ -177,14 +181,14 @@ def make_loader(
         dataset,
         sampler=_EpochSampler(batches),
         batch_size=None,
+        collate_fn=_as_it_is,
         num_workers=num_workers,
         prefetch_factor=prefetch_factor if num_workers else None,
         persistent_workers=num_workers > 0,
-        worker_init_fn=_one_thread,
         pin_memory=pin_memory,
         generator=torch.Generator(),
     )
 
 
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)
+def _as_it_is(batch: dict) -> dict:
+    return batch

@@ -95,7 +95,9 @@ class Fbank:
 def pad_features(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """B matrices (T_i, F) -> (B, max T_i, F) padded with PADDING_VALUE, lengths (B,) int64."""
     lengths = torch.tensor([len(clip) for clip in features], dtype=torch.int64, device=features[0].device)
-    padded = torch.nn.utils.rnn.pad_sequence(list(features), batch_first=True, padding_value=PADDING_VALUE)
+    padded = features[0].new_full((len(features), max(map(len, features)), features[0].shape[1]), PADDING_VALUE)
+    for row, clip in zip(padded, features, strict=True):
+        row[: len(clip)] = clip
     return padded, lengths
 
 
