@@ -109,9 +109,9 @@ def get_parser(corpus: Corpus, description: str | None = None) -> argparse.Argum
     parser.add_argument(
         "--splits",
         nargs="+",
-        choices=corpus.splits,
+        choices=corpus.splits or None,
         default=list(corpus.default_splits),
-        help=f"default: {' '.join(corpus.default_splits)}",
+        help=f"default: {' '.join(corpus.default_splits) or 'all'}",
     )
     for flag, keywords in corpus.flags.items():
         parser.add_argument(flag, **keywords)
@@ -132,9 +132,7 @@ def run(corpus: Corpus, description: str | None, argv: Sequence[str] | None = No
         write_table(table, corpus.rows(args, report), corpus.extra)
     except (ReleaseError, TableError, IdentityError, OSError) as error:
         sys.exit(f"{corpus.name}: {error}")
-    write_json(
-        table.with_suffix(".report.json"), {"corpus": corpus.name, "splits": args.splits, **report.as_dict()}
-    )
+    write_json(table.with_suffix(".report.json"), {"corpus": corpus.name, "splits": args.splits, **report.as_dict()})
     print(f"{corpus.name}: wrote {table}\n{report}")
     return table
 
@@ -143,9 +141,7 @@ def write_json(path: Path, content: object) -> None:
     """JSON with sorted keys under its final name only when complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(
-        json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    partial.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 

@@ -17,6 +17,7 @@ from captionstew.data.corpus_cli import (
     read_jsonl,
     read_parquet,
 )
+from captionstew.data.folder_table import folder_rows, is_folder_corpus
 from captionstew.data.identity import (
     IdentityError,
     freesound_key,
@@ -65,9 +66,7 @@ def read_musiccaps(folder: Path) -> Iterator[dict[str, str]]:
     splits = {"True": "eval", "False": "train"}
     for row in read_csv(path, ("ytid", "start_s", "end_s", "aspect_list", "caption", "is_audioset_eval")):
         if row["is_audioset_eval"] not in splits:
-            raise ReleaseError(
-                f"{path}: is_audioset_eval is {row['is_audioset_eval']!r}, expected True or False"
-            )
+            raise ReleaseError(f"{path}: is_audioset_eval is {row['is_audioset_eval']!r}, expected True or False")
         yield {**row, "split": splits[row["is_audioset_eval"]]}
 
 
@@ -176,9 +175,7 @@ def _clothoaqa(corpora: Path, split: str) -> Iterator[str]:
 def _airbench(corpora: Path, split: str) -> Iterator[str]:
     metadata = _clotho_ids(corpora)
     for part in ("Foundation", "Chat"):
-        path = find_release_file(
-            corpora / "airbench", [f"{part}/{part}_meta.json", f"{part}_meta.json"], AIRBENCH_HOME
-        )
+        path = find_release_file(corpora / "airbench", [f"{part}/{part}_meta.json", f"{part}_meta.json"], AIRBENCH_HOME)
         for record in read_json_list(path):
             name = Path(record["path"]).name
             yield f"clotho:{name}"
@@ -233,11 +230,14 @@ EVALUATION_READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
 
 def evaluation_keys(corpora: Path, name: str, split: str) -> Iterator[str]:
     """Distinct keys of one evaluation list, in the order of the release."""
-    if name not in EVALUATION_READERS:
-        raise ReleaseError(
-            f"no reader for the evaluation set {name!r}; there are {', '.join(EVALUATION_READERS)}"
-        )
-    yield from dict.fromkeys(EVALUATION_READERS[name](corpora, split))
+    if name in EVALUATION_READERS:
+        keys = EVALUATION_READERS[name](corpora, split)
+    elif is_folder_corpus(corpora / name):
+        keys = (row["audio_key"] for row in folder_rows(corpora / name) if row["split"] == split)
+    else:
+        known = ", ".join(EVALUATION_READERS)
+        raise ReleaseError(f"{name} is neither a folder with captions.csv in {corpora} nor one of {known}")
+    yield from dict.fromkeys(keys)
 
 
 def audioset_starts(corpora: Path) -> Iterator[tuple[str, int]]:

@@ -178,7 +178,9 @@ def naive_names(key: str) -> set[str]:
         return {rest[:11]}
     if space == "vox":
         version, speaker, video, utterance = rest.split(":")
-        trees = {"v1": ("voxceleb1_dev_wav", "voxceleb1_test_wav"), "v2": ("voxceleb2_dev_aac",)}[version]
+        trees = {"v1": ("voxceleb1_dev_wav", "voxceleb1_test_wav"), "v2": ("voxceleb2_dev_aac", "voxceleb2_test_aac")}[
+            version
+        ]
         names = {f"{tree}_{speaker}_{video}_{utterance}_voicefixer" for tree in trees}
         return names | ({f"{speaker}/{video}"} if version == "v2" else set())
     if space == "ears":

@@ -1,0 +1,223 @@
+"""Analysis of the corpus (the paper's section 4.6): Tables 1, 4 and 5, and Figure 3, as files and as one
+page.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import nsmallest
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from captionstew.data.diversity import MAX_ORDER, TOKENISATIONS, diversity
+from captionstew.data.subsets import key_hash
+
+EQUAL_SIZE = 50_000  # captions of each corpus when distinct-n is compared
+SVD_DIMENSIONS = 50
+# Table 4: vocabulary, words per caption, distinct-1 to -4. Its tokenisation is not stated and cannot be
+# reconstructed.
+PAPER_TABLE_4 = {
+    "audiocaps": (5_572, 8.46, 0.011, 0.113, 0.309, 0.519),
+    "wavcaps": (18_372, 7.77, 0.026, 0.184, 0.420, 0.646),
+    "audiosetcaps": (21_061, 28.22, 0.006, 0.082, 0.249, 0.450),
+    "fusionaudio": (18_403, 13.81, 0.009, 0.111, 0.322, 0.546),
+    "jamendomaxcaps": (27_906, 63.29, 0.002, 0.026, 0.079, 0.153),
+    "paraspeechcaps": (4_060, 28.50, 0.001, 0.015, 0.051, 0.112),
+    "captionstew": (56_586, 32.23, 0.006, 0.080, 0.231, 0.401),
+}
+# Table 1: captions (thousands, rounded, as printed) and vocabulary.
+PAPER_TABLE_1 = {
+    "audiocaps": ("46K", 4_844),
+    "clotho": ("5K", 4_366),
+    "musiccaps": ("5K", 3_730),
+    "wavcaps": ("403K", 18_372),
+    "audiosetcaps": ("1.9M", 21_783),
+    "fusionaudio": ("1.2M", 18_403),
+    "captionstew": ("10.7M", 56_586),
+}
+# Table 5: clips and captions as printed.
+PAPER_TABLE_5 = {
+    "audiocaps": "46k/46k",
+    "clotho": "5k/25k",
+    "musiccaps": "3k/3k",
+    "wavcaps": "400k/400k",
+    "audiosetcaps": "1.9M/1.9M + 4.0M/4.0M + 182k/182k",
+    "fusionaudio": "1.2M/1.2M",
+    "jamendomaxcaps": "360k/1.8M",
+    "paraspeechcaps": "116k/116k + 924k/924k",
+    "captionstew": "9.3M/10.7M",
+}
+WHOLE = "captionstew"
+
+
+def captions_of(table: Path) -> Iterator[tuple[str, str]]:
+    """(clip, caption) of a caption table, or of a table of clips with lists of captions."""
+    column = "caption" if "caption" in pq.read_schema(table).names else "captions"
+    for batch in pq.ParquetFile(table).iter_batches(columns=["audio_key", column]):
+        for key, found in zip(batch["audio_key"].to_pylist(), batch[column].to_pylist(), strict=True):
+            for caption in [found] if isinstance(found, str) else found:
+                yield key, caption
+
+
+def sample_captions(table: Path, size: int, seed: int) -> list[str]:
+    """At most `size` captions, chosen by a hash of (seed, clip, caption): a fair and repeatable sample."""
+    marked = ((key_hash(f"{key} {caption}", seed), caption) for key, caption in captions_of(table))
+    return [caption for _, caption in nsmallest(size, marked)]
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Sentences of a reference text: one a line, empty lines left out."""
+    with open(path, encoding="utf-8") as stream:
+        yield from (line.strip() for line in stream if line.strip())
+
+
+def count_corpora(tables: Mapping[str, Path]) -> dict[str, dict[str, int]]:
+    """Corpus -> clips and captions, from its table."""
+    counts = {}
+    for name, table in tables.items():
+        keys = captions = 0
+        seen: set[int] = set()
+        for batch in pq.ParquetFile(table).iter_batches(columns=["audio_key"]):
+            found = batch["audio_key"].to_pylist()
+            captions += len(found)
+            seen.update(map(hash, found))
+        keys = len(seen)
+        if "num_captions" in pq.read_schema(table).names:
+            captions = int(np.sum(pq.read_table(table, columns=["num_captions"])["num_captions"].to_numpy()))
+        counts[name] = {"clips": keys, "captions": captions}
+    return counts
+
+
+def lexical_statistics(tables: Mapping[str, Path], references: Sequence[Path], seed: int) -> dict[str, dict]:
+    """Name -> tokenisation -> diversity of all its captions, and `equal_size`: of a sample of EQUAL_SIZE
+    captions.
+    """
+    statistics = {}
+    for name, table in tables.items():
+        whole = {x: diversity((caption for _, caption in captions_of(table)), x) for x in TOKENISATIONS}
+        sample = sample_captions(table, EQUAL_SIZE, seed)
+        statistics[name] = {**whole, "equal_size": {x: diversity(sample, x) for x in TOKENISATIONS}}
+    for path in references:
+        whole = {x: diversity(read_lines(path), x) for x in TOKENISATIONS}
+        lines = nsmallest(EQUAL_SIZE, ((key_hash(line, seed), line) for line in read_lines(path)))
+        sample = [line for _, line in lines]
+        statistics[f"text:{path.name}"] = {
+            **whole,
+            "equal_size": {x: diversity(sample, x) for x in TOKENISATIONS},
+        }
+    return statistics
+
+
+def embed_captions(captions: Sequence[str], sentence_model: str | None, seed: int) -> tuple[np.ndarray, str]:
+    """(captions, dimensions) float and the name of the method: a sentence-transformers model, else TF-IDF
+    with SVD.
+    """
+    if sentence_model:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise ImportError("--sentence-model needs pip install sentence-transformers") from error
+        return SentenceTransformer(sentence_model).encode(list(captions)), f"sentence model {sentence_model}"
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    weights = TfidfVectorizer(sublinear_tf=True).fit_transform(captions)
+    dimensions = min(SVD_DIMENSIONS, min(weights.shape) - 1)
+    if dimensions < 2:
+        raise ValueError("the captions have too few words for a figure")
+    return TruncatedSVD(dimensions, random_state=seed).fit_transform(weights), f"TF-IDF, SVD to {dimensions}"
+
+
+def project(embeddings: np.ndarray, seed: int) -> np.ndarray:
+    """(N, 2) t-SNE of (N, D) embeddings (van der Maaten and Hinton 2008), cosine distances."""
+    from sklearn.manifold import TSNE
+
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    unit = embeddings / np.maximum(lengths, 1e-12)
+    perplexity = min(30.0, max(1.0, (len(unit) - 1) / 3))
+    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(unit)
+
+
+def draw_sources(points: np.ndarray, sources: Sequence[str], method: str, path: Path) -> None:
+    """Figure 3: the points (N, 2) coloured by source."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 6), layout="constrained")
+    for source in sorted(set(sources)):
+        chosen = np.array([x == source for x in sources])
+        axes.scatter(*points[chosen].T, s=6, label=source, alpha=0.7)
+    axes.legend(markerscale=2, fontsize=8)
+    axes.set(title=f"Captions by source (t-SNE of {method})", xticks=[], yticks=[])
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+    plt.close(figure)
+
+
+def table_rows(statistics: Mapping, counts: Mapping) -> dict[str, tuple[list[str], list[list[str]]]]:
+    """Title -> (header, rows) of the three tables, the paper's numbers beside ours."""
+    table_1, table_4, table_5 = [], [], []
+    for name, found in statistics.items():
+        words, equal = found["words"], found["equal_size"]["words"]
+        ours = [f"{words['vocabulary']:,}", _decimal(words["mean_length"], 2)]
+        ours += [_decimal(words[f"distinct{n}"], 3) for n in range(1, MAX_ORDER + 1)]
+        sampled = [_decimal(equal[f"distinct{n}"], 3) for n in range(1, MAX_ORDER + 1)]
+        paper = [f"{x:,}" if isinstance(x, int) else str(x) for x in PAPER_TABLE_4.get(name, ())]
+        table_4.append(
+            [name, f"{words['captions']:,}", *ours, f"{equal['captions']:,}", *sampled, *(paper or ["-"] * 6)]
+        )
+        if name in counts:
+            pairs, vocabulary = PAPER_TABLE_1.get(name, ("-", "-"))
+            table_1.append([name, f"{counts[name]['captions']:,}", f"{words['vocabulary']:,}", pairs, str(vocabulary)])
+            ours = f"{counts[name]['clips']:,} / {counts[name]['captions']:,}"
+            table_5.append([name, ours, PAPER_TABLE_5.get(name, "-")])
+    distinct = [f"distinct-{n}" for n in range(1, MAX_ORDER + 1)]
+    header_4 = ["source", "captions", "vocabulary", "words/caption", *distinct, "sample", *distinct]
+    header_4 += ["paper: vocabulary", "words/caption", *distinct]
+    return {
+        "Table 1: captions and vocabulary": (
+            ["source", "captions", "vocabulary", "paper: captions", "vocabulary"],
+            table_1,
+        ),
+        "Table 4: lexical diversity": (header_4, table_4),
+        "Table 5: clips and captions": (["source", "clips / captions", "paper"], table_5),
+    }
+
+
+def _decimal(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def as_markdown(tables: Mapping[str, tuple[list[str], list[list[str]]]], notes: Iterable[str]) -> str:
+    """The tables as a Markdown page."""
+    lines = ["# Analysis of the corpus", "", *notes, ""]
+    for title, (header, rows) in tables.items():
+        lines += [f"## {title}", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+        lines += ["| " + " | ".join(row) + " |" for row in rows] + [""]
+    return "\n".join(lines)
+
+
+def as_page(tables: Mapping[str, tuple[list[str], list[list[str]]]], notes: Iterable[str], figure: Path) -> str:
+    """The same as one HTML file that needs nothing else; every text is escaped."""
+    page = io.StringIO()
+    page.write("<!doctype html><meta charset='utf-8'><title>Analysis of the corpus</title>")
+    page.write("<style>body{font:15px sans-serif;margin:2em;max-width:90em}td,th{padding:.2em .6em;text-align:right}")
+    page.write("td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#f2f2f2}</style>")
+    page.write("<h1>Analysis of the corpus</h1>")
+    for note in notes:
+        page.write(f"<p>{html.escape(note)}</p>")
+    for title, (header, rows) in tables.items():
+        page.write(f"<h2>{html.escape(title)}</h2><table><tr>")
+        page.write("".join(f"<th>{html.escape(cell)}</th>" for cell in header) + "</tr>")
+        for row in rows:
+            page.write("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>")
+        page.write("</table>")
+    image = base64.b64encode(figure.read_bytes()).decode()
+    page.write(
+        f"<h2>Figure 3: captions by source</h2><img alt='t-SNE' src='data:image/png;base64,{image}' width='900'>"
+    )
+    return page.getvalue()

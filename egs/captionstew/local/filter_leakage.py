@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""Drop from the caption tables what evaluations use; report it in leakage.json and leakage.md.
+
+./local/filter_leakage.py --corpora corpora.csv --data-dir data --leakage strict
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from captionstew.data.corpora import read_corpora
+from captionstew.data.corpus_cli import ReleaseError, write_json
+from captionstew.data.engine import connect
+from captionstew.data.leakage import MODES, filter_tables, report_as_markdown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpora", type=Path, required=True)
+    parser.add_argument("--data-dir", type=Path, required=True, help="has tables/ and evaluation_keys.parquet")
+    parser.add_argument("--leakage", choices=MODES, default="strict")
+    parser.add_argument("--license-filter", default="", help="shell patterns of licenses to leave out, with commas")
+    parser.add_argument("--memory-gb", type=float, default=3.0)
+    args = parser.parse_args()
+    data, output = args.data_dir, args.data_dir / "filtered"
+    shutil.rmtree(output, ignore_errors=True)  # a corpus taken off the list must not stay
+    patterns = [x.strip() for x in args.license_filter.split(",") if x.strip()]
+    try:
+        with connect(data / "scratch", args.memory_gb) as connection:
+            report = filter_tables(
+                connection,
+                read_corpora(args.corpora),
+                data / "tables",
+                data / "evaluation_keys.parquet",
+                output,
+                args.leakage,
+                patterns,
+            )
+    except (ReleaseError, OSError, ValueError) as error:
+        sys.exit(f"filter_leakage: {error}")
+    report["missing_lists"] = json.loads((data / "evaluation_lists.json").read_text(encoding="utf-8"))["missing"]
+    write_json(data / "leakage.json", report)
+    (data / "leakage.md").write_text(report_as_markdown(report), encoding="utf-8")
+    total = report["total"]
+    print(f"{total['leaked_clips']} of {total['clips']} clips leak and are dropped; see {data / 'leakage.md'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# Prepare the corpus: from the released files to training manifests.
+#
+#   ./prepare.sh --corpora-dir download                          everything
+#   ./prepare.sh --corpora-dir download --stage 4 --num-jobs 16  from the audio check on
+#
+# Stages: 1 caption tables and evaluation lists; 2 leakage filter; 3 consolidation and duration rule;
+# 4 audio check; 5 manifests of the subsets; 6 features (only with --features true); 7 statistics.
+# A stage that is done is skipped; a killed one runs again and gives the same files.
+#
+# Options (default):
+#   --corpora corpora.csv      the list of corpora: name, split, role, weight
+#   --corpora-dir download     has a folder <name> for every corpus of the list
+#   --audio-dir ""             has the audio as <name>/...; by default it lies in <corpora-dir>/<name>/audio
+#   --data-dir data            receives everything
+#   --leakage strict           or test-only: drop what test splits use, keep what development splits use
+#   --allow-missing-lists false  true: go on without evaluation lists that are not there (they are reported)
+#   --license-filter ""        shell patterns of licenses to leave out, e.g. "*-NC-*,*academic*"
+#   --max-duration 60          seconds
+#   --subsets "400k 1M 4M all" numbers of captions
+#   --valid-share 0.005        share of the recordings to validate on
+#   --seed 42                  of subsets and validation
+#   --num-jobs 2               processes, or workers of a local Dask cluster
+#   --dask-scheduler ""        tcp://... of a running Dask cluster, or local
+#   --features false           true: precompute features of the last subset
+#   --sentence-model ""        name or folder of a sentence-transformers model for the figure (default: TF-IDF)
+#   --reference-texts ""       text files, one sentence a line, to compare the captions' diversity with
+#   --memory-gb 3              limit of the database
+
+set -euo pipefail
+cd "$(dirname "$0")"
+
+stage=1
+stop_stage=7
+corpora=corpora.csv
+corpora_dir=download
+audio_dir=
+data_dir=data
+leakage=strict
+allow_missing_lists=false
+license_filter=
+max_duration=60
+subsets="400k 1M 4M all"
+valid_share=0.005
+seed=42
+num_jobs=2
+dask_scheduler=
+features=false
+sentence_model=
+reference_texts=
+memory_gb=3
+
+. shared/log.sh
+. shared/stages.sh
+. shared/parse_options.sh
+
+done_dir=$data_dir/.done
+programs=../../local
+
+prepare_corpus() {
+  local name=$1
+  shift
+  local program=$programs/prepare_$name.py
+  if [ ! -f "$program" ]; then program=$programs/prepare_folder.py; fi
+  local arguments=(--corpus-dir "$corpora_dir/$name" --output-dir "$data_dir/tables")
+  if [ -n "$audio_dir" ]; then arguments+=(--audio-dir "$audio_dir/$name"); fi
+  if [ $# -gt 0 ]; then arguments+=(--splits "$@"); fi
+  python "$program" "${arguments[@]}"
+}
+
+gather_evaluation_lists() {
+  local sets
+  sets=$(./local/list_corpora.py "$corpora" evaluation --pairs)
+  local arguments=(--corpora-dir "$corpora_dir" --output-dir "$data_dir")
+  if [ "$allow_missing_lists" = true ]; then arguments+=(--allow-missing); fi
+  # shellcheck disable=SC2086  # one word per list
+  python "$programs/evaluation_lists.py" "${arguments[@]}" --sets $sets
+}
+
+check_audio() {
+  local arguments=(--data-dir "$data_dir" --max-duration "$max_duration" --num-jobs "$num_jobs")
+  if [ -n "$dask_scheduler" ]; then arguments+=(--dask-scheduler "$dask_scheduler"); fi
+  ./local/check_audio.py "${arguments[@]}"
+}
+
+compute_features() {
+  local arguments=(--manifest "$data_dir/${subsets##* }/cuts_train.jsonl" --output-dir "$data_dir/features")
+  if [ -n "$dask_scheduler" ]; then arguments+=(--dask-scheduler "$dask_scheduler"); fi
+  ./local/compute_features.py "${arguments[@]}" --num-jobs "$num_jobs"
+}
+
+analyse() {
+  local arguments=(--data-dir "$data_dir" --seed "$seed")
+  if [ -n "$sentence_model" ]; then arguments+=(--sentence-model "$sentence_model"); fi
+  # shellcheck disable=SC2206  # one word per file
+  if [ -n "$reference_texts" ]; then arguments+=(--reference-texts $reference_texts); fi
+  ./local/analyse.py "${arguments[@]}"
+}
+
+# Each fingerprint holds the one before it, so a change of settings repeats its stage and all that follow.
+tables=$(fingerprint_of "@$corpora" "$corpora_dir" "$audio_dir" "$allow_missing_lists")
+filtered=$(fingerprint_of "$tables" "$leakage" "$license_filter")
+consolidated=$(fingerprint_of "$filtered" "$max_duration")
+checked=$(fingerprint_of "$consolidated" audio)
+manifests=$(fingerprint_of "$checked" "$subsets" "$valid_share" "$seed")
+analysed=$(fingerprint_of "$manifests" "$sentence_model" "$reference_texts")
+
+if in_stage 1 "Caption tables and evaluation lists"; then
+  ./local/list_corpora.py "$corpora" pretrain > /dev/null
+  while read -r name splits; do
+    # shellcheck disable=SC2086  # one word per split
+    run_unless_done "$done_dir/1-tables-$name" "$(fingerprint_of "$corpora_dir" "$audio_dir" "$name $splits")" \
+      prepare_corpus "$name" $splits < /dev/null
+  done < <(./local/list_corpora.py "$corpora" pretrain)
+  run_unless_done "$done_dir/1-evaluation-lists" "$tables" gather_evaluation_lists
+fi
+
+if in_stage 2 "Leakage filter ($leakage)"; then
+  run_unless_done "$done_dir/2-filter" "$filtered" ./local/filter_leakage.py --corpora "$corpora" \
+    --data-dir "$data_dir" --leakage "$leakage" --license-filter "$license_filter" --memory-gb "$memory_gb"
+fi
+
+if in_stage 3 "Consolidation and duration rule"; then
+  run_unless_done "$done_dir/3-consolidation" "$consolidated" ./local/consolidate.py --data-dir "$data_dir" \
+    --max-duration "$max_duration" --memory-gb "$memory_gb"
+fi
+
+if in_stage 4 "Audio check"; then
+  run_unless_done "$done_dir/4-audio-check" "$checked" check_audio
+fi
+
+if in_stage 5 "Manifests of the subsets $subsets"; then
+  # shellcheck disable=SC2086  # one word per subset
+  run_unless_done "$done_dir/5-manifests" "$manifests" ./local/make_manifests.py --corpora "$corpora" \
+    --data-dir "$data_dir" --valid-share "$valid_share" --seed "$seed" --subsets $subsets
+fi
+
+if in_stage 6 "Features (only with --features true)" && [ "$features" = true ]; then
+  run_unless_done "$done_dir/6-features" "$(fingerprint_of "$manifests" features)" compute_features
+fi
+
+if in_stage 7 "Statistics"; then
+  run_unless_done "$done_dir/7-statistics" "$analysed" analyse
+fi
+
+log "done; train with --manifest-dir $data_dir/${subsets##* }"
