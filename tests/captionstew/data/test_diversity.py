@@ -15,11 +15,11 @@ def golden(shared_dir):
 
 
 def files_of(corpus):
-    if corpus == "audiocaps/train.csv.gz + val.csv + test.csv":
-        return ["audiocaps/train.csv.gz", "audiocaps/val.csv", "audiocaps/test.csv"]
     if corpus == "clotho/train + val + test":
         return ["clotho/train.csv.gz", "clotho/val.csv.gz", "clotho/test.csv.gz"]
-    return [part.split(" (")[0] for part in corpus.split(" + ")]
+    parts = [part.split(" (")[0] for part in corpus.split(" + ")]
+    folder = parts[0].split("/")[0]
+    return [part if "/" in part else f"{folder}/{part}" for part in parts]
 
 
 def captions_of(metadata, name):
