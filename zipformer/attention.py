@@ -39,9 +39,7 @@ class AttentionWeights(StochasticModule):
 
     penalty_probability, penalty_limit, penalty = 0.1, 25.0, 1e-4
 
-    def __init__(
-        self, dim: int, pos_dim: int, num_heads: int, query_head_dim: int, pos_head_dim: int
-    ) -> None:
+    def __init__(self, dim: int, pos_dim: int, num_heads: int, query_head_dim: int, pos_head_dim: int) -> None:
         super().__init__()
         self.num_heads, self.query_head_dim, self.pos_head_dim = num_heads, query_head_dim, pos_head_dim
         key_dim = num_heads * query_head_dim

@@ -5,11 +5,11 @@
 What is read, and where the encoder lies in it:
 
     icefall         pickled dict, weights under "model"; `encoder_embed.*` and `encoder.*` beside a tagging or ASR head
-    Auden           safetensors or pickle, perhaps under "state_dict"; the encoder below `encoder.`, `audio_encoder.` ...
+    Auden           safetensors or pickle, perhaps under "state_dict"; below `encoder.`, `audio_encoder.` ...
     captionstew     pickled dict with "format": "captionstew", weights under "model", sizes under "config"
     a folder        `model.safetensors` and, with the encoder's sizes under "encoder", `config.json`
 
-A leading `module.` is dropped and heads are ignored. Pickles are read with `weights_only`, so that a file cannot run code.
+A leading `module.` is dropped and heads are ignored. Pickles are read with `weights_only`: a file cannot run code.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def load_pretrained(path: str | Path, config: ZipformerConfig | None = None, **o
 
     Args:
         path: a file or folder as described above.
-        config: sizes, where the checkpoint neither holds them nor has the shapes of a preset (number and size of heads and
-            `encoder_unmasked_dim` cannot be read off the shapes).
+        config: sizes, where the checkpoint neither holds them nor has the shapes of a preset (number and size of
+            heads and `encoder_unmasked_dim` cannot be read off the shapes).
         overrides: single fields of the configuration to set, such as batch_invariant=True.
 
     Raises FileNotFoundError, or ValueError that says what does not fit: no encoder found, unknown sizes, keys missing,
@@ -82,11 +82,7 @@ def encoder_state(weights: Mapping[str, Tensor], path: str | Path) -> dict[str, 
         found = ", ".join(prefixes) or "none among " + ", ".join(sorted({k.split(".")[0] for k in weights}))
         raise ValueError(f"{path} must hold one Zipformer encoder; prefixes of {_ANCHOR}: {found}")
     parts = tuple(prefixes[0] + part for part in ("encoder_embed.", "encoder."))
-    return {
-        key.removeprefix(prefixes[0]): value.float()
-        for key, value in weights.items()
-        if key.startswith(parts)
-    }
+    return {key.removeprefix(prefixes[0]): value.float() for key, value in weights.items() if key.startswith(parts)}
 
 
 def infer_config(state: Mapping[str, Tensor], path: str | Path) -> ZipformerConfig:
@@ -97,7 +93,8 @@ def infer_config(state: Mapping[str, Tensor], path: str | Path) -> ZipformerConf
         if _sizes_of(config) == found:
             return config
     raise ValueError(
-        f"the encoder in {path} has the sizes of no preset: {found}; give its configuration with config=ZipformerConfig(...)"
+        f"the encoder in {path} has the sizes of no preset: {found}; "
+        "give its configuration with config=ZipformerConfig(...)"
     )
 
 
@@ -122,9 +119,9 @@ def _read_pickle(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} holds more than tensors and plain values (icefall's training checkpoints may: sampler, paths), and it is "
-            "not opened in a way that could run code. If you trust its source, keep its weights alone: torch.save({'model': "
-            "torch.load(path, weights_only=False)['model']}, new_path), and load that file"
+            f"{path} holds more than tensors and plain values (icefall training checkpoints may), and "
+            "is not opened in a way that could run code. If you trust its source, keep its weights alone with "
+            "torch.save({'model': torch.load(path, weights_only=False)['model']}, new_path), and load that file"
         ) from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a dict with weights")
@@ -167,22 +164,16 @@ def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "num_encoder_layers": tuple(len(layers[stack]) for stack in sorted(layers)),
         "encoder_dim": tuple(shapes[f"{first}bypass.bypass_scale"][0] for first in firsts),
         "feedforward_dim": tuple(shapes[f"{first}feed_forward2.in_proj.weight"][0] for first in firsts),
-        "cnn_module_kernel": tuple(
-            next(shapes[f + k][2] for k in kernels if f + k in shapes) for f in firsts
-        ),
+        "cnn_module_kernel": tuple(next(shapes[f + k][2] for k in kernels if f + k in shapes) for f in firsts),
         "pos_dim": shapes[f"{firsts[0]}self_attn_weights.linear_pos.weight"][1],
-        "attention_projections": tuple(
-            tuple(shapes[f"{f}{p}.weight"][0] for p in projections) for f in firsts
-        ),
+        "attention_projections": tuple(tuple(shapes[f"{f}{p}.weight"][0] for p in projections) for f in firsts),
     }
 
 
 def _sizes_of(config: ZipformerConfig) -> dict[str, Any]:
     """The same of a configuration."""
-    names = (
-        "causal frontend_channels downsampling_factor num_encoder_layers encoder_dim feedforward_dim "
-        "cnn_module_kernel pos_dim"
-    ).split()
+    names = ["causal", "frontend_channels", "downsampling_factor", "num_encoder_layers"]
+    names += ["encoder_dim", "feedforward_dim", "cnn_module_kernel", "pos_dim"]
     heads = zip(config.num_heads, config.query_head_dim, config.pos_head_dim, config.value_head_dim)
     return {name: getattr(config, name) for name in names} | {
         "frontend_outputs": config.frontend_channels[2] * config.frontend_bands,

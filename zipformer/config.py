@@ -3,7 +3,8 @@
     >>> ZipformerConfig.preset("captionstew").output_dim
     768
 
-Sizes that may differ between stacks are tuples with one entry per stack; a single number (or a tuple of one) is repeated.
+Sizes that may differ between stacks are tuples with one entry per stack; a single number (or a tuple of one) is
+repeated.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ class ZipformerConfig:
         encoder_dim: channels of each stack.
         num_encoder_layers: layers of each stack.
         encoder_unmasked_dim: channels of each stack that the feature mask of training never touches.
-        query_head_dim, pos_head_dim, value_head_dim: channels per head of queries and keys, of position queries, of values.
+        query_head_dim, pos_head_dim, value_head_dim: channels per head of queries and keys, of position queries, and
+            of values.
         num_heads: attention heads of each stack.
-        feedforward_dim: hidden size of the second of the three feed-forward modules (the others have 3/4 and 5/4 of it).
+        feedforward_dim: hidden size of the second of the three feed-forward modules; the others have 3/4 and 5/4.
         cnn_module_kernel: frames of the depthwise convolution, odd.
         pos_dim: channels of the relative positional encoding, even.
         output_downsampling_factor: reduction from 50 frames per second to the output; only 2 is defined.
@@ -44,8 +46,8 @@ class ZipformerConfig:
         dropout: points (batch count, probability) of the dropout schedule.
         warmup_batches: batch count over which the layers are switched on one after the other.
         causal: chunk-wise attention and convolution.
-        chunk_size: chunk lengths in frames at 50 Hz, one drawn per batch; -1 is the whole sequence (causal models only).
-        left_context_frames: left contexts in frames at 50 Hz, one drawn per batch; -1 is unlimited (causal models only).
+        chunk_size: chunk lengths of causal models in frames at 50 Hz, one drawn per batch; -1 is the whole sequence.
+        left_context_frames: left contexts of causal models, likewise; -1 is unlimited.
         batch_invariant: every clip gets the frames that it would get alone; False follows the original, where padding
             reaches the last valid frames.
         swoosh_backend: "torch", or "k2" for the kernels of the k2 library.
@@ -135,9 +137,7 @@ class ZipformerConfig:
         if any(kernel % 2 == 0 for kernel in self.cnn_module_kernel):
             raise ValueError(f"cnn_module_kernel must be odd: {self.cnn_module_kernel}")
         if any(u > d for u, d in zip(self.encoder_unmasked_dim, self.encoder_dim)):
-            raise ValueError(
-                f"encoder_unmasked_dim {self.encoder_unmasked_dim} exceeds encoder_dim {self.encoder_dim}"
-            )
+            raise ValueError(f"encoder_unmasked_dim {self.encoder_unmasked_dim} exceeds encoder_dim {self.encoder_dim}")
         if self.pos_dim < 2 or self.pos_dim % 2:
             raise ValueError(f"pos_dim must be even: {self.pos_dim}")
         if self.output_downsampling_factor != 2:

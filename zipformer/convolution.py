@@ -64,12 +64,8 @@ class ChunkCausalDepthwiseConv(nn.Module):
         """
         sizes = torch.tensor([chunk], device=device) if lengths is None else lengths.clamp(min=1, max=chunk)
         position = torch.arange(chunk, device=device).expand(sizes.shape[0], -1)
-        left, right = F.pad(self.chunkwise_conv_scale, (0, 1)).transpose(
-            1, 2
-        )  # (K + 1, D), the last row zero
-        return (
-            1.0 + left[self._inside(position)] + right[self._inside(position + self.kernel - sizes[:, None])]
-        )
+        left, right = F.pad(self.chunkwise_conv_scale, (0, 1)).transpose(1, 2)  # (K + 1, D), the last row zero
+        return 1.0 + left[self._inside(position)] + right[self._inside(position + self.kernel - sizes[:, None])]
 
     def _inside(self, index: Tensor) -> Tensor:
         return torch.where((index < 0) | (index >= self.kernel), self.kernel, index)

@@ -36,9 +36,7 @@ class Stack(nn.Module):
     def __init__(self, config: ZipformerConfig, stack: int) -> None:
         super().__init__()
         self.encoder_pos = RelativePositions(config.pos_dim)
-        self.layers = nn.ModuleList(
-            EncoderLayer(config, stack, rate) for rate in layer_skip_rates(config, stack)
-        )
+        self.layers = nn.ModuleList(EncoderLayer(config, stack, rate) for rate in layer_skip_rates(config, stack))
 
     def forward(self, x: Tensor, frames: Frames, feature_mask: Tensor | None = None) -> Tensor:
         """(N, T, D), feature_mask (N, 1, D) -> (N, T, D)"""

@@ -34,9 +34,7 @@ class ConvNeXt(StochasticModule):
         self.layerdrop_rate = Rate((0.0, 0.2), (20000.0, 0.015))
         self.depthwise_conv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         self.pointwise_conv1 = nn.Conv2d(channels, 3 * channels, 1)
-        self.hidden_balancer = Balancer(
-            3 * channels, min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0
-        )
+        self.hidden_balancer = Balancer(3 * channels, min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0)
         self.pointwise_conv2 = scale_initial_(nn.Conv2d(3 * channels, channels, 1), 0.01)
         self.out_balancer = Balancer(channels, min_positive=0.4, max_positive=0.6, min_abs=1.0, max_abs=6.0)
         self.out_whiten = Whiten(1, 5.0)
@@ -44,9 +42,7 @@ class ConvNeXt(StochasticModule):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, T, bands) -> (N, T, bands, C)"""
         y = self.depthwise_conv(x).permute(0, 2, 3, 1)
-        y = self.hidden_balancer(
-            F.linear(y, self.pointwise_conv1.weight.flatten(1), self.pointwise_conv1.bias)
-        )
+        y = self.hidden_balancer(F.linear(y, self.pointwise_conv1.weight.flatten(1), self.pointwise_conv1.bias))
         weight, bias = self.pointwise_conv2.weight.flatten(1), self.pointwise_conv2.bias
         y = swoosh_linear(y, weight, bias, SWOOSH_L, self.backend)
         x = x.permute(0, 2, 3, 1)
@@ -83,7 +79,7 @@ class Frontend(nn.Module):
     def forward(self, features: Tensor, padding: Tensor | None = None) -> Tensor:
         """(N, T, 80) -> (N, (T - 7) // 2, D)
 
-        `padding` (N, (T - 7) // 2) marks output frames past an item's end; given, it keeps them out of the frames before.
+        `padding` (N, (T - 7) // 2) marks output frames past an item's end; it keeps them out of the frames before.
         """
         x = features.unsqueeze(1).contiguous(memory_format=torch.channels_last)
         x = self.conv(x)

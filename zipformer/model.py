@@ -42,8 +42,8 @@ class Zipformer(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, 80) log-mel at 100 Hz, (B,) -> (B, T', output_dim) at 25 Hz, (B,)
 
-        T may exceed the longest length. Lengths are best left on the CPU: batches without padding are then recognised, and
-        lengths are checked. Raises ValueError for shapes that do not fit and clips under 9 frames (0.1 s).
+        T may exceed the longest length. Lengths are best left on the CPU: batches without padding are then recognised,
+        and lengths are checked. Raises ValueError for shapes that do not fit and clips under 9 frames (0.1 s).
         """
         self._check(features, lengths)
         lengths = frontend_lengths(lengths)
@@ -58,17 +58,13 @@ class Zipformer(nn.Module):
             expected = f"(batch, frames, {self.config.feature_dim})"
             raise ValueError(f"features have shape {tuple(features.shape)}; expected {expected}")
         if lengths.shape != features.shape[:1]:
-            raise ValueError(
-                f"lengths have shape {tuple(lengths.shape)} for features {tuple(features.shape)}"
-            )
+            raise ValueError(f"lengths have shape {tuple(lengths.shape)} for features {tuple(features.shape)}")
         if features.shape[1] < MIN_FEATURES:
-            raise ValueError(
-                f"features have {features.shape[1]} frames; the encoder needs at least {MIN_FEATURES}"
-            )
+            raise ValueError(f"features have {features.shape[1]} frames; the encoder needs at least {MIN_FEATURES}")
         if lengths.device.type == "cpu" and lengths.numel():
             shortest, longest = int(lengths.min()), int(lengths.max())
             if shortest < MIN_FEATURES or longest > features.shape[1]:
                 raise ValueError(
-                    f"lengths lie between {shortest} and {longest}; with features of {features.shape[1]} frames they must "
-                    f"lie between {MIN_FEATURES} and {features.shape[1]}"
+                    f"lengths lie between {shortest} and {longest}; "
+                    f"they must lie between {MIN_FEATURES} and the features' {features.shape[1]} frames"
                 )

@@ -14,7 +14,7 @@ from zipformer.schedules import constant_rate
 def relative_positions(num_frames: int, dim: int) -> Tensor:
     """(2 T - 1, P) float32: row j encodes the offset o = j - (T - 1), key index minus query index.
 
-    With c = sqrt(P), offsets are compressed logarithmically and mapped to an angle, of which sines and cosines are taken:
+    With c = sqrt(P), offsets are compressed logarithmically and mapped to an angle:
 
         kappa(o) = c sign(o) (ln(|o| + c) - ln c)       theta(o) = atan(2 pi kappa(o) / P)
         E[o, 2k-2] = cos(k theta)    E[o, 2k-1] = sin(k theta)    for k = 1 .. P/2,    then    E[o, P-1] = 1

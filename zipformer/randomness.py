@@ -22,8 +22,8 @@ T = TypeVar("T")
 class Randomness:
     """Decisions from an own generator on the host, tensors from torch's generator of the device.
 
-    The host generator starts from torch's seed, so `torch.manual_seed` before building a model fixes it too. Its state can be
-    taken and restored exactly; the state of torch's generators belongs to whoever saves the checkpoint.
+    The host generator starts from torch's seed, so `torch.manual_seed` before building a model fixes it too. Its
+    state can be taken and restored exactly; the state of torch's generators belongs to whoever saves the checkpoint.
     """
 
     def __init__(self, seed: int | None = None) -> None:

@@ -1,8 +1,8 @@
 """Gradient modifiers: the identity in the forward, a correction of the gradient in the backward.
 
-They act in training mode only, only on inputs that need a gradient, and each only on a random part of the calls. A modifier
-that does not act returns its argument itself and leaves no trace in the graph. All are closed forms; nothing here calls
-autograd inside a backward.
+They act in training mode only, only on inputs that need a gradient, and each only on a random part of the calls. A
+modifier that does not act returns its argument itself and leaves no trace in the graph. All are closed forms; nothing
+here calls autograd inside a backward.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def _half_log_odds(z: float) -> float:
     return 0.5 * (math.log(1.0 + z + 1e-10) - math.log(1.0 - z + 1e-10))
 
 
-# For a normal variable with mean m and standard deviation 1: share of positive values p -> m, roughly; mean absolute value
-# -> root mean square, sqrt(pi / 2).
+# For a normal variable with mean m and standard deviation 1: share of positive values p -> m, roughly; mean absolute
+# value -> root mean square, sqrt(pi / 2).
 def _share_to_mean(share: float) -> float:
     return 0.8139535143 * _half_log_odds(2.0 * share - 1.0)
 
@@ -100,9 +100,7 @@ _TINY = 1e-20
 
 class _Balance(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx, x: Tensor, channel_dim: int, limits: tuple[float, float, float, float], scale: float
-    ) -> Tensor:
+    def forward(ctx, x: Tensor, channel_dim: int, limits: tuple[float, float, float, float], scale: float) -> Tensor:
         ctx.save_for_backward(x)
         ctx.settings = channel_dim, limits, scale
         return x.view_as(x)
@@ -132,8 +130,8 @@ def balancer_change(x: Tensor, limits: tuple[float, float, float, float], scale:
 
         e = a (1/(n sigma) - mu (x - mu)/(n sigma^3)) + b x/(n rho^2) = level + slope (x - mu)
 
-    which is scaled to a root mean square of `scale` per channel: mean e^2 = level^2 + slope^2 sigma^2. None if every channel
-    is inside its limits (asked on the CPU only, where it costs no synchronisation).
+    which is scaled to a root mean square of `scale` per channel: mean e^2 = level^2 + slope^2 sigma^2. None if every
+    channel is inside its limits (asked on the CPU only, where it costs no synchronisation).
     """
     low_m, high_m, low_r, high_r = limits
     flat = x.reshape(-1, x.shape[-1])
@@ -219,9 +217,7 @@ class _Whitening(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         module = ctx.module
         with torch.autocast(grad.device.type, enabled=False):
-            metric, direction = whitening_direction(
-                x.float(), module.num_groups, _value(module.whitening_limit)
-            )
+            metric, direction = whitening_direction(x.float(), module.num_groups, _value(module.whitening_limit))
             module.prob = module.min_prob if direction is None else module.max_prob
             if direction is None:
                 return grad, None
@@ -265,15 +261,13 @@ class Whiten(StochasticModule):
         whitening_limit: value of the metric (see `whitening_direction`) above which it acts.
         grad_scale: norm of the correction relative to the norm of the gradient.
 
-    `prob`, the share of calls in which it looks, is `max_prob` after a call above the limit and `min_prob` after one below.
-    It is state of the training that no state dict holds; `zipformer.training_state` does.
+    `prob`, the share of calls in which it looks, is `max_prob` after a call above the limit and `min_prob` after one
+    below. It is state of the training that no state dict holds; `zipformer.training_state` does.
     """
 
     min_prob, max_prob = 0.025, 0.25
 
-    def __init__(
-        self, num_groups: int, whitening_limit: ScheduledFloat | float, grad_scale: float = 0.01
-    ) -> None:
+    def __init__(self, num_groups: int, whitening_limit: ScheduledFloat | float, grad_scale: float = 0.01) -> None:
         super().__init__()
         self.num_groups = num_groups
         self.whitening_limit = whitening_limit

@@ -33,8 +33,9 @@ class Downsample(nn.Module):
         if missing:
             x = torch.cat((x, x[:, -1:].expand(-1, missing, -1)), dim=1)
         groups = x.reshape(x.shape[0], -1, self.factor, x.shape[2])
-        weights = self.bias.softmax(dim=0).to(x.dtype)
-        return torch.matmul(weights, groups)
+        # The residual stream stays in its precision; autocast would make a half-precision product of this.
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.matmul(self.bias.softmax(dim=0).to(x.dtype), groups)
 
 
 def repeat_last_frame(x: Tensor, lengths: Tensor) -> Tensor:

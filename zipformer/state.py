@@ -1,7 +1,7 @@
 """State of the training that no state dict holds, for an exact resume.
 
-That is the batch count of the schedules, the generator behind the host's random decisions and the adaptive probability of
-every Whiten. Saved beside the weights it makes the next forward of a resumed run the one that would have come.
+That is the batch count of the schedules, the generator behind the host's random decisions and the adaptive probability
+of every Whiten. Saved beside the weights it makes the next forward of a resumed run the one that would have come.
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ def load_training_state(model: nn.Module, state: dict[str, Any]) -> None:
     whitens = _whitens(model)
     if set(whitens) != set(state["whiten_prob"]):
         odd = sorted(set(whitens) ^ set(state["whiten_prob"]))
-        raise ValueError(
-            f"training state is of another model; Whiten modules on one side only: {', '.join(odd)}"
-        )
+        raise ValueError(f"training state is of another model; Whiten modules on one side only: {', '.join(odd)}")
     for path, module in whitens.items():
         module.prob = state["whiten_prob"][path]
     get_randomness(model).load_state(state["decisions"])
@@ -46,8 +44,4 @@ def load_training_state(model: nn.Module, state: dict[str, Any]) -> None:
 
 def _whitens(model: nn.Module) -> dict[str, Whiten]:
     prefix = "module."  # what a data-parallel wrapper puts before every path
-    return {
-        path.removeprefix(prefix): module
-        for path, module in model.named_modules()
-        if isinstance(module, Whiten)
-    }
+    return {path.removeprefix(prefix): module for path, module in model.named_modules() if isinstance(module, Whiten)}
