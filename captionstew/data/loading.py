@@ -36,7 +36,7 @@ class TrainingBatches:
         self.coverage = read_coverage(flags.manifest_dir)
         self._flags = flags
         self._share = (rank, world_size)
-        store = FeatureStore.open(flags.feature_store) if flags.feature_store else None
+        store = FeatureStore(flags.feature_store) if flags.feature_store else None
         augment = AugmentConfig(
             max_gain_db=flags.augment_gain_db,
             min_crop=flags.augment_min_crop,

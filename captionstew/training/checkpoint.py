@@ -235,7 +235,7 @@ def provenance() -> dict[str, str]:
     """Versions of the code and of the libraries that decide numbers."""
     return {
         "git_sha": git_sha(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "lhotse": lhotse.__version__,
         "transformers": transformers.__version__,
         "numpy": np.__version__,

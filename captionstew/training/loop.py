@@ -127,6 +127,8 @@ def train(model: nn.Module, task: Task, data: TrainingData, flags: TrainingFlags
 
 def _start(model: nn.Module, task: Task, flags: TrainingFlags, rank: Rank) -> Run:
     """Builds the optimiser and restores the checkpoint that the flags ask for, saying what was restored."""
+    if flags.num_threads:
+        torch.set_num_threads(flags.num_threads)
     model.to(rank.device).train()
     optimizer = ScaledAdam(get_parameter_groups(model, lr=flags.base_lr), clipping_scale=flags.clipping_scale)
     run = Run(
