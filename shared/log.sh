@@ -1,4 +1,4 @@
-# Sourced by shell programs: time-stamped messages and resumable stages.
+# Sourced by shell programs: time-stamped messages and numbered stages.
 
 log() {
   printf '%s (%s) %s\n' "$(date '+%Y-%m-%d %H:%M:%S')" "$(basename "$0")" "$*"
@@ -13,15 +13,3 @@ in_stage() {
   return 1
 }
 
-# run_once MARKER COMMAND...: skips a finished step; writes the marker only after the command succeeded.
-run_once() {
-  local marker=$1
-  shift
-  if [ -f "$marker" ]; then
-    log "done before: $marker (remove it to repeat)"
-    return 0
-  fi
-  mkdir -p "$(dirname "$marker")"
-  "$@" || return $?
-  touch "$marker"
-}

@@ -1,6 +1,7 @@
 """What probe training and probe scoring share: tasks as data, targets, cached clip vectors."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,23 @@ class ProbeTask:
             if self.multi_label
             else metrics.accuracy(scores, targets)
         )
+
+
+MIN_TEST_CLIPS = 50  # `all` leaves out sources with fewer: their accuracy says next to nothing
+
+
+def labelled_sources(test: IndexedCuts) -> list[ProbeTask]:
+    """A task for every source with a `label` of two or more classes on at least MIN_TEST_CLIPS test clips."""
+    labels: dict[str, list[str]] = defaultdict(list)
+    for cut in test:
+        custom = cut.supervisions[0].custom
+        if custom.get("label"):
+            labels[custom["sources"][0]].append(custom["label"])
+    return [
+        ProbeTask(source, source)
+        for source, values in sorted(labels.items())
+        if len(values) >= MIN_TEST_CLIPS and len(set(values)) > 1
+    ]
 
 
 def parse_tasks(text: str, table: Path) -> list[ProbeTask]:

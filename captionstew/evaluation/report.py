@@ -101,7 +101,8 @@ def probe_table(results: Sequence[Result]) -> str:
         )
     tasks.sort(key=lambda task: (task == "average", task))
     rows = [[system, *(row.get(task, "missing") for task in tasks)] for system, row in sorted(cells.items())]
-    return section("Linear probes on frozen encoders (mean ± deviation over seeds, interval over clips)", ["encoder", *tasks], rows)  # fmt: skip
+    title = "Linear probes on frozen encoders (mean ± deviation over seeds, interval over clips)"
+    return section(title, ["encoder", *tasks], rows)
 
 
 def with_interval(metrics: dict[str, Any], name: str) -> str:

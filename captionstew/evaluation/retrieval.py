@@ -1,5 +1,6 @@
 """Text-to-audio and audio-to-text retrieval with a two-tower model, and zero-shot classification."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -68,18 +69,18 @@ def embed_clips(
         labels.extend(batch["label"])
         sources.extend(custom["sources"][0] for custom in batch["custom"])
         cut_ids.extend(batch["cut_ids"])
-    shares = gather_objects((np.concatenate(audio) if audio else None, captions, labels, sources, cut_ids, failed))
-    captions = [texts for share in shares for texts in share[1]]
-    flat = [text for texts in captions for text in texts]
+    shares = gather_objects((audio, captions, labels, sources, cut_ids, failed))
+    audio, captions, labels, sources, cut_ids, failed = (list(itertools.chain(*parts)) for parts in zip(*shares))
+    flat = list(itertools.chain(*captions))
     return EmbeddedClips(
-        audio=np.concatenate([share[0] for share in shares if share[0] is not None]),
+        audio=np.concatenate(audio),
         text=embed_texts(model, tokenizer, flat, device, max_tokens),
         caption_clips=[clip for clip, texts in enumerate(captions) for _ in texts],
         captions=flat,
-        labels=[label for share in shares for label in share[2]],
-        sources=[source for share in shares for source in share[3]],
-        cut_ids=[cut_id for share in shares for cut_id in share[4]],
-        failed=[pair for share in shares for pair in share[5]],
+        labels=labels,
+        sources=sources,
+        cut_ids=cut_ids,
+        failed=failed,
     )
 
 

@@ -11,7 +11,7 @@ def frame_mask(lengths: Tensor, num_frames: int) -> Tensor:
 
 def mean_pool(frames: Tensor, lengths: Tensor) -> Tensor:
     """(B, T, D), (B,) -> (B, D), the mean over each clip's own frames, in at least float32."""
-    if not frames.dtype == torch.float64:
+    if frames.dtype != torch.float64:
         frames = frames.float()
     mask = frame_mask(lengths, frames.size(1)).unsqueeze(-1)
     return frames.masked_fill(~mask, 0.0).sum(1) / lengths.unsqueeze(1).to(frames.dtype)

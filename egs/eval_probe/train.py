@@ -6,15 +6,22 @@
     ./decode.py --exp-dir exp/probe/contrastive
 
 A task is a row of tasks.json, or <source>[:<field>] for a folder with a metadata.csv. Heads for every learning rate and
-seed are trained together on vectors that are computed once; validation chooses epoch and rate, the test cuts are not
-opened here. Controls: --encoder logmel, --encoder random:<preset or checkpoint>.
+seed are trained together on vectors that are computed once; validation chooses epoch and rate, no test clip is
+heard here. Controls: --encoder logmel, --encoder random:<preset or checkpoint>.
 """
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from captionstew.data.cuts import open_cuts
-from captionstew.evaluation.probing import class_names, clip_vectors, parse_tasks, select_cuts, targets
+from captionstew.evaluation.probing import (
+    class_names,
+    clip_vectors,
+    labelled_sources,
+    parse_tasks,
+    select_cuts,
+    targets,
+)
 from captionstew.models.frozen import load_encoder
 from captionstew.models.probe import ProbeSettings, train_probe
 from captionstew.training.checkpoint import save_checkpoint
@@ -26,7 +33,9 @@ from captionstew.training.flags import flag, flags_to_dict, parse_flags
 class Flags:
     exp_dir: Path = flag(Path("exp"), "probes are written to <exp-dir>/probe-<task>.pt")
     encoder: str = flag("", "checkpoint of an encoder, logmel, or random:<preset or checkpoint>[:seed]")
-    tasks: str = flag("", "comma-separated tasks: rows of --task-table or <source>[:<field>]")
+    tasks: str = flag(
+        "all", "all (every labelled source), or comma-separated rows of --task-table and <source>[:<field>]"
+    )
     task_table: Path = flag(Path(__file__).with_name("tasks.json"), "JSON list of tasks")
     manifest_dir: Path = flag(Path("data"), "folder with cuts_train.jsonl and cuts_valid.jsonl")
     cache_dir: Path = flag(Path("exp/embeddings"), "where clip vectors are kept")
@@ -42,8 +51,8 @@ class Flags:
     device: str = flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
 
     def check(self) -> None:
-        if not self.encoder or not self.tasks:
-            raise ValueError("--encoder and --tasks are needed")
+        if not self.encoder:
+            raise ValueError("--encoder is needed: a checkpoint, logmel or random:<preset or checkpoint>")
         self.settings()
 
     def settings(self) -> ProbeSettings:
@@ -62,7 +71,11 @@ def main() -> None:
     flags.exp_dir.mkdir(parents=True, exist_ok=True)
     encoder = load_encoder(flags.encoder, pick_device(flags.device, 0))
     splits = [open_cuts(flags.manifest_dir / f"cuts_{split}.jsonl") for split in ("train", "valid")]
-    for task in parse_tasks(flags.tasks, flags.task_table):
+    if flags.tasks == "all":
+        tasks = labelled_sources(open_cuts(flags.manifest_dir / "cuts_test.jsonl"))
+    else:
+        tasks = parse_tasks(flags.tasks, flags.task_table)
+    for task in tasks:
         train, valid = (select_cuts(cuts, task) for cuts in splits)
         classes = class_names(train, task)
         pairs = [

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Retrieval in both directions, and zero-shot classification where the cuts carry a class label.
 
-    ./decode.py --exp-dir exp/contrastive --checkpoint exp/contrastive/pretrained.pt --manifest data/mini/cuts_test.jsonl
+    ./decode.py --exp-dir exp/contrastive --epoch 30 --avg 10 --manifest data/mine/cuts_test.jsonl
 
-Without --checkpoint, the weights are chosen as in icefall: --epoch or --iter, --avg, --use-averaged-model.
+The weights are chosen as in icefall (--epoch or --iter, --avg, --use-averaged-model), or named with --checkpoint.
 Writes <exp-dir>/results/retrieval-<split>.json and zero_shot-<split>-<set>.json.
 """
 

@@ -1,0 +1,34 @@
+#!/usr/bin/env python3
+"""Features of a manifest in one memory-mapped file, for small corpora that are trained on for many epochs.
+
+    python local/store_features.py --manifest data/mine/cuts_train.jsonl --output-dir data/mine/features --num-jobs 8
+
+Prints the store's folder last, which is what --feature-store of the training programs takes. Ten million clips need no
+store: features on the fly cost about as much as reading the audio.
+"""
+
+import argparse
+from pathlib import Path
+
+from captionstew.data.cuts import open_cuts
+from captionstew.data.fbank import BACKENDS, FbankConfig
+from captionstew.data.feature_store import build_feature_store
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--manifest", type=Path, required=True, help="cuts to extract features of")
+    parser.add_argument("--output-dir", type=Path, required=True, help="the store is made below this folder")
+    parser.add_argument("--num-jobs", type=int, default=2, help="processes")
+    parser.add_argument("--fbank-backend", default="lhotse", choices=BACKENDS, help="feature extractor")
+    parser.add_argument("--speeds", type=float, nargs="*", default=[1.0], help="speed factors to store")
+    args = parser.parse_args()
+    config = FbankConfig(backend=args.fbank_backend)
+    store = build_feature_store(
+        args.output_dir, open_cuts(args.manifest), config, speeds=tuple(args.speeds), num_jobs=args.num_jobs
+    )
+    print(store.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Environment and data, by stages: what run.sh needs before it trains.
+#
+#   ./prepare.sh                                 the mini corpus
+#   ./prepare.sh --corpus DIR                    a folder of recordings (see run.sh --help)
+#   ./prepare.sh --stage 2 --stop-stage 2        the tokenizer alone
+#
+# The eight corpora of CaptionStew have their own program: egs/captionstew/prepare.sh.
+#
+# Stages: 1 manifests (train, valid, test); 2 tokenizer; 3 features. What is done is not done again.
+#
+# Options (default):
+#   --corpus ""                folder with recordings; empty: the mini corpus
+#   --data-dir ""              where manifests go; data/mini or data/<name of the folder>
+#   --vocab-size 2000          pieces of the tokenizer
+#   --num-jobs 2               processes
+#   --seed 42
+
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+caller=$PWD
+
+stage=1
+stop_stage=3
+corpus=
+data_dir=
+vocab_size=2000
+num_jobs=2
+seed=42
+
+. "$root/shared/log.sh"
+. "$root/shared/stages.sh"
+. "$root/shared/parse_options.sh"
+. "$root/shared/environment.sh"
+
+ensure_environment "$root"
+if [ -n "$corpus" ]; then
+  corpus=$(cd "$corpus" && pwd)
+  data_dir=${data_dir:-$root/data/$(basename "$corpus")}
+fi
+data_dir=${data_dir:-$root/data/mini}
+mkdir -p "$data_dir"
+data_dir=$(cd "$data_dir" && pwd)
+cd "$root"
+done_dir=$data_dir/.done
+make_manifests() {
+  if [ -n "$corpus" ]; then
+    python local/split_folder.py --corpus-dir "$corpus" --output-dir "$data_dir" --num-jobs "$num_jobs"
+  else
+    python local/split_mini.py --output-dir "$data_dir" --seed "$seed" --num-jobs "$num_jobs"
+  fi
+}
+
+store_features() {
+  local store
+  store=$(python local/store_features.py --manifest "$data_dir/cuts_train.jsonl" --output-dir "$data_dir/features" \
+    --num-jobs "$num_jobs" | tail -n 1)
+  ln -sfn "$(basename "$store")" "$data_dir/features/current"
+}
+
+# These two programs see for themselves what is done, and what in the corpus has changed since.
+if in_stage 1 "Manifests of ${corpus:-the mini corpus}"; then
+  make_manifests
+fi
+manifests=$(fingerprint_of "@$data_dir/cuts_train.jsonl")
+
+if in_stage 2 "Tokenizer"; then
+  run_unless_done "$done_dir/2-tokenizer" "$(fingerprint_of "$manifests" "$vocab_size")" \
+    python local/train_bpe.py --manifest "$data_dir/cuts_train.jsonl" --output "$data_dir/bpe.model" --vocab-size "$vocab_size"
+fi
+
+if in_stage 3 "Features"; then
+  run_unless_done "$done_dir/3-features" "$manifests" store_features
+fi

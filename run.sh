@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# The main job: environment, data, contrastive pretraining, evaluation of the frozen encoder, report.
+#
+#   ./run.sh                            the mini corpus, 10 minutes on two cores
+#   ./run.sh --corpus DIR               your recordings: audio files, captions.csv and, for labels, metadata.csv;
+#                                       or a folder of such folders
+#   ./run.sh --stage 3                  from the evaluation on
+#
+# Stages: 1 data; 2 pretraining; 3 evaluation; 4 report. A killed run continues where it was.
+#
+# Options (default):
+#   --corpus ""                folder with recordings; empty: the mini corpus
+#   --exp-dir ""               results; exp for the mini corpus, exp/<name of the folder> for others
+#   --data-dir ""              manifests; data/mini or data/<name of the folder>
+#   --tasks all                probes: comma-separated <source>[:<field>], or all labelled sources
+#   --encoder-preset mini      size of the encoder
+#   --text-tower tiny          size of the text encoder
+#   --num-epochs ""            epochs of pretraining; 25 for the mini corpus, 40 for others
+#   --max-duration 100         seconds of audio per batch
+#   --duplicate-captions ""    strict or match; what counts as found in retrieval (match for folders of recordings)
+#   --num-jobs 2               processes for preparation
+#   --num-workers 2            processes for loading
+#   --seed 42
+
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+caller=$PWD
+
+stage=1
+stop_stage=4
+corpus=
+exp_dir=
+data_dir=
+tasks=all
+encoder_preset=mini
+text_tower=tiny
+num_epochs=
+max_duration=100
+duplicate_captions=
+num_jobs=2
+num_workers=2
+seed=42
+
+. "$root/shared/log.sh"
+. "$root/shared/stages.sh"
+. "$root/shared/parse_options.sh"
+. "$root/shared/environment.sh"
+
+# absolute PATH: as the caller meant it, whatever folder this program runs in.
+absolute() {
+  case "$1" in
+    /*) printf '%s' "$1" ;;
+    *) printf '%s/%s' "$caller" "$1" ;;
+  esac
+}
+
+if [ -n "$corpus" ]; then
+  corpus=$(absolute "$corpus")
+  if [ ! -d "$corpus" ]; then option_error "--corpus $corpus is not a folder"; fi
+  name=$(basename "$corpus")
+  exp_dir=$(absolute "${exp_dir:-$root/exp/$name}")
+  num_epochs=${num_epochs:-40}
+else
+  name=mini
+  exp_dir=$(absolute "${exp_dir:-$root/exp}")
+  num_epochs=${num_epochs:-25}
+fi
+data_dir=$(absolute "${data_dir:-$root/data/$name}")
+duplicate_captions=${duplicate_captions:-match}
+
+ensure_environment "$root"
+cd "$root"
+run_dir=$exp_dir/contrastive
+probe=egs/eval_probe
+
+if in_stage 1 "Data"; then
+  ./prepare.sh --corpus "$corpus" --data-dir "$data_dir" --num-jobs "$num_jobs" --seed "$seed"
+fi
+
+if in_stage 2 "Contrastive pretraining"; then
+  egs/captionstew/contrastive/train.py \
+    --manifest-dir "$data_dir" --tokenizer "$data_dir/bpe.model" --feature-store "$data_dir/features/current" \
+    --exp-dir "$run_dir" --resume true --num-workers "$num_workers" --seed "$seed" \
+    --encoder-preset "$encoder_preset" --text-tower "$text_tower" --embedding-dim 256 \
+    --num-epochs "$num_epochs" --max-duration "$max_duration" --ref-duration 1.5 \
+    --lr-batches 300 --lr-epochs 1000 --warm-step 100 --average-period 10 \
+    --log-interval 20 --save-every-n 200 --keep-last-k 2 --duplicate-captions "$duplicate_captions"
+  egs/captionstew/local/average_checkpoints.py --exp-dir "$run_dir" --epoch "$num_epochs" \
+    --avg $((num_epochs / 3 + 1)) --output "$run_dir/pretrained.pt"
+fi
+
+if in_stage 3 "Evaluation of the frozen encoder"; then
+  egs/captionstew/contrastive/decode.py --exp-dir "$run_dir" --checkpoint "$run_dir/pretrained.pt" \
+    --manifest "$data_dir/cuts_test.jsonl" --duplicate-captions "$duplicate_captions" --num-workers "$num_workers"
+  for system in "contrastive=$run_dir/pretrained.pt mean" "random=random:$run_dir/pretrained.pt mean" "logmel=logmel mean_std"; do
+    read -r encoder pooling <<< "${system#*=}"
+    probe_dir=$exp_dir/probe/${system%%=*}
+    $probe/train.py --encoder "$encoder" --pooling "$pooling" --tasks "$tasks" --manifest-dir "$data_dir" \
+      --exp-dir "$probe_dir" --cache-dir "$exp_dir/embeddings" --num-workers "$num_workers"
+    $probe/decode.py --exp-dir "$probe_dir" --system "${system%%=*}" --num-workers "$num_workers"
+  done
+fi
+
+if in_stage 4 "Report"; then
+  python -m captionstew.evaluation.report --exp-dir "$exp_dir"
+fi
