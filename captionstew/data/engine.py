@@ -2,6 +2,7 @@
 threads.
 """
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +21,13 @@ THREADS = 2
 def connect(
     folder: str | Path, memory_gb: float = MEMORY_GB, threads: int = THREADS
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection whose temporary files lie in a folder of their own below `folder` and vanish with it."""
+    """A connection whose temporary files lie in a folder of their own below `folder` and vanish with it.
+
+    What a killed run left in `folder` is removed, so one program at a time may use it.
+    """
     Path(folder).mkdir(parents=True, exist_ok=True)
+    for leftover in Path(folder).glob(".duckdb-*"):
+        shutil.rmtree(leftover)
     with tempfile.TemporaryDirectory(prefix=".duckdb-", dir=folder) as scratch:
         config = {"memory_limit": f"{memory_gb}GB", "threads": threads, "temp_directory": scratch}
         config |= {"preserve_insertion_order": False, "autoinstall_known_extensions": False}

@@ -1,7 +1,9 @@
 """Rows of the caption table from a folder of one's own: captions.csv, and metadata.csv if there is one.
 
     captions.csv   file,caption                      several rows per file allowed
-    metadata.csv   file,[split,][licence,]...        one row per file; without a split every clip is `train`
+    metadata.csv   file,[split,][fold,][licence,]... one row per file
+
+The split of a clip is the column `split`, or `fold<k>` from the column `fold`, or else `train`.
 
 A folder of such folders is one corpus whose subfolders are its sources.
 """
@@ -39,9 +41,15 @@ def folder_rows(folder: Path, report: Report | None = None) -> Iterator[dict]:
                 plain_name(source.name),
                 audio_key=f"{plain_name(folder.name).lower()}:{prefix}{name}",
                 audio_path=str((source / name).absolute()),
-                split=facts.get("split") or "train",
+                split=_split(facts),
                 license=facts.get("licence") or facts.get("license") or "unknown",
             )
+
+
+def _split(facts: dict[str, str]) -> str:
+    if facts.get("split"):
+        return facts["split"]
+    return f"fold{facts['fold']}" if facts.get("fold") else "train"
 
 
 def plain_name(name: str) -> str:

@@ -22,6 +22,7 @@
 #   --seed 42                  of subsets and validation
 #   --num-jobs 2               processes, or workers of a local Dask cluster
 #   --dask-scheduler ""        tcp://... of a running Dask cluster, or local
+#   --mini-clips 1500          size of the mini corpus, if it is on the list and not there yet
 #   --features false           true: precompute features of the last subset
 #   --sentence-model ""        name or folder of a sentence-transformers model for the figure (default: TF-IDF)
 #   --reference-texts ""       text files, one sentence a line, to compare the captions' diversity with
@@ -45,6 +46,7 @@ valid_share=0.005
 seed=42
 num_jobs=2
 dask_scheduler=
+mini_clips=1500
 features=false
 sentence_model=
 reference_texts=
@@ -61,9 +63,10 @@ prepare_corpus() {
   local name=$1
   shift
   local program=$programs/prepare_$name.py
-  if [ ! -f "$program" ]; then program=$programs/prepare_folder.py; fi
+  if [ ! -f "$program" ]; then program=$programs/prepare_own.py; fi
   local arguments=(--corpus-dir "$corpora_dir/$name" --output-dir "$data_dir/tables")
   if [ -n "$audio_dir" ]; then arguments+=(--audio-dir "$audio_dir/$name"); fi
+  if [ "$name" = mini ]; then arguments+=(--num-clips "$mini_clips"); fi
   if [ $# -gt 0 ]; then arguments+=(--splits "$@"); fi
   python "$program" "${arguments[@]}"
 }
