@@ -72,7 +72,7 @@ def diversity(captions: Iterable[str], tokenisation: str = "words") -> dict:
             totals[order] += len(hashes)
             distinct[order].add(hashes)
     result = {"captions": count, "tokens": int(totals[0]), "vocabulary": len(vocabulary)}
-    result["mean_length"] = int(totals[0]) / count if count else None
+    result["mean_length"] = int(totals[0]) / count if count else 0.0
     for order in range(MAX_ORDER):
         total, unique = int(totals[order]), distinct[order].count()
         result |= {f"ngrams{order + 1}": total, f"unique{order + 1}": unique}

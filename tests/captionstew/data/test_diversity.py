@@ -45,7 +45,7 @@ def test_every_reference_count(golden, shared_dir):
         else:
             texts = [text for name in files_of(case["corpus"]) for text in captions_of(metadata, name)]
         for tokenisation in TOKENISATIONS:
-            assert diversity(texts, tokenisation) == pytest.approx(case[tokenisation], abs=0, rel=1e-12), case.keys()
+            assert diversity(texts, tokenisation) == case[tokenisation], (case.get("corpus"), tokenisation)
             checked += 1
     assert checked == 2 * len(golden) > 10
 
@@ -66,7 +66,7 @@ def test_chunks_do_not_matter(monkeypatch):
 
 
 def test_nothing_and_short_texts():
-    assert diversity([])["mean_length"] is None and diversity([])["distinct1"] is None
+    assert diversity([])["mean_length"] == 0.0 and diversity([])["distinct1"] is None
     assert diversity(["one"])["distinct2"] is None and diversity(["one"])["vocabulary"] == 1
     with pytest.raises(ValueError, match="none of words, whitespace"):
         tokenise("a", "characters")

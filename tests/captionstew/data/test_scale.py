@@ -1,0 +1,64 @@
+"""The corpus programs on a million made-up captions of realistic keys and overlaps."""
+
+import importlib.util
+import math
+import resource
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+from captionstew.data.identity import group_key
+from captionstew.data.subsets import parse_size
+
+pytestmark = pytest.mark.slow
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def benchmark(repository):
+    return load(repository / "benchmarks" / "corpus.py")
+
+
+@pytest.fixture
+def generator(repository):
+    return load(repository / "local" / "make_scale_tables.py")
+
+
+def test_a_million_captions(generator, benchmark, tmp_path):
+    captions = generator.write_tables(tmp_path, 1_000_000)
+    started = time.perf_counter()
+    result = benchmark.run_stages(tmp_path, memory_gb=2.0, threads=2)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{captions} captions: {time.perf_counter() - started:.1f} s, peak memory {peak:.2f} GB, {result['seconds']}")
+    assert 990_000 < captions < 1_010_000
+    assert peak < 6.0
+    clips = pq.read_table(tmp_path / "clips.parquet", columns=["audio_key", "num_captions", "subset_rank"])
+    keys = clips["audio_key"].to_pylist()
+    assert keys == sorted(set(keys)) and 0.8 * captions < len(keys) < captions
+    listed = set(pq.read_table(tmp_path / "evaluation_keys.parquet")["key"].to_pylist())
+    assert not listed & set(keys) and not listed & {group_key(key) for key in keys}
+    tables = (tmp_path / "tables").glob("*.parquet")
+    before = {key for table in tables for key in pq.read_table(table, columns=["audio_key"])["audio_key"].to_pylist()}
+    assert len({key for key in before if group_key(key) in listed or key in listed}) > 100
+    ranks, sizes = clips["subset_rank"].to_numpy(), clips["num_captions"].to_numpy()
+    for name in ("100k", "400k"):
+        assert parse_size(name) - 5 < sizes[ranks <= parse_size(name)].sum() <= parse_size(name)
+
+
+def test_time_grows_no_faster_than_n_log_n(generator, benchmark, tmp_path):
+    """On the processor's clock, because others may use the machine; with room for fixed costs and noise."""
+    seconds = {}
+    for size in (100_000, 400_000):
+        generator.write_tables(tmp_path / str(size), size)
+        started = time.process_time()
+        benchmark.run_stages(tmp_path / str(size), memory_gb=2.0, threads=1)
+        seconds[size] = time.process_time() - started
+    growth = 4 * math.log(400_000) / math.log(100_000)
+    assert seconds[400_000] < 1.5 * growth * seconds[100_000], seconds
