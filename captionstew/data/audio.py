@@ -31,6 +31,7 @@ MIN_DURATION = 0.25  # seconds; shorter clips are zero-padded
 MAX_DURATION = 60.0  # seconds; longer clips are left out when a corpus is prepared
 
 BLOCK = 1 << 20  # samples per channel decoded at a time: bounds the memory whatever the header announces
+UNKNOWN_LENGTH = 1 << 62  # samples; what libsndfile says of FLAC streams, which it then cannot read
 MAX_RESAMPLER_KERNEL = 1 << 26  # elements (256 MiB); rates with no common divisor need kernels of gigabytes
 
 
@@ -162,9 +163,13 @@ def _open(path: str | os.PathLike) -> soundfile.SoundFile:
     if os.path.getsize(path) == 0:
         raise BadAudio(path, "file is empty (0 bytes)")
     try:
-        return soundfile.SoundFile(os.fspath(path))
+        file = soundfile.SoundFile(os.fspath(path))
     except soundfile.LibsndfileError as error:
         raise BadAudio(path, f"is not readable audio ({_message(error)})") from error
+    if file.frames >= UNKNOWN_LENGTH:
+        file.close()
+        raise BadAudio(path, "announces no length, as FLAC streams do; libsndfile needs one: encode it again")
+    return file
 
 
 def _seek(path: str | os.PathLike, file: soundfile.SoundFile, start: int) -> None:

@@ -193,25 +193,38 @@ class EpochBatches(Sampler):
         left: list[int] = []
         for cuts in self._bucketing_sampler(segment):
             batch = [cut.custom["position"] for cut in cuts]
-            if self._is_full(batch):
-                yield batch
-            else:
+            batch, too_many = self._within_limit(batch)
+            left += too_many
+            if self._has_room(batch):
                 left += batch
+            else:
+                yield batch
         batch = []
         for position in sorted(left, key=lambda position: (self._durations[position], position)):
-            batch.append(position)
-            if self._is_full(batch):
+            if self._within_limit([*batch, position])[1]:
                 yield batch
                 batch = []
-        if batch and not self.settings.drop_last:
+            batch.append(position)
+        if batch and not (self.settings.drop_last and self._has_room(batch)):
             yield batch
 
-    def _is_full(self, batch: list[int]) -> bool:
-        """Whether one more clip as long as the longest would exceed the limit (lhotse's rule)."""
+    def _capacity(self, batch: list[int]) -> int:
+        """How many clips, padded to the longest of `batch`, fit into a batch."""
         settings = self.settings
-        if settings.max_cuts is not None and len(batch) >= settings.max_cuts:
-            return True
-        return (len(batch) + 1) * self._durations[batch].max() > settings.max_duration
+        most = int(settings.max_duration / self._durations[batch].max())
+        return most if settings.max_cuts is None else min(most, settings.max_cuts)
+
+    def _has_room(self, batch: list[int]) -> bool:
+        return len(batch) < self._capacity(batch)
+
+    def _within_limit(self, batch: list[int]) -> tuple[list[int], list[int]]:
+        """(the batch cut down to its capacity, the rest): lhotse lets a last, longer clip pass the limit."""
+        capacity = self._capacity(batch)
+        if len(batch) <= capacity:
+            return batch, []
+        longest = int(np.argmax(self._durations[batch]))
+        batch = [batch[longest], *batch[:longest], *batch[longest + 1 :]]
+        return batch[:capacity], batch[capacity:]
 
     def _bucketing_sampler(self, segment: int):
         from lhotse import CutSet

@@ -1,9 +1,12 @@
-"""Small caption tables for the corpus tests."""
+"""Small caption tables and a small synthetic corpus."""
 
 import pyarrow as pa
 import pytest
 
+from captionstew.data.cuts import write_cuts
 from captionstew.data.engine import connect
+from captionstew.data.folder import read_folder
+from captionstew.data.mini_corpus import make_mini_corpus
 from captionstew.data.tables import write_rows, write_table
 
 
@@ -63,3 +66,17 @@ def make_starts(tmp_path):
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def mini_corpus(tmp_path_factory):
+    """Folder of the mini corpus with 60 clips; do not change it."""
+    return make_mini_corpus(tmp_path_factory.mktemp("mini") / "corpus", num_clips=60, progress=False)
+
+
+@pytest.fixture(scope="session")
+def mini_manifest(mini_corpus):
+    """Manifest of the 60 clips, beside the corpus."""
+    cuts, _ = read_folder(mini_corpus, progress=False)
+    write_cuts(mini_corpus.parent / "cuts.jsonl", cuts)
+    return mini_corpus.parent / "cuts.jsonl"

@@ -1,0 +1,181 @@
+import math
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from captionstew.data.audio import BadAudio, inspect_audio, one_thread, read_audio, resample
+
+
+def write(path, samples, rate=16000, subtype="PCM_16", format=None):
+    soundfile.write(path, samples, rate, subtype=subtype, format=format)
+    return path
+
+
+def sine(frequency, rate, duration=1.0):
+    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(int(rate * duration)) / rate)).astype(np.float32)
+
+
+REFERENCE = Path(__file__).with_name("resampler_reference.npz")
+
+
+def reference_signal(rate):
+    """Tone, chirp up to 0.45 of the rate and seeded noise: 0.2 s."""
+    time = np.arange(rate // 5) / rate
+    chirp = np.sin(2 * np.pi * (100 * time + 0.5 * 0.45 * rate / 0.2 * time**2))
+    noise = np.random.default_rng(rate).standard_normal(len(time))
+    return (0.3 * np.sin(2 * np.pi * 440 * time) + 0.3 * chirp + 0.05 * noise).astype(np.float32)
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000, 96000])
+def test_resampler_equals_its_stored_reference(rate):
+    stored = np.load(REFERENCE)[str(rate)]
+    assert np.abs(resample(reference_signal(rate), rate, 16000) - stored).max() < 2e-6
+
+
+@pytest.mark.parametrize("rate", [22050, 44100, 48000])
+def test_resampler_keeps_a_tone_and_removes_what_would_alias(rate):
+    kept = resample(sine(1000, rate), rate, 16000)[100:-100]
+    assert np.abs(kept - sine(1000, 16000)[100:-100]).max() < 2e-3
+    removed = resample(sine(10000, rate), rate, 16000)[100:-100]
+    assert np.abs(removed).max() < 5e-3
+
+
+def test_resampling_does_not_depend_on_the_number_of_threads():
+    import torch
+
+    samples = reference_signal(44100)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append(resample(samples, 14400, 16000))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert all(np.array_equal(results[0], result) for result in results)
+
+
+def test_one_thread_restores_the_number_after_an_error():
+    import torch
+
+    before = torch.get_num_threads()
+    with pytest.raises(RuntimeError), one_thread():
+        assert torch.get_num_threads() == 1
+        raise RuntimeError
+    assert torch.get_num_threads() == before
+
+
+def test_reading_in_threads_gives_the_same_samples(tmp_path):
+    path = write(tmp_path / "a.wav", reference_signal(44100), 44100)
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(read_audio(path))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4 and all(np.array_equal(results[0], result) for result in results)
+
+
+def test_channels_are_averaged(tmp_path):
+    stereo = np.stack([sine(500, 16000), -0.5 * sine(500, 16000)], axis=1)
+    path = write(tmp_path / "stereo.wav", stereo, subtype="FLOAT")
+    np.testing.assert_allclose(read_audio(path), 0.25 * sine(500, 16000), atol=1e-7)
+    assert inspect_audio(path).channels == 2
+
+
+def test_offset_and_duration_cut_the_same_samples_out(tmp_path):
+    path = write(tmp_path / "a.flac", sine(300, 16000, 3.0))
+    whole = read_audio(path)
+    np.testing.assert_array_equal(read_audio(path, 1.25, 0.5), whole[20000:28000])
+    np.testing.assert_array_equal(read_audio(path, 2.0), whole[32000:])
+
+
+def test_short_clip_is_padded_with_zeros(tmp_path):
+    path = write(tmp_path / "a.wav", sine(300, 16000, 0.1), subtype="FLOAT")
+    samples = read_audio(path)
+    assert samples.shape == (4000,) and samples.dtype == np.float32
+    np.testing.assert_array_equal(samples[:1600], sine(300, 16000, 0.1))
+    assert not samples[1600:].any()
+    assert inspect_audio(path).duration == 0.1
+
+
+def test_beyond_full_scale_is_divided_by_the_peak(tmp_path):
+    path = write(tmp_path / "a.wav", 16 * sine(300, 16000), subtype="FLOAT")
+    samples = read_audio(path)
+    assert np.abs(samples).max() == 1.0
+    np.testing.assert_allclose(samples, 2 * sine(300, 16000) / np.abs(2 * sine(300, 16000)).max(), atol=1e-6)
+
+
+def test_full_scale_itself_is_left_alone(tmp_path):
+    path = write(tmp_path / "a.wav", np.array([1.0, -1.0] * 4000, dtype=np.float32), subtype="FLOAT")
+    np.testing.assert_array_equal(read_audio(path), [1.0, -1.0] * 4000)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_one_bad_sample_rejects_the_file_but_not_the_rest_of_it(tmp_path, bad):
+    samples = sine(300, 16000, 2.0)
+    samples[20000] = bad
+    path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
+    for read in (inspect_audio, read_audio):
+        with pytest.raises(BadAudio, match="1 NaN or infinite") as error:
+            read(path)
+        assert error.value.path == str(path)
+    assert len(read_audio(path, 0.0, 1.0)) == 16000
+
+
+def test_part_behind_the_end_is_an_error_with_times(tmp_path):
+    path = write(tmp_path / "a.wav", sine(300, 16000, 1.0))
+    with pytest.raises(BadAudio, match=r"ends after 0\.500 s of the 2\.000 s"):
+        read_audio(path, 0.5, 2.0)
+    with pytest.raises(BadAudio):
+        read_audio(path, 3.0, 1.0)
+    assert len(read_audio(path, 0.0, 1.1)) == 16000  # manifests round: a quarter of a second is forgiven
+
+
+def test_flac_of_unknown_length_says_what_to_do(tmp_path):
+    path = write(tmp_path / "a.flac", sine(300, 16000, 2.0))
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # STREAMINFO: 36 bits of total samples end in bytes 22 to 25
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    with pytest.raises(BadAudio, match="encode it again"):
+        inspect_audio(path)
+
+
+def test_fingerprint_is_of_the_samples_not_of_the_file(tmp_path):
+    samples = np.round(sine(300, 16000) * 32767).astype(np.int16)
+    first, second = write(tmp_path / "a.wav", samples), write(tmp_path / "b.flac", samples)
+    other = write(tmp_path / "c.wav", samples[::-1])
+    assert inspect_audio(first).fingerprint == inspect_audio(second).fingerprint
+    assert inspect_audio(first).fingerprint != inspect_audio(other).fingerprint
+
+
+def test_rates_without_a_common_divisor_are_refused_before_gigabytes_are_allocated(tmp_path):
+    path = write(tmp_path / "a.wav", sine(300, 44101), 44101)
+    for read in (inspect_audio, read_audio):
+        with pytest.raises(BadAudio, match="44101 Hz"):
+            read(path)
+
+
+@pytest.mark.parametrize("name", ["-rf.wav", "a b é.wav", "100%.wav", "'quoted'.wav", "a;b.wav"])
+def test_odd_names_are_read(tmp_path, name, monkeypatch):
+    write(tmp_path / name, sine(300, 16000))
+    monkeypatch.chdir(tmp_path)
+    assert len(read_audio(name)) == 16000
+    assert math.isclose(inspect_audio(name).duration, 1.0)
+
+
+def test_bad_audio_survives_pickling(tmp_path):
+    import pickle
+
+    error = pickle.loads(pickle.dumps(BadAudio(tmp_path / "a.wav", "why")))
+    assert error.reason == "why" and str(error) == f"{tmp_path / 'a.wav'}: why"
+
+
+def test_folder_is_not_audio(tmp_path):
+    with pytest.raises(BadAudio, match="does not exist"):
+        read_audio(tmp_path)
