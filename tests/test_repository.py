@@ -1,0 +1,191 @@
+"""Rules of the repository: who may import whom, sizes, no machine's paths, programs that answer --help."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ROOMS = ("zipformer", "captionstew", "local", "egs")
+MAX_LINES = 500
+
+
+def tracked(*patterns):
+    """Paths of tracked files, relative to the repository; in an export without git, of all files."""
+    command = ["git", "-C", str(REPOSITORY), "ls-files", "--", *patterns]
+    listed = subprocess.run(command, capture_output=True, text=True)
+    if listed.returncode == 0:
+        paths = [Path(line) for line in listed.stdout.splitlines()]
+    else:
+        paths = [path.relative_to(REPOSITORY) for pattern in patterns or ("*",) for path in REPOSITORY.rglob(pattern)]
+    return [path for path in paths if (REPOSITORY / path).is_file() and ".venv" not in path.parts]
+
+
+def python_files(room):
+    return [path for path in tracked("*.py") if path.parts[0] == room]
+
+
+def imports(path):
+    """(module, enclosing function or None) of every import of a file."""
+    tree = ast.parse((REPOSITORY / path).read_text(encoding="utf-8"), str(path))
+    functions = {
+        id(inner): outer
+        for outer in ast.walk(tree)
+        if isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for inner in ast.walk(outer)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively; write the full name"
+            names = [node.module]
+        else:
+            continue
+        yield from ((name, functions.get(id(node))) for name in names)
+
+
+def programs():
+    """Every file of local/ and egs/ that is run by name."""
+    files = [path for room in ("local", "egs") for path in python_files(room)]
+    return [path for path in files if '__name__ == "__main__"' in (REPOSITORY / path).read_text(encoding="utf-8")]
+
+
+def test_there_is_something_to_check():
+    assert all(python_files(room) for room in ROOMS)
+    assert len(programs()) > 10
+
+
+def test_zipformer_needs_torch_only():
+    allowed = sys.stdlib_module_names | {"torch", "zipformer"}
+    for path in python_files("zipformer"):
+        for module, function in imports(path):
+            top = module.split(".")[0]
+            lazily = {"k2", "safetensors"} if function else set()
+            assert top in allowed | lazily, f"{path} imports {module}"
+
+
+def test_k2_is_imported_in_functions_only():
+    for room in ROOMS:
+        for path in python_files(room):
+            for module, function in imports(path):
+                assert module.split(".")[0] != "k2" or function is not None, f"{path} imports k2 at its top"
+
+
+@pytest.mark.parametrize(
+    "room, forbidden",
+    [("zipformer", ("captionstew", "local", "egs")), ("captionstew", ("local", "egs")), ("egs", ("local", "egs"))],
+)
+def test_imports_go_one_way(room, forbidden):
+    for path in python_files(room):
+        for module, _ in imports(path):
+            assert module.split(".")[0] not in forbidden, f"{path} imports {module}"
+
+
+def test_local_programs_use_the_data_library_only():
+    for path in python_files("local"):
+        for module, _ in imports(path):
+            if module.split(".")[0] in ("captionstew", "zipformer", "egs", "local"):
+                assert module.startswith("captionstew.data"), f"{path} imports {module}"
+
+
+def test_data_needs_no_other_room():
+    for path in python_files("captionstew"):
+        if path.parts[1] == "data":
+            for module, _ in imports(path):
+                ours = module.startswith("captionstew.") and not module.startswith("captionstew.data")
+                assert not ours and module.split(".")[0] != "zipformer", f"{path} imports {module}"
+
+
+def test_recipes_import_libraries_only():
+    """A program beside another must not import it: a copied recipe stands alone."""
+    names = {path.stem for room in ("egs", "local") for path in python_files(room)}
+    for room in ("egs", "local"):
+        for path in python_files(room):
+            for module, _ in imports(path):
+                assert module.split(".")[0] not in names, f"{path} imports {module}"
+
+
+def test_nobody_edits_the_import_path():
+    for path in tracked("*.py"):
+        tree = ast.parse((REPOSITORY / path).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr == "path" and isinstance(node.value, ast.Name):
+                assert node.value.id != "sys", f"{path}:{node.lineno} touches sys.path"
+
+
+def test_package_fronts_are_nearly_empty():
+    """Importing captionstew must not import torch, lhotse or transformers."""
+    code = "import sys, captionstew; print([m for m in ('torch', 'lhotse', 'transformers') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "[]"
+
+
+def test_every_recipe_links_to_the_shared_shell():
+    recipes = [path for path in (REPOSITORY / "egs").iterdir() if path.is_dir()]
+    assert recipes
+    for recipe in recipes:
+        link = recipe / "shared"
+        assert link.is_symlink() and str(link.readlink()) == "../../shared", f"{link} is not a link to ../../shared"
+        assert (link / "parse_options.sh").is_file()
+
+
+def test_no_file_is_too_long():
+    for path in tracked("*.py", "*.sh"):
+        lines = len((REPOSITORY / path).read_text(encoding="utf-8").splitlines())
+        assert lines <= MAX_LINES, f"{path} has {lines} lines; divide it"
+
+
+def test_no_machine_is_named():
+    """Absolute paths of somebody's machine, local registries and hosts have no place here."""
+    forbidden = re.compile(
+        rb"(?<![\w.])/(?:work|home(?!/someone)|root|mnt|scratch|Users)/\w|localhost:\d|\b\d+\.\d+\.\d+\.\d+:\d"
+    )
+    hosts = re.compile(rb"https?://([\w.-]*(?:artifactory|nexus|pypi|registry|index|mirror)[\w.-]*)")
+    for path in tracked():
+        content = (REPOSITORY / path).read_bytes()
+        if b"\0" in content[:4096]:
+            continue
+        for number, line in enumerate(content.splitlines(), start=1):
+            found = forbidden.search(line) or hosts.search(line)
+            assert path.name == "test_repository.py" or not found, f"{path}:{number}: {found}"
+
+
+TWICE = """
+import runpy, sys
+program, *calls = sys.argv[1:]
+for call in calls:
+    sys.argv = [program, *call.split()]
+    try:
+        runpy.run_path(program, run_name="__main__")
+    except SystemExit as end:
+        print("exit status", end.code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", programs(), ids=str)
+def test_programs_answer_help_and_refuse_unknown_flags(program):
+    command = [sys.executable, "-c", TWICE, str(program), "--help", "--no-such-flag 1"]
+    shown = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert lines[0].startswith("usage:") and lines[-2:] == ["exit status 0", "exit status 2"]
+    assert shown.stderr.splitlines()[-1].startswith(f"{program.name}: error: ")
+
+
+@pytest.mark.parametrize("program", ["run.sh", "prepare.sh", "test.sh", "egs/captionstew/prepare.sh"])
+def test_shell_programs_answer_help_and_refuse_unknown_flags(program):
+    shown = subprocess.run([REPOSITORY / program, "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0 and "--" in shown.stdout
+    refused = subprocess.run([REPOSITORY / program, "--no-such-flag", "1"], capture_output=True, text=True)
+    assert refused.returncode == 2 and "unknown option --no-such-flag" in refused.stderr
+
+
+def test_programs_are_executable():
+    for path in [*programs(), *tracked("*.sh")]:
+        if path.parts[0] == "egs" or path.suffix == ".sh" and len(path.parts) == 1:
+            assert (REPOSITORY / path).stat().st_mode & 0o111, f"{path} is not executable"
