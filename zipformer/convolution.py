@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from zipformer.activations import SWOOSH_R, SwooshDropoutLinear, scale_initial_
 from zipformer.regularisers import Balancer, Whiten
@@ -15,11 +16,57 @@ from zipformer.schedules import ScheduledFloat
 from zipformer.sequences import Frames
 
 
-def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+def depthwise(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
     """(N, T, D), (D, 1, K), (D) -> (N, T + 2 padding - K + 1, D), channels last throughout"""
+    if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
+        return _DepthwiseOnCpu.apply(x, weight, bias, padding)
+    return _depthwise(x, weight, bias, padding)
+
+
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
     image = x.transpose(1, 2).unsqueeze(2)  # (N, D, 1, T), which in memory is an image with channels last
     out = F.conv2d(image, weight.unsqueeze(2), bias, padding=(0, padding), groups=weight.shape[0])
     return out.squeeze(2).transpose(1, 2)
+
+
+class _DepthwiseOnCpu(torch.autograd.Function):
+    """The same convolution with a gradient of the weight that oneDNN's CPU kernels take several times longer for."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding = padding
+        return _depthwise(x, weight, bias, padding)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, weight = ctx.saved_tensors
+        kernel = weight.shape[2]
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _depthwise(grad, weight.flip(2), None, kernel - 1 - ctx.padding)
+        if ctx.needs_input_grad[1]:
+            grad_weight = _depthwise_grad_weight(x, grad, kernel, ctx.padding)
+        return grad_x, grad_weight, grad.sum(dim=(0, 1)), None
+
+
+def _depthwise_grad_weight(x: Tensor, grad: Tensor, kernel: int, padding: int, block: int = 16) -> Tensor:
+    """(N, T, D), (N, T', D) -> (D, 1, K): dW[d, k] = sum over n, t of x[n, t + k - padding, d] grad[n, t, d]
+
+    """The same convolution with a weight gradient of its own: oneDNN takes several times longer for it on a CPU."""
+    (block + K - 1, block) summed over all blocks, the k-th diagonal sums to dW[d, k].
+    """
+    n, t, d = grad.shape
+    blocks = -(-t // block)
+    window = block + kernel - 1
+    length = blocks * block + kernel - 1
+    x = F.pad(x, (0, 0, padding, length - padding - x.shape[1])).permute(2, 0, 1).contiguous()
+    grad = F.pad(grad, (0, 0, 0, blocks * block - t)).permute(2, 0, 1).reshape(d, n * blocks, block)
+    windows = x.unfold(2, window, block).reshape(d, n * blocks, window)
+    products = torch.bmm(windows.transpose(1, 2), grad)
+    diagonals = products.as_strided((d, kernel, block), (window * block, block, block + 1))
+    return diagonals.sum(dim=2).unsqueeze(1)
 
 
 class DepthwiseConv(nn.Conv1d):
