@@ -30,7 +30,7 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> 
 
 
 class _DepthwiseOnCpu(torch.autograd.Function):
-    """The same convolution with a gradient of the weight that oneDNN's CPU kernels take several times longer for."""
+    """The same convolution with a weight gradient of its own: oneDNN's takes several times longer on a CPU."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
@@ -54,7 +54,7 @@ class _DepthwiseOnCpu(torch.autograd.Function):
 def _depthwise_grad_weight(x: Tensor, grad: Tensor, kernel: int, padding: int, block: int = 16) -> Tensor:
     """(N, T, D), (N, T', D) -> (D, 1, K): dW[d, k] = sum over n, t of x[n, t + k - padding, d] grad[n, t, d]
 
-    """The same convolution with a weight gradient of its own: oneDNN takes several times longer for it on a CPU."""
+    As matrix products: time is cut into blocks; of the products of a block of the gradient with all inputs it sees,
     (block + K - 1, block) summed over all blocks, the k-th diagonal sums to dW[d, k].
     """
     n, t, d = grad.shape
