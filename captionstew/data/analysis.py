@@ -78,16 +78,14 @@ def count_corpora(tables: Mapping[str, Path]) -> dict[str, dict[str, int]]:
     """Corpus -> clips and captions, from its table."""
     counts = {}
     for name, table in tables.items():
-        keys = captions = 0
-        seen: set[int] = set()
+        captions, seen = 0, set()
         for batch in pq.ParquetFile(table).iter_batches(columns=["audio_key"]):
             found = batch["audio_key"].to_pylist()
             captions += len(found)
             seen.update(map(hash, found))
-        keys = len(seen)
         if "num_captions" in pq.read_schema(table).names:
             captions = int(np.sum(pq.read_table(table, columns=["num_captions"])["num_captions"].to_numpy()))
-        counts[name] = {"clips": keys, "captions": captions}
+        counts[name] = {"clips": len(seen), "captions": captions}
     return counts
 
 

@@ -8,7 +8,7 @@
 # 4 audio check; 5 manifests of the subsets; 6 features (only with --features true); 7 statistics.
 # A stage that is done is skipped; a killed one runs again and gives the same files.
 #
-# Options (default):
+# Options (default); relative paths are relative to this folder:
 #   --corpora corpora.csv      the list of corpora: name, split, role, weight
 #   --corpora-dir download     has a folder <name> for every corpus of the list
 #   --audio-dir ""             has the audio as <name>/...; by default it lies in <corpora-dir>/<name>/audio

@@ -234,7 +234,7 @@ def test_no_evaluation_clip_survives_and_the_report_counts_right(corpus, shared_
     assert report["sources"]["audiosetcaps_vggsound"]["by_list"]["audiocaps:test"] >= 146
     assert report["sources"]["wavcaps_audioset"]["by_list"]["audioset_strong:eval"] >= 5_931
     assert report["sources"]["audiocaps"]["by_list"] == {"vggsound:test": 15}
-    assert report["sources"]["wavcaps_freesound"]["by_list"]["urbansound8k:all"] == 1_050
+    assert report["sources"]["wavcaps_freesound"]["by_list"]["urbansound8k:all"] >= 1_050  # of one blacklist
     assert report["sources"]["paraspeechcaps_base"]["by_list"]["paraspeechcaps:dev"] == 11_967
 
 
