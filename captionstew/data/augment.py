@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captionstew.data.audio import MIN_DURATION, SAMPLING_RATE, resample
+from captionstew.data.audio import MIN_DURATION, SAMPLING_RATE, one_thread, resample
 from captionstew.data.captions import stable_hash
 from captionstew.data.fbank import PADDING_VALUE
 
@@ -122,7 +122,7 @@ class SpecAugment:
     def __call__(self, features: Tensor, lengths: Tensor) -> Tensor:
         """features (B, T, F), lengths (B,) frames -> (B, T, F): a masked copy; padding stays as it is."""
         masked = features.clone()
-        with _seeded(int(torch.randint(2**31, ()))):
+        with one_thread(), _seeded(int(torch.randint(2**31, ()))):
             for clip, length in zip(masked, lengths.tolist(), strict=True):
                 clip[:length] = self._transform(clip[None, :length])[0]
         return masked
