@@ -10,6 +10,8 @@ from typing import Any
 
 from captionstew.training.checkpoint import git_sha
 
+NEEDED = ("task", "split", "system", "encoder", "metrics", "num_clips", "settings")  # by every reader
+
 
 def write_result(
     exp_dir: Path,
@@ -70,8 +72,9 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.rglob("results/*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            content["metrics"], content["task"], content["system"]
-        except (ValueError, KeyError, TypeError) as error:
+            if missing := [name for name in NEEDED if name not in content]:
+                raise ValueError(f"without {', '.join(missing)}")
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: not a result file ({error}); remove it or run its evaluation again") from error
         results.append({**content, "path": str(path)})
     return results
