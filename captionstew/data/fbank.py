@@ -95,9 +95,11 @@ class Fbank:
 def pad_features(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """B matrices (T_i, F) -> (B, max T_i, F) padded with PADDING_VALUE, lengths (B,) int64."""
     lengths = torch.tensor([len(clip) for clip in features], dtype=torch.int64, device=features[0].device)
-    padded = features[0].new_full((len(features), max(map(len, features)), features[0].shape[1]), PADDING_VALUE)
-    for row, clip in zip(padded, features, strict=True):
-        row[: len(clip)] = clip
+    shape = (len(features), max(map(len, features)), features[0].shape[1])
+    with one_thread():  # copying is not worth waking other threads
+        padded = features[0].new_full(shape, PADDING_VALUE)
+        for row, clip in zip(padded, features, strict=True):
+            row[: len(clip)] = clip
     return padded, lengths
 
 
