@@ -26,16 +26,18 @@ class AugmentConfig:
 
     max_gain_db: gain uniform in +-max_gain_db. min_crop: a random part of this share of the clip or more is
     kept. max_delay: up to this many seconds of silence before the clip. speeds: factors to choose from; 1.1
-    is 10 % faster and higher (the rate is changed, as in Kaldi's speed perturbation).
+    is 10 % faster and higher (the rate is changed, as in Kaldi's speed perturbation). max_seconds: of a longer
+    clip, a random part of this length is kept (0: all of it).
     """
 
     max_gain_db: float = 0.0
     min_crop: float = 1.0
     max_delay: float = 0.0
     speeds: tuple[float, ...] = (1.0,)
+    max_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.max_gain_db < 0 or not 0 < self.min_crop <= 1 or self.max_delay < 0:
+        if self.max_gain_db < 0 or not 0 < self.min_crop <= 1 or self.max_delay < 0 or self.max_seconds < 0:
             raise ValueError(f"impossible augmentation: {self}")
         if not self.speeds or any(not 0.5 <= speed <= 2.0 for speed in self.speeds):
             raise ValueError(f"speed factors must lie between 0.5 and 2, got {self.speeds}")
@@ -50,6 +52,7 @@ class Augmentation:
     start: float = 0.0
     delay: float = 0.0
     gain_db: float = 0.0
+    max_seconds: float = math.inf
 
 
 def draw_augmentation(config: AugmentConfig, seed: int, epoch: int, cut_id: str) -> Augmentation:
@@ -60,6 +63,7 @@ def draw_augmentation(config: AugmentConfig, seed: int, epoch: int, cut_id: str)
         start=float(rng.uniform()),
         delay=float(rng.uniform(0.0, config.max_delay)),
         gain_db=float(rng.uniform(-config.max_gain_db, config.max_gain_db)),
+        max_seconds=config.max_seconds or math.inf,
     )
 
 
@@ -67,7 +71,7 @@ def augment_samples(samples: np.ndarray, draw: Augmentation, sampling_rate: int 
     """(N,) float32 -> (M,) float32 within [-1, 1]; M is at least 0.25 s."""
     if draw.speed != 1.0:
         samples = resample(samples, round(sampling_rate * draw.speed), sampling_rate)
-    begin, end = _kept_part(len(samples), math.ceil(MIN_DURATION * sampling_rate), draw)
+    begin, end = _kept_part(len(samples), sampling_rate, draw)
     samples = np.clip(samples[begin:end] * np.float32(10 ** (draw.gain_db / 20)), -1.0, 1.0)
     padding = (
         round(draw.delay * sampling_rate),
@@ -81,15 +85,17 @@ def augment_features(features: Tensor, draw: Augmentation, frame_shift: float = 
 
     A gain of g dB multiplies energies by 10^(g/10), so it adds g ln(10) / 10 to their logarithms.
     """
-    begin, end = _kept_part(len(features), math.ceil(MIN_DURATION / frame_shift), draw)
+    begin, end = _kept_part(len(features), 1 / frame_shift, draw)
     louder = features[begin:end] + draw.gain_db * math.log(10) / 10
     louder = louder.clamp_(min=PADDING_VALUE)
     delay = features.new_full((round(draw.delay / frame_shift), features.shape[1]), PADDING_VALUE)
     return torch.cat([delay, louder]) if len(delay) else louder
 
 
-def _kept_part(length: int, shortest: int, draw: Augmentation) -> tuple[int, int]:
-    kept = min(length, max(shortest, round(length * draw.keep)))
+def _kept_part(length: int, rate: float, draw: Augmentation) -> tuple[int, int]:
+    """Begin and end of the part that is kept of `length` samples or frames, of which `rate` make a second."""
+    longest = min(length, round(min(draw.max_seconds, length / rate) * rate))
+    kept = min(longest, max(math.ceil(MIN_DURATION * rate), round(longest * draw.keep)))
     begin = round((length - kept) * draw.start)
     return begin, begin + kept
 

@@ -40,8 +40,9 @@ class TrainingBatches:
         augment = AugmentConfig(
             max_gain_db=flags.augment_gain_db,
             min_crop=flags.augment_min_crop,
+            max_seconds=flags.augment_max_seconds,
             max_delay=flags.augment_max_delay,
-            speeds=tuple(float(speed) for speed in flags.augment_speeds.split(",")),
+            speeds=flags.speed_factors(),
         )
         self._spec_augment = (
             SpecAugment(num_frame_masks=flags.spec_aug_frame_masks, time_warp_factor=flags.spec_aug_time_warp)

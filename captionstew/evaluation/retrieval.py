@@ -57,7 +57,7 @@ def embed_clips(
     device: torch.device,
     max_tokens: int,
 ) -> EmbeddedClips:
-    """Embeds every clip and every caption of it; with several processes each passes its share and all get the whole."""
+    """Embeds every clip and all its captions; of several processes each passes its share, and all get the whole."""
     audio, captions, labels, sources, cut_ids, failed = [], [], [], [], [], []
     for batch in batches:
         failed.extend(batch.get("failed", ()))

@@ -18,7 +18,7 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from zipformer import ZipformerConfig
 
@@ -78,11 +78,21 @@ class TrainingFlags:
             raise ValueError("--resume true picks the checkpoint itself; leave out --start-epoch and --start-batch")
         if self.start_batch > 0 and self.start_epoch > 1:
             raise ValueError("--start-batch and --start-epoch exclude each other")
-        for name in ("world_size", "num_epochs", "keep_last_k", "average_period", "log_interval", "ref_duration"):
-            if getattr(self, name) <= 0:
+        for name in _POSITIVE:
+            if not getattr(self, name) > 0:
                 raise ValueError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}")
-        if self.base_lr <= 0:
-            raise ValueError(f"--base-lr must be positive, not {self.base_lr}")
+
+
+_POSITIVE = (
+    "world_size",
+    "num_epochs",
+    "base_lr",
+    "ref_duration",
+    "save_every_n",
+    "keep_last_k",
+    "average_period",
+    "log_interval",
+)
 
 
 @dataclass(frozen=True)
@@ -97,19 +107,28 @@ class DataFlags:
     feature_store: Path | None = flag(None, "folder of precomputed features (captionstew.data.feature_store)")
     fbank_backend: str = flag("lhotse", "feature extractor", choices=("lhotse", "kaldifeat"))
     enable_spec_aug: bool = flag(True, "mask bands and frames of the training features (SpecAugment)")
-    spec_aug_frame_masks: int = flag(10, "SpecAugment: number of time masks in 30 s of audio")
+    spec_aug_frame_masks: int = flag(10, "SpecAugment: time masks per clip, at most 15 % of it in all")
     spec_aug_time_warp: int = flag(80, "SpecAugment: largest time warp in frames (0: none)")
     augment_gain_db: float = flag(0.0, "random gain of each training clip, up to this many dB either way")
     augment_min_crop: float = flag(1.0, "keep a random part of each training clip, at least this share of it")
+    augment_max_seconds: float = flag(0.0, "keep a random part of at most this length of each training clip (0: all)")
     augment_max_delay: float = flag(0.0, "start each training clip with up to this many seconds of silence")
     augment_speeds: str = flag("1.0", "speed factors to choose from for each training clip")
-    enable_musan: bool = flag(False, "mix MUSAN noise into the training audio (needs cuts_musan.jsonl)")
 
     def check(self) -> None:
-        if self.max_duration <= 0:
+        if not self.max_duration > 0:
             raise ValueError(f"--max-duration must be positive, not {self.max_duration}")
-        if self.feature_store is not None and self.enable_musan:
-            raise ValueError("--enable-musan mixes waveforms and cannot work on stored features; drop --feature-store")
+        self.speed_factors()
+
+    def speed_factors(self) -> tuple[float, ...]:
+        """--augment-speeds as numbers."""
+        try:
+            speeds = tuple(float(speed) for speed in self.augment_speeds.split(","))
+        except ValueError:
+            speeds = ()
+        if not speeds or not all(speed > 0 for speed in speeds):
+            raise ValueError(f"--augment-speeds takes positive numbers with commas, not {self.augment_speeds!r}")
+        return speeds
 
 
 @dataclass(frozen=True)
@@ -177,9 +196,7 @@ def parse_flags(flags_class: type[FlagsT], description: str | None, argv: list[s
 
     Unknown flags, wrong values and contradictions end the program with one line and exit status 2.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     for item in dataclasses.fields(flags_class):
         shown = "" if item.default in (None, "") else f" (default: {_text(item.default)})"
         parser.add_argument(
@@ -206,6 +223,13 @@ def flags_to_dict(flags: Any) -> dict[str, Any]:
         item.name: str(value) if isinstance(value := getattr(flags, item.name), Path) else value
         for item in dataclasses.fields(flags)
     }
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors are one line: the usage of forty flags would hide them."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
 def _text(value: Any) -> str:
