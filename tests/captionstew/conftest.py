@@ -1,0 +1,106 @@
+"""Small things that many tests need: an encoder of a few thousand weights, captions, a tokenizer."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from captionstew.data.tokenizer import SentencePieceTokenizer, train_sentencepiece
+from captionstew.models.contrastive import build_contrastive
+from zipformer import ZipformerConfig
+
+CAPTIONS = [
+    f"{adverb} a {animal} {verb} {place}"
+    for adverb in ("suddenly", "softly", "again and again", "once")
+    for animal, verb in (("dog", "barks"), ("bird", "sings"), ("cow", "moos"), ("cat", "meows"))
+    for place in ("near the river", "in an empty hall", "while rain falls")
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """Two stacks of 16 and 32 channels."""
+    return ZipformerConfig(
+        downsampling_factor=(1, 2),
+        encoder_dim=(16, 32),
+        num_encoder_layers=1,
+        encoder_unmasked_dim=(16, 24),
+        query_head_dim=8,
+        value_head_dim=4,
+        num_heads=2,
+        feedforward_dim=(32, 48),
+        cnn_module_kernel=7,
+        pos_dim=12,
+        frontend_channels=(2, 4, 8),
+    )
+
+
+@pytest.fixture(scope="session")
+def captions():
+    """48 different captions."""
+    return CAPTIONS
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return SentencePieceTokenizer(train_sentencepiece(CAPTIONS, 120))
+
+
+@pytest.fixture(scope="session")
+def tiny_task_config(tiny_config, tokenizer):
+    """What a checkpoint's config says of a tiny contrastive model."""
+    return {
+        "task": "contrastive",
+        "preset": "tiny",
+        "encoder": tiny_config.to_dict(),
+        "fbank": {},
+        "text_tower": "tiny",
+        "embedding_dim": 16,
+        "temperature": 0.07,
+        "max_caption_tokens": 32,
+        "tokenizer": tokenizer.to_dict(),
+    }
+
+
+@pytest.fixture
+def tiny_model(tiny_task_config, tokenizer):
+    torch.manual_seed(0)
+    return build_contrastive(tiny_task_config, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def make_batch(captions):
+    """make_batch(first clip, clips) -> a batch as the loader gives it; every clip has its own loudness and length."""
+
+    def make(first, clips, longest=60):
+        generator = torch.Generator().manual_seed(first)
+        lengths = torch.tensor([longest - 7 * (row % 3) for row in range(clips)])
+        features = torch.randn(clips, longest, 80, generator=generator) * 3 - 6
+        for row, length in zip(features, lengths):
+            row[length:] = -15.942385
+        return {
+            "features": features,
+            "feature_lengths": lengths,
+            "captions": [captions[(first + row) % len(captions)] for row in range(clips)],
+            "cut_ids": [f"clip-{first + row}" for row in range(clips)],
+            "durations": lengths.double() / 100,
+            "failed": [],
+        }
+
+    return make
+
+
+@pytest.fixture
+def write_sounds(tmp_path):
+    """write_sounds({name: (seconds, hertz)}) -> folder with 16 kHz WAV files of tones in noise."""
+
+    def write(sounds, folder=tmp_path / "audio"):
+        folder.mkdir(exist_ok=True)
+        for name, (seconds, hertz) in sounds.items():
+            generator = np.random.default_rng(int(hertz))
+            time = np.arange(round(seconds * 16000)) / 16000
+            samples = 0.3 * np.sin(2 * np.pi * hertz * time) + 0.01 * generator.normal(size=len(time))
+            soundfile.write(folder / name, samples.astype(np.float32), 16000, subtype="FLOAT")
+        return folder
+
+    return write
