@@ -34,16 +34,12 @@ STARTS = pa.schema([("video", pa.string()), ("start", pa.int64())])
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpora-dir", type=Path, required=True, help="one folder per corpus")
     parser.add_argument(
         "--output-dir", type=Path, required=True, help="evaluation_keys.parquet, audioset_starts.parquet"
     )
-    parser.add_argument(
-        "--sets", nargs="*", default=[], metavar="NAME:SPLIT", help="evaluation lists to read"
-    )
+    parser.add_argument("--sets", nargs="*", default=[], metavar="NAME:SPLIT", help="evaluation lists to read")
     parser.add_argument(
         "--allow-missing",
         action="store_true",
@@ -73,9 +69,7 @@ def main(argv: list[str] | None = None) -> None:
             f"--allow-missing:\n{lines}"
         )
     write_records(args.output_dir / "evaluation_keys.parquet", KEYS, iter(rows))
-    starts = (
-        {"video": video, "start": start} for video, start in sorted(set(audioset_starts(args.corpora_dir)))
-    )
+    starts = ({"video": video, "start": start} for video, start in sorted(set(audioset_starts(args.corpora_dir))))
     write_records(args.output_dir / "audioset_starts.parquet", STARTS, starts)
     write_json(args.output_dir / "evaluation_lists.json", {"missing": missing, "sets": sorted(args.sets)})
     print(f"{len(rows)} evaluation keys of {len(args.sets) - len(missing)} lists, {len(missing)} missing")

@@ -54,9 +54,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
                     row["caption"],
                     f"audiosetcaps_{part}",
                     audio_key=key,
-                    audio_path=audio.path(
-                        f"{part}/{clip_id}.{'mp3' if part == 'youtube8m' else 'wav'}", bare
-                    ),
+                    audio_path=audio.path(f"{part}/{clip_id}.{'mp3' if part == 'youtube8m' else 'wav'}", bare),
                     duration=10.0,
                     split=part,
                     license=LICENSE,

@@ -36,9 +36,7 @@ def records(corpus_dir: Path, report: Report) -> Iterator[tuple[str, str, float 
     """(clip id, caption, duration or None) of every caption record of every file."""
     files = sorted(x for x in corpus_dir.rglob("*.json*") if {".json", ".jsonl"} & set(x.suffixes))
     if not files:
-        raise ReleaseError(
-            f"no JSON file in {corpus_dir}; get the caption files from {HOME} and put them there"
-        )
+        raise ReleaseError(f"no JSON file in {corpus_dir}; get the caption files from {HOME} and put them there")
     for file in files:
         if ".jsonl" in file.suffixes:
             for record in read_jsonl(file):

@@ -34,9 +34,7 @@ def clip(record: dict) -> tuple[str, str, float, float | None]:
     """(track, start or "full", offset, duration in seconds) of a caption record."""
     match = CLIP_ID.fullmatch(str(record["id"]))
     if match is None:
-        raise IdentityError(
-            f"id {record['id']!r} is neither <track> nor <track>_<start> nor <track>_fullsong"
-        )
+        raise IdentityError(f"id {record['id']!r} is neither <track> nor <track>_<start> nor <track>_fullsong")
     if match[2] == "fullsong" or record.get("source") == "full_song":
         return match[1], "full", 0.0, record.get("duration")
     offset = float(match[2] or record.get("start_time") or 0.0)
@@ -61,9 +59,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     snapshots = [x for x in files if SNAPSHOT.match(x.name)]
     captions = [x for x in files if x not in snapshots]
     if not captions:
-        raise ReleaseError(
-            f"final_caption30sec.jsonl is missing; get it from {HOME} and put it in {args.corpus_dir}"
-        )
+        raise ReleaseError(f"final_caption30sec.jsonl is missing; get it from {HOME} and put it in {args.corpus_dir}")
     genres = read_genres(snapshots)
     audio = AudioFolder(args.audio_dir)
     for file in captions:

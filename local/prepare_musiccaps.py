@@ -45,9 +45,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
                 row["caption"],
                 "musiccaps",
                 audio_key=youtube_key(video, start),
-                audio_path=audio.path(
-                    f"{video}.wav", f"{video}_{start}_{end}", f"{video}_{start}", f"Y{video}"
-                ),
+                audio_path=audio.path(f"{video}.wav", f"{video}_{start}_{end}", f"{video}_{start}", f"Y{video}"),
                 duration=float(end) - float(start),
                 split=row["split"],
                 license=LICENSE,

@@ -63,9 +63,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
                 )
 
 
-CORPUS = Corpus(
-    name="wavcaps", home=WAVCAPS_HOME, splits=tuple(FILES), default_splits=tuple(FILES), rows=rows
-)
+CORPUS = Corpus(name="wavcaps", home=WAVCAPS_HOME, splits=tuple(FILES), default_splits=tuple(FILES), rows=rows)
 
 if __name__ == "__main__":
     run(CORPUS, __doc__)

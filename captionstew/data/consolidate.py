@@ -26,9 +26,7 @@ from captionstew.data.engine import batches, literal, parquet
 from captionstew.data.identity import AUDIOSET_FAMILY
 from captionstew.data.tables import write_batches
 
-FILE = pa.struct(
-    [("source", pa.string()), ("path", pa.string()), ("offset", pa.float64()), ("duration", pa.float64())]
-)
+FILE = pa.struct([("source", pa.string()), ("path", pa.string()), ("offset", pa.float64()), ("duration", pa.float64())])
 CLIP_SCHEMA = pa.schema(
     [
         ("audio_key", pa.string()),
@@ -55,7 +53,7 @@ def consolidate(
         "offset",
             duration
         from captions c left join resolved on resolved.audio_key = c.audio_key and resolved.family = """
-    ordered += f'({_in_family("c.source")}) order by 1, lower(caption), source, caption, audio_path, "offset"'
+    ordered += f"({_in_family('c.source')}) order by 1"  # rows of one clip are put in order when they are merged
     return write_batches(output, CLIP_SCHEMA, _group(batches(connection, ordered)))
 
 
@@ -121,10 +119,7 @@ def _clips(table: pa.Table) -> pa.RecordBatch:
     first = np.flatnonzero(np.concatenate([[True], changes]))
     count = np.diff(np.append(first, len(keys)))
     single = _single_rows(table.take(pa.array(first[count == 1])))
-    merged = [
-        _merge(table.slice(start, size).to_pylist())
-        for start, size in zip(first[count > 1], count[count > 1])
-    ]
+    merged = [_merge(table.slice(start, size).to_pylist()) for start, size in zip(first[count > 1], count[count > 1])]
     clips = pa.concat_tables([single, pa.Table.from_pylist(merged, CLIP_SCHEMA)])
     order = np.argsort(np.concatenate([np.flatnonzero(count == 1), np.flatnonzero(count > 1)]), kind="stable")
     return clips.take(pa.array(order)).combine_chunks().to_batches()[0]
@@ -155,12 +150,12 @@ def _single_rows(rows: pa.Table) -> pa.Table:
 
 
 def _merge(rows: list[dict]) -> dict:
-    """One clip from its rows, which come ordered by folded caption, source, caption, path."""
+    """One clip from its rows, in whatever order they come."""
     captions: dict[str, str] = {}
     sources: dict[str, list[str]] = {}
     licenses: dict[str, list[str]] = {}
     files: dict[tuple, dict] = {}
-    for row in rows:
+    for row in sorted(rows, key=_place_in_clip):
         folded = row["caption"].lower()
         captions.setdefault(folded, row["caption"])
         for found, value in ((sources, row["source"]), (licenses, row["license"])):
@@ -183,3 +178,8 @@ def _merge(rows: list[dict]) -> dict:
         "duration": ordered[0]["duration"],
         "num_captions": len(captions),
     }
+
+
+def _place_in_clip(row: dict) -> tuple:
+    text = row["caption"]
+    return text.lower(), row["source"], text, row["license"], row["audio_path"], row["offset"]

@@ -38,9 +38,7 @@ def read_corpora(path: Path) -> list[Entry]:
     for number, row in enumerate(read_csv(path, ("name", "split", "role", "weight")), 2):
         name, split, role = row["name"].strip(), row["split"].strip() or ALL_SPLITS, row["role"].strip()
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-            raise ReleaseError(
-                f"{path}, line {number}: {name!r} is not a plain name (letters, digits, _ and -)"
-            )
+            raise ReleaseError(f"{path}, line {number}: {name!r} is not a plain name (letters, digits, _ and -)")
         if role not in ROLES:
             raise ReleaseError(f"{path}, line {number}: role {role!r} is none of {', '.join(ROLES)}")
         try:

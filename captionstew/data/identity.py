@@ -35,9 +35,7 @@ _SECONDS = r"\d+(?:\.\d+)?"
 # "Y".
 _YOUTUBE_NAME = re.compile(rf"Y?([A-Za-z0-9_-]{{11}})(?:_({_SECONDS}))?(?:_({_SECONDS}))?(?:-\d)?")
 _VOX_PATH = re.compile(r"voxceleb([12])/\w+/\w+/(id\d{5})/([A-Za-z0-9_-]{11})/(\d{5})(?:_voicefixer)?")
-_VOX_FLAT = re.compile(
-    r"voxceleb([12])_[a-z]+_[a-z0-9]+_(id\d{5})_([A-Za-z0-9_-]{11})_(\d{5})(?:_voicefixer)?"
-)
+_VOX_FLAT = re.compile(r"voxceleb([12])_[a-z]+_[a-z0-9]+_(id\d{5})_([A-Za-z0-9_-]{11})_(\d{5})(?:_voicefixer)?")
 _EXPRESSO_READ_FLAT = re.compile(r"(?:expresso_)?audio_48khz_read_(ex\d\d)_.+?_(\1_.+)")
 _EXPRESSO_TALK_FLAT = re.compile(
     r"(?:expresso_)?audio_48khz_conversational_vad_segmented_(ex\d\d-ex\d\d)_(.+?)_(\1_\2_.+)"

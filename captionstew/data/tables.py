@@ -60,9 +60,7 @@ def write_batches(path: str | Path, schema: pa.Schema, batches: Iterable[pa.Reco
             num_waiting += batch.num_rows
             while num_waiting >= ROWS_PER_GROUP:
                 table = pa.Table.from_batches(waiting, schema)
-                writer.write_table(
-                    table.slice(0, ROWS_PER_GROUP).combine_chunks(), row_group_size=ROWS_PER_GROUP
-                )
+                writer.write_table(table.slice(0, ROWS_PER_GROUP).combine_chunks(), row_group_size=ROWS_PER_GROUP)
                 waiting = table.slice(ROWS_PER_GROUP).to_batches()
                 num_waiting -= ROWS_PER_GROUP
                 rows += ROWS_PER_GROUP

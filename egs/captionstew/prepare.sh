@@ -29,7 +29,7 @@
 #   --memory-gb 3              limit of the database
 
 set -euo pipefail
-cd "$(dirname "$0")"
+here=$(cd "$(dirname "$0")" && pwd)
 
 stage=1
 stop_stage=7
@@ -52,9 +52,10 @@ sentence_model=
 reference_texts=
 memory_gb=3
 
-. shared/log.sh
-. shared/stages.sh
-. shared/parse_options.sh
+. "$here/shared/log.sh"
+. "$here/shared/stages.sh"
+. "$here/shared/parse_options.sh"
+cd "$here"
 
 done_dir=$data_dir/.done
 programs=../../local

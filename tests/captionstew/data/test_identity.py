@@ -119,9 +119,7 @@ def test_group_rule_is_the_same_in_sql():
         "ears:p002:emo_contentment_sentences",
         "mine:yt:clip.wav",
     ]
-    table = duckdb.sql(
-        f"select k, {GROUP_SQL.format(key='k')} as g from (select unnest(?) as k)", params=[keys]
-    )
+    table = duckdb.sql(f"select k, {GROUP_SQL.format(key='k')} as g from (select unnest(?) as k)", params=[keys])
     assert dict(table.fetchall()) == {key: group_key(key) for key in keys}
     assert group_key("yt:---2_BBVHAA:30") == "yt:---2_BBVHAA"
     assert group_key("vox:v2:id03757:ufAcwmC_vD8:00425") == "vox:v2:id03757:ufAcwmC_vD8"

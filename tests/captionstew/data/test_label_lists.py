@@ -64,25 +64,19 @@ def test_audioset_strong(metadata, tmp_path):
     tsv = tmp_path / "audioset_eval_strong.tsv"
     header = "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"
     tsv.write_text(header + "YxlGt805lTA_30000\t2.627\t7.237\t/m/053hz1\nYxlGt805lTA_30000\t0\t1\t/m/x\n")
-    assert read_audioset_strong(tsv) == [
-        ("YxlGt805lTA", 30, [(2.627, 7.237, "/m/053hz1"), (0.0, 1.0, "/m/x")])
-    ]
+    assert read_audioset_strong(tsv) == [("YxlGt805lTA", 30, [(2.627, 7.237, "/m/053hz1"), (0.0, 1.0, "/m/x")])]
 
 
 def test_vggsound(metadata, tmp_path):
     test = list(read_vggsound_test(metadata / "vggsound"))
     assert len(test) == len({(video, start) for video, start, _ in test}) == 15_446
     classes = read_vggsound_classes(metadata / "vggsound")
-    assert (
-        len(classes) == 309 and VGGSOUND_EXTRA_LABEL not in classes and "bird chirping, tweeting" in classes
-    )
+    assert len(classes) == 309 and VGGSOUND_EXTRA_LABEL not in classes and "bird chirping, tweeting" in classes
     assert {label for _, _, label in test} <= set(classes)
     with gzip.open(metadata / "vggsound" / "vggsound_train_labels.jsonl.gz", "rt") as f:
         labels = [json.loads(line)["event_label"] for line in f]
     assert labels.count(VGGSOUND_EXTRA_LABEL) == 182 and set(labels) - set(classes) == {VGGSOUND_EXTRA_LABEL}
-    listed = (
-        '---g-f_I2yQ,1,people marching,test\n--0PQM4-hqg,30,"engine accelerating, revving, vroom",train\n'
-    )
+    listed = '---g-f_I2yQ,1,people marching,test\n--0PQM4-hqg,30,"engine accelerating, revving, vroom",train\n'
     (tmp_path / "vggsound.csv").write_text(listed)
     assert list(read_vggsound(tmp_path)) == [
         ("---g-f_I2yQ", 1, "people marching", "test"),
@@ -102,9 +96,7 @@ def test_fsd50k(metadata, tmp_path):
         ("64760", ["Electric_guitar", "Music"], "train"),
         ("1", ["Wind"], "val"),
     ]
-    (tmp_path / "vocabulary.csv").write_text(
-        "0,Accelerating_and_revving_and_vroom,/m/07q2z82\n1,Accordion,/m/0mkg\n"
-    )
+    (tmp_path / "vocabulary.csv").write_text("0,Accelerating_and_revving_and_vroom,/m/07q2z82\n1,Accordion,/m/0mkg\n")
     assert read_fsd50k_vocabulary(tmp_path / "vocabulary.csv")[0][1] == "Accelerating_and_revving_and_vroom"
 
 
@@ -139,9 +131,7 @@ def test_voxceleb2_split_is_by_video_seeded_and_of_the_right_size(vox2_utterance
     speakers = {x.split("/")[0] for x in vox2_utterances}
     evaluation = [x for x in vox2_utterances if tuple(x.split("/")[:2]) in held_out]
     training = [x for x in vox2_utterances if tuple(x.split("/")[:2]) not in held_out]
-    assert {
-        x.split("/")[0] for x in training
-    } == speakers  # a class without training data could not be learned
+    assert {x.split("/")[0] for x in training} == speakers  # a class without training data could not be learned
     assert not {x.rsplit("/", 1)[0] for x in evaluation} & {x.rsplit("/", 1)[0] for x in training}
     assert 0.5 * VOX2_HELD_OUT < len(evaluation) / len(vox2_utterances) <= 1.5 * VOX2_HELD_OUT
     one_speaker = [x for x in vox2_utterances if x.startswith("id03757")]
@@ -151,9 +141,7 @@ def test_voxceleb2_split_is_by_video_seeded_and_of_the_right_size(vox2_utterance
 def test_voxceleb2_from_a_list_or_a_tree(tmp_path):
     with pytest.raises(ReleaseError, match="VoxCeleb2 dev, or a list of its utterances"):
         list(read_vox2_utterances(tmp_path))
-    names = [
-        f"id00012/{video}/{number:05d}" for video in ("21Uxsk56VDQ", "_ykqXxZQLZ4") for number in range(3)
-    ]
+    names = [f"id00012/{video}/{number:05d}" for video in ("21Uxsk56VDQ", "_ykqXxZQLZ4") for number in range(3)]
     for name in names:
         path = tmp_path / "voxceleb2/dev/aac" / f"{name}.m4a"
         path.parent.mkdir(parents=True, exist_ok=True)
