@@ -64,23 +64,33 @@ class AttentionWeights(StochasticModule):
             scores = torch.bmm(q, k.transpose(1, 2))
         else:
             scores = torch.baddbmm(self._position_scores(p, positions), q, k.transpose(1, 2))
-        scores = scores.view(self.num_heads, n, t, t)
-        if self.training and self.randomness.decide(self.penalty_probability):
+        penalised = self.training and self.randomness.decide(self.penalty_probability)
+        if penalised:
             scores = penalize_abs(scores, self.penalty_limit, self.penalty)
-        if frames.blocked is not None:
-            scores = scores.masked_fill(frames.blocked, _BLOCKED)
-        if frames.padding is not None:
-            scores = scores.masked_fill(frames.padding[:, None], _BLOCKED)
+        scores = self._mask(scores, frames, in_place=not penalised)
         # Autocast would return float32 weights and keep them for the backward; the kernels use float32 inside anyway.
         with torch.autocast(scores.device.type, enabled=False):
-            return scores.softmax(dim=-1)
+            return scores.view(self.num_heads, n, t, t).softmax(dim=-1)
+
+    def _mask(self, scores: Tensor, frames: Frames, in_place: bool) -> Tensor:
+        """(H * N, T, T) -> the same with scores at keys that are not allowed so low that their weight is exactly 0"""
+        if frames.blocked is not None:
+            # All keys of a row may be blocked: then every score must be the same, so that the weights are equal.
+            scores = scores.masked_fill(frames.blocked, _BLOCKED)
+            if frames.padding is not None:
+                scores = scores.masked_fill(frames.padding.repeat(self.num_heads, 1)[:, None], _BLOCKED)
+        elif frames.padding is not None:
+            # A row always has an allowed key here, and adding needs neither a copy nor a backward pass.
+            bias = torch.zeros_like(frames.padding, dtype=scores.dtype).masked_fill_(frames.padding, _BLOCKED)
+            bias = bias.repeat(self.num_heads, 1)[:, None]
+            scores = scores.add_(bias) if in_place else scores + bias
+        return scores
 
     def _position_scores(self, p: Tensor, positions: Tensor) -> Tensor:
         """(N, T, H * dp), (2T-1, P) -> (H * N, T, T), a view"""
         n, t, _ = p.shape
-        p = split_heads(p, self.num_heads).reshape(self.num_heads, n * t, self.pos_head_dim)
         offsets = self.linear_pos(positions).view(-1, self.num_heads, self.pos_head_dim).permute(1, 2, 0)
-        scores = torch.bmm(p, offsets)  # (H, N * T, 2T-1)
+        scores = torch.matmul(split_heads(p, self.num_heads), offsets.unsqueeze(1))  # (H, N, T, 2T-1)
         return relative_to_absolute(scores.view(self.num_heads * n, t, -1))
 
 

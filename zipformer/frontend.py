@@ -81,7 +81,8 @@ class Frontend(nn.Module):
 
         `padding` (N, (T - 7) // 2) marks output frames past an item's end; it keeps them out of the frames before.
         """
-        x = features.unsqueeze(1).contiguous(memory_format=torch.channels_last)
+        # With one channel a tensor counts as channels-last already; only these strides make the convolutions keep it.
+        x = features.contiguous().unsqueeze(-1).permute(0, 3, 1, 2)
         x = self.conv(x)
         if padding is not None:
             x = x.masked_fill(padding[:, None, :, None], 0.0)
