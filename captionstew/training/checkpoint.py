@@ -51,8 +51,10 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+            raise error.__context__ from None  # torch's writer hides a full disk behind an error about positions
         raise
 
 
@@ -162,8 +164,16 @@ def average_between(start: Path | None, end: Path) -> StateDict:
 
     With n the step of a checkpoint and m its running average: (n_end m_end - n_start m_start) / (n_end - n_start),
     as icefall's --use-averaged-model. Without a start this is m_end.
+
+    Raises:
+      CheckpointError: wrong order, or no running average was taken between the two.
     """
     last = load_checkpoint(end)
+    if last["step"] < last["average_period"]:
+        raise CheckpointError(
+            f"{end}: step {last['step']} is before the first running average (--average-period "
+            f"{last['average_period']}); use --use-averaged-model false"
+        )
     if start is None:
         return _like(last["model_avg"], last["model"])
     first = load_checkpoint(start)
@@ -186,18 +196,31 @@ def select_model(
     Raises:
       CheckpointError: a file that the choice needs is not there.
     """
-    if iteration > 0:
-        files = [path for path in step_checkpoints(exp_dir) if int(path.stem.split("-")[1]) <= iteration]
-    else:
-        files = [path for path in epoch_checkpoints(exp_dir) if int(path.stem.split("-")[1]) <= epoch]
     asked = f"--iter {iteration}" if iteration > 0 else f"--epoch {epoch}"
-    if not files:
-        raise CheckpointError(f"{exp_dir}: no checkpoint for {asked}")
+    if avg < 1:
+        raise CheckpointError(f"--avg must be at least 1, not {avg}")
+    # Averaging between two checkpoints needs the one before the first interval, unless that is the start of training.
+    needed = avg + 1 if use_averaged_model else avg
+    if iteration > 0:
+        files = [path for path in step_checkpoints(exp_dir) if _number(path) <= iteration][:needed]
+    else:
+        numbers = [number for number in range(epoch, epoch - needed, -1) if number > 0]
+        files = [exp_dir / f"epoch-{number}.pt" for number in numbers]
+        if use_averaged_model and avg == epoch:
+            needed = avg
+    found = [path for path in files if path.is_file()]
+    if len(found) < needed:
+        there = ", ".join(path.name for path in (step_checkpoints if iteration > 0 else epoch_checkpoints)(exp_dir))
+        raise CheckpointError(
+            f"{exp_dir}: {asked} --avg {avg} needs {needed} checkpoints, there are {there or 'none'}; lower --avg"
+        )
     if use_averaged_model:
-        return average_between(files[avg] if avg < len(files) else None, files[0]), files[0]
-    if len(files) < avg:
-        raise CheckpointError(f"{exp_dir}: {asked} --avg {avg} needs {avg} checkpoints, found {len(files)}")
-    return average_checkpoints(files[:avg]), files[0]
+        return average_between(files[avg] if len(files) > avg else None, files[0]), files[0]
+    return average_checkpoints(files), files[0]
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.split("-")[1])
 
 
 def _as_float64(state: StateDict) -> StateDict:
@@ -253,8 +276,11 @@ def git_sha() -> str:
 
 
 def load_weights(model: nn.Module, state: StateDict, source: Path | str, ignore: Iterable[str] = ()) -> None:
-    """Strict load_state_dict whose error lists what is missing and what is unexpected."""
-    missing, unexpected = model.load_state_dict(state, strict=False)
+    """Strict load_state_dict whose CheckpointError lists what is missing, unexpected or of another shape."""
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise CheckpointError(f"{source}: does not fit the model; {' '.join(str(error).split())}") from error
     missing = [name for name in missing if name not in set(ignore)]
     if missing or unexpected:
         raise CheckpointError(
