@@ -77,7 +77,8 @@ class Run:
     epoch: int = 1
     position: dict[str, Any] | None = None
     nonfinite: int = 0
-    stop_requested: bool = False
+    stop_signalled: bool = False  # this process got SIGTERM
+    stop_requested: bool = False  # all processes agreed to stop after this step
     window: "Window" = field(default_factory=lambda: Window())
 
 
@@ -105,7 +106,7 @@ def train(model: nn.Module, task: Task, data: TrainingData, flags: TrainingFlags
     """
     run = _start(model, task, flags, rank)
     log = ScalarLog(flags.exp_dir, rank.is_main, flags.tensorboard, flags.wandb, flags_to_dict(flags))
-    previous = signal.signal(signal.SIGTERM, lambda *_: setattr(run, "stop_requested", True))
+    previous = signal.signal(signal.SIGTERM, lambda *_: setattr(run, "stop_signalled", True))
     try:
         while run.epoch <= flags.num_epochs and not _out_of_steps(run, flags):
             finished = _train_epoch(run, task, data, flags, rank, log)
@@ -209,11 +210,12 @@ def _train_epoch(run: Run, task: Task, data: TrainingData, flags: TrainingFlags,
             set_batch_count(run.model, run.step * audio_per_step / flags.ref_duration)
         trained = _train_step(run, task, batch, flags, rank)
         run.position = batch["position"]
+        if trained:
+            _after_step(run, task, flags, rank, log)
         if run.stop_requested:
             return False
         if not trained:
             continue
-        _after_step(run, task, flags, rank, log)
         if flags.valid_interval and run.step % flags.valid_interval == 0:
             _validate(run, task, data, flags, rank, log)
         if _out_of_steps(run, flags):
@@ -224,8 +226,7 @@ def _train_step(run: Run, task: Task, batch: dict[str, Any], flags: TrainingFlag
     """One update; False if the batch was left out because a loss or gradient was not finite."""
     with _autocast(flags, rank.device):
         losses = task.losses(run.wrapped, batch, rank.device)
-    bad, stop = _agree([not torch.isfinite(losses.total), run.stop_requested], rank.device)
-    run.stop_requested = stop
+    bad, run.stop_requested = _agree([not torch.isfinite(losses.total), run.stop_signalled], rank.device)
     if bad:
         _leave_out(run, batch, "loss", flags, rank)
         return False
