@@ -185,15 +185,15 @@ _UNMASKED = (192, 192, 256, 256, 256, 192)
 # because pointwise work on its many bands would take longer than all the layers.
 PRESETS: dict[str, dict[str, Any]] = {
     "mini": {
-        "downsampling_factor": (2, 4, 8, 4, 2),
-        "encoder_dim": (96, 128, 192, 128, 96),
+        "downsampling_factor": (2, 4, 8, 4),
+        "encoder_dim": (96, 128, 256, 192),
         "num_encoder_layers": 1,
-        "encoder_unmasked_dim": (64, 96, 128, 96, 64),
+        "encoder_unmasked_dim": (64, 96, 128, 96),
         "query_head_dim": 16,
         "num_heads": 4,
-        "feedforward_dim": (192, 256, 384, 256, 192),
+        "feedforward_dim": (192, 256, 512, 384),
         "cnn_module_kernel": 15,
-        "frontend_channels": (4, 16, 16),
+        "frontend_channels": (4, 8, 16),
     },
     "small": {
         "num_encoder_layers": 2,

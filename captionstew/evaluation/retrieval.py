@@ -121,7 +121,7 @@ def zero_shot_accuracy(
     max_tokens: int,
     template: str,
 ) -> dict[str, Any]:
-    """Accuracy of choosing the class whose sentence `template.format(label)` is nearest, over clips that all have a label."""
+    """Accuracy of choosing the class whose sentence `template.format(label)` is nearest; every clip needs a label."""
     classes = sorted(set(clips.labels))
     sentences = [template.format(label.replace("_", " ")) for label in classes]
     text = embed_texts(model, tokenizer, sentences, device, max_tokens)

@@ -147,11 +147,10 @@ def _pretrained_zipformer(path: Path) -> FrozenZipformer:
 
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; give a checkpoint, `logmel` or `random:<preset or checkpoint>`")
-    encoder = load_pretrained(path)
+    encoder = load_pretrained(path, batch_invariant=True)
     settings: dict[str, Any] = {}
     if path.suffix == ".pt" and (content := _own_checkpoint(path)) is not None:
         settings = content["config"]
-    encoder = _batch_invariant(encoder)
     file = path / "model.safetensors" if path.is_dir() else path
     description = {
         "path": str(path),
@@ -182,12 +181,3 @@ def _own_checkpoint(path: Path) -> dict[str, Any] | None:
         return load_checkpoint(path)
     except CheckpointError:
         return None  # another project's format, which load_pretrained has accepted
-
-
-def _batch_invariant(encoder: Zipformer) -> Zipformer:
-    """The same weights in an encoder whose frames do not depend on the batch."""
-    if encoder.config.batch_invariant:
-        return encoder
-    twin = Zipformer(replace(encoder.config, batch_invariant=True))
-    twin.load_state_dict(encoder.state_dict())
-    return twin

@@ -114,10 +114,12 @@ def train(model: nn.Module, task: Task, data: TrainingData, flags: TrainingFlags
                 _save(run, task, flags, rank, f"checkpoint-{run.step}.pt")
                 logging.info("stopped on request at step %d; continue with --resume true", run.step)
                 return
-            _validate(run, task, data, flags, rank, log)
+            if not flags.valid_interval:
+                _validate(run, task, data, flags, rank, log)
             if finished:
                 run.epoch, run.position = run.epoch + 1, None
-                _save(run, task, flags, rank, f"epoch-{run.epoch - 1}.pt")
+                if (run.epoch - 1) % flags.save_every_epochs == 0 or run.epoch > flags.num_epochs:
+                    _save(run, task, flags, rank, f"epoch-{run.epoch - 1}.pt")
         if run.position is not None:
             _save(run, task, flags, rank, f"checkpoint-{run.step}.pt")
         logging.info("done: %d steps, %d epochs", run.step, run.epoch - 1)

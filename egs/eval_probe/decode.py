@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def score(content: dict, task: ProbeTask, path: Path, flags: Flags) -> tuple[np.ndarray | None, dict]:
-    """Writes the task's result; returns whether each clip was right, averaged over seeds (N,), for single labels."""
+    """Writes the task's result; for single labels returns which clips were right (seeds, N)."""
     options = content["flags"]
     encoder = load_encoder(options["encoder"], pick_device(flags.device, 0))
     if encoder.description["sha256"] != content["encoder"]["sha256"]:
@@ -63,7 +63,7 @@ def score(content: dict, task: ProbeTask, path: Path, flags: Flags) -> tuple[np.
     probe = Probe(**content["probe"])
     scores = probe.scores(vectors).numpy()
     values = np.array([task.score(one, truth) for one in scores])
-    correct = None if task.multi_label else (scores.argmax(-1) == truth).mean(0)
+    correct = None if task.multi_label else scores.argmax(-1) == truth
     common = {
         "split": manifest.stem.removeprefix("cuts_"),
         "system": flags.system or flags.exp_dir.name,
@@ -100,22 +100,23 @@ def _interval(
     scores: np.ndarray, truth: np.ndarray, correct: np.ndarray | None, metric: Callable
 ) -> tuple[float, float]:
     if correct is not None:
-        return bootstrap_interval(correct)
+        return bootstrap_interval(correct.mean(0))
     rows = np.arange(len(truth))
     return bootstrap_interval(rows, lambda drawn: float(np.mean([metric(one[drawn], truth[drawn]) for one in scores])))
 
 
 def write_average(per_clip: dict[str, np.ndarray], common: dict, flags: Flags) -> None:
-    values = list(per_clip.values())
+    values = list(per_clip.values())  # (seeds, N) each
+    by_seed = np.mean([one.mean(1) for one in values], axis=0)
     write_result(
         flags.exp_dir,
         task="probe_average",
         metrics={
-            "accuracy": float(np.mean([one.mean() for one in values])),
-            "accuracy_deviation": 0.0,
-            "accuracy_interval": bootstrap_interval_of_mean(values),
+            "accuracy": float(by_seed.mean()),
+            "accuracy_deviation": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else 0.0,
+            "accuracy_interval": bootstrap_interval_of_mean([one.mean(0) for one in values]),
         },
-        num_clips=sum(map(len, values)),
+        num_clips=sum(one.shape[1] for one in values),
         settings={"metric": "accuracy", "tasks": sorted(per_clip)},
         **common,
     )

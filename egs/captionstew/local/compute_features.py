@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Precompute the log-mel features of a manifest; training takes them with --feature-dir.
+"""Precompute the log-mel features of a manifest; training takes them with --feature-store.
 
-./local/compute_features.py --manifest data/all/cuts_train.jsonl --output-dir data/features --num-jobs 8
-./local/compute_features.py --manifest data/all/cuts_train.jsonl --output-dir data/features --dask-scheduler
-local
+    ./local/compute_features.py --manifest data/all/cuts_train.jsonl --output-dir data/features --num-jobs 8
+
+With --dask-scheduler local or tcp://... the workers of a Dask cluster do it.
 """
 
 import argparse
