@@ -182,9 +182,7 @@ class ScaledAdam(Optimizer):
                 for batch in batches
             ]
             gradients = [_gradient(p) for batch in batches for p in batch]
-            norms.append(
-                torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)) * torch.cat(sizes))
-            )
+            norms.append(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)) * torch.cat(sizes)))
         return torch.stack(norms).tolist()
 
     def _scratch_for(self, batch: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
