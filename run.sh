@@ -69,6 +69,7 @@ else
   exp_dir=$(absolute "${exp_dir:-$root/exp}")
   num_epochs=${num_epochs:-24}
 fi
+save_every_epochs=$(((num_epochs + 5) / 6)) # the last of these intervals is what gets averaged
 data_dir=$(absolute "${data_dir:-$root/data/$name}")
 duplicate_captions=${duplicate_captions:-match}
 
@@ -91,10 +92,10 @@ if in_stage 2 "Contrastive pretraining"; then
     --num-epochs "$num_epochs" --max-duration "$max_duration" --ref-duration "$ref_duration" \
     --lr-batches "$lr_batches" --lr-epochs 1000 --warm-step 100 --average-period 10 \
     --spec-aug-time-warp 0 --augment-max-seconds 2 --augment-gain-db 6 \
-    --log-interval 20 --valid-interval 250 --save-every-n 100 --keep-last-k 2 --save-every-epochs $((num_epochs / 6)) \
+    --log-interval 20 --valid-interval 250 --save-every-n 100 --keep-last-k 2 --save-every-epochs "$save_every_epochs" \
     --duplicate-captions "$duplicate_captions"
   egs/captionstew/local/average_checkpoints.py --exp-dir "$run_dir" --epoch "$num_epochs" \
-    --avg 1 --output "$run_dir/pretrained.pt"
+    --avg "$save_every_epochs" --output "$run_dir/pretrained.pt"
 fi
 
 if in_stage 3 "Evaluation of the frozen encoder"; then

@@ -197,25 +197,24 @@ def select_model(
       CheckpointError: a file that the choice needs is not there.
     """
     asked = f"--iter {iteration}" if iteration > 0 else f"--epoch {epoch}"
-    if avg < 1:
-        raise CheckpointError(f"--avg must be at least 1, not {avg}")
-    # Averaging between two checkpoints needs the one before the first interval, unless that is the start of training.
-    needed = avg + 1 if use_averaged_model else avg
+    if avg < 1 or (iteration == 0 and avg > epoch):
+        raise CheckpointError(f"{exp_dir}: {asked} --avg {avg}: --avg must be at least 1 and at most the epoch")
     if iteration > 0:
+        # Averaging over intervals needs the checkpoint before the first of them.
+        needed = avg + 1 if use_averaged_model else avg
         files = [path for path in step_checkpoints(exp_dir) if _number(path) <= iteration][:needed]
+        there = step_checkpoints(exp_dir)
     else:
-        numbers = [number for number in range(epoch, epoch - needed, -1) if number > 0]
-        files = [exp_dir / f"epoch-{number}.pt" for number in numbers]
-        if use_averaged_model and avg == epoch:
-            needed = avg
-    found = [path for path in files if path.is_file()]
-    if len(found) < needed:
-        there = ", ".join(path.name for path in (step_checkpoints if iteration > 0 else epoch_checkpoints)(exp_dir))
-        raise CheckpointError(
-            f"{exp_dir}: {asked} --avg {avg} needs {needed} checkpoints, there are {there or 'none'}; lower --avg"
-        )
+        # A running average covers the epochs in between, so its two ends are enough; epoch 0 has no file.
+        numbers = (epoch, epoch - avg) if use_averaged_model else range(epoch, epoch - avg, -1)
+        wanted = [exp_dir / f"epoch-{number}.pt" for number in numbers if number > 0]
+        needed, files = len(wanted), [path for path in wanted if path.is_file()]
+        there = epoch_checkpoints(exp_dir)
+    if len(files) < needed:
+        names = ", ".join(path.name for path in there) or "none"
+        raise CheckpointError(f"{exp_dir}: {asked} --avg {avg} needs {needed} checkpoints, there are {names}")
     if use_averaged_model:
-        return average_between(files[avg] if len(files) > avg else None, files[0]), files[0]
+        return average_between(files[-1] if len(files) > 1 else None, files[0]), files[0]
     return average_checkpoints(files), files[0]
 
 

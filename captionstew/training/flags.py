@@ -59,7 +59,7 @@ class TrainingFlags:
     save_every_n: int = flag(4000, "write checkpoint-<step>.pt every this many steps")
     keep_last_k: int = flag(30, "keep only this many checkpoint-<step>.pt files")
     average_period: int = flag(200, "update the running average of the parameters every this many steps")
-    save_every_epochs: int = flag(1, "write epoch-<number>.pt every this many epochs, and after the last")
+    save_every_epochs: int = flag(1, "write epoch-<number>.pt every this many epochs, counted back from the last")
     valid_interval: int = flag(0, "validate every this many steps (0: at each epoch's end)")
     log_interval: int = flag(50, "write a progress line every this many steps")
     use_fp16: bool = flag(False, "train in float16 with gradient scaling")

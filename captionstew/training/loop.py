@@ -118,7 +118,7 @@ def train(model: nn.Module, task: Task, data: TrainingData, flags: TrainingFlags
                 _validate(run, task, data, flags, rank, log)
             if finished:
                 run.epoch, run.position = run.epoch + 1, None
-                if (run.epoch - 1) % flags.save_every_epochs == 0 or run.epoch > flags.num_epochs:
+                if (flags.num_epochs + 1 - run.epoch) % flags.save_every_epochs == 0:
                     _save(run, task, flags, rank, f"epoch-{run.epoch - 1}.pt")
         if run.position is not None:
             _save(run, task, flags, rank, f"checkpoint-{run.step}.pt")

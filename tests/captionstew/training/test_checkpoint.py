@@ -220,11 +220,11 @@ def test_selection_by_step(fake_run):
     [
         (9, 0, 1, True, "--epoch 9 --avg 1 needs 2 checkpoints, there are epoch-4.pt, epoch-3.pt"),
         (9, 0, 1, False, "--epoch 9 --avg 1 needs 1 checkpoints"),
-        (4, 0, 5, True, "--epoch 4 --avg 5 needs 6 checkpoints"),
-        (4, 0, 5, False, "--epoch 4 --avg 5 needs 5 checkpoints"),
+        (4, 0, 5, True, "--epoch 4 --avg 5: --avg must be at least 1 and at most the epoch"),
+        (4, 0, 5, False, "--epoch 4 --avg 5: --avg must be at least 1 and at most the epoch"),
         (0, 24, 4, True, "--iter 24 --avg 4 needs 5 checkpoints"),
         (0, 5, 1, False, "--iter 5 --avg 1 needs 1 checkpoints"),
-        (4, 0, 0, True, "--avg must be at least 1"),
+        (4, 0, 0, True, "--avg 0: --avg must be at least 1"),
     ],
 )
 def test_what_is_not_there_is_never_replaced_silently(fake_run, epoch, iteration, avg, averaged, message):
