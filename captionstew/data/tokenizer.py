@@ -72,7 +72,7 @@ class HuggingFaceTokenizer:
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
         """Texts -> ids (B, L), lengths (B,)."""
-        rows = self._tokenizer(list(texts), add_special_tokens=False, truncation=False)["input_ids"]
+        rows = self._tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return _pad([[self.bos_id, *row[: max_tokens - 2], self.eos_id] for row in rows], self.pad_id)
 
     def decode(self, ids: Tensor) -> list[str]:
@@ -100,7 +100,7 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
 
     try:
         return HuggingFaceTokenizer(AutoTokenizer.from_pretrained(str(name_or_path), local_files_only=path.is_dir()))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"tokenizer {name_or_path}: not a folder here and not loadable by name ({str(error).splitlines()[0]}); "
             "download it, or train one with local/train_bpe.py"

@@ -163,17 +163,22 @@ def _pretrained_zipformer(path: Path) -> FrozenZipformer:
 
 def _random_zipformer(name: str) -> FrozenZipformer:
     """`random:<preset or checkpoint>[:seed]`"""
+    from captionstew.evaluation.results import hash_of
+
     _, source, *rest = name.split(":")
     seed = int(rest[0]) if rest else 0
+    fbank = FbankConfig()
     if Path(source).exists():
-        config, preset = _pretrained_zipformer(Path(source)).encoder.config, source
+        pretrained = _pretrained_zipformer(Path(source))
+        config, fbank = pretrained.encoder.config, pretrained.fbank_config
     else:
-        config, preset = ZipformerConfig.preset(source), source
+        config = ZipformerConfig.preset(source)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = Zipformer(replace(config, batch_invariant=True))
-    description = {"path": name, "sha256": f"random-{seed}", "preset": preset, "pretraining": "none"}
-    return FrozenZipformer(encoder, FbankConfig(), description)
+    identity = hash_of([config.to_dict(), fbank.to_dict(), seed])  # vectors are cached under it
+    description = {"path": name, "sha256": f"random-{identity}", "preset": source, "pretraining": "none"}
+    return FrozenZipformer(encoder, fbank, description)
 
 
 def _own_checkpoint(path: Path) -> dict[str, Any] | None:
