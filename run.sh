@@ -60,12 +60,14 @@ if [ -n "$corpus" ]; then
   name=$(basename "$corpus")
   ref_duration=4
   lr_batches=200
+  valid_interval=250
   exp_dir=$(absolute "${exp_dir:-$root/exp/$name}")
   num_epochs=${num_epochs:-60}
 else
   name=mini
   ref_duration=2
   lr_batches=100
+  valid_interval=100
   exp_dir=$(absolute "${exp_dir:-$root/exp}")
   num_epochs=${num_epochs:-24}
 fi
@@ -92,7 +94,7 @@ if in_stage 2 "Contrastive pretraining"; then
     --num-epochs "$num_epochs" --max-duration "$max_duration" --ref-duration "$ref_duration" \
     --lr-batches "$lr_batches" --lr-epochs 1000 --warm-step 100 --average-period 10 \
     --spec-aug-time-warp 0 --augment-max-seconds 2 --augment-gain-db 6 \
-    --log-interval 20 --valid-interval 250 --save-every-n 100 --keep-last-k 2 --save-every-epochs "$save_every_epochs" \
+    --log-interval 20 --valid-interval "$valid_interval" --save-every-n 100 --keep-last-k 2 --save-every-epochs "$save_every_epochs" \
     --duplicate-captions "$duplicate_captions"
   egs/captionstew/local/average_checkpoints.py --exp-dir "$run_dir" --epoch "$num_epochs" \
     --avg "$save_every_epochs" --output "$run_dir/pretrained.pt"

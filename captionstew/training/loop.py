@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from captionstew.data.audio import SAMPLING_RATE
 from captionstew.training import checkpoint as checkpoints
 from captionstew.training.distributed import Rank, barrier, gather_objects, sum_over_ranks
 from captionstew.training.flags import TrainingFlags, flags_to_dict
@@ -50,7 +51,7 @@ class Task(Protocol):
 
 
 class TrainingData(Protocol):
-    """Batches are dicts with at least cut_ids, durations and position (plain numbers: the place after the batch)."""
+    """Batches as captionstew.data.dataset makes them, and `position`, plain values: the place after the batch."""
 
     def train_batches(self, epoch: int, position: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
         """The batches of an epoch, from its start or from after the batch with the given position."""
@@ -344,7 +345,7 @@ def _count(window: Window, batch: dict[str, Any], losses: Losses) -> None:
     window.steps += 1
     window.clips += len(batch["cut_ids"])
     window.failed += len(batch.get("failed", ()))
-    window.audio_seconds += float(sum(batch["durations"]))
+    window.audio_seconds += float(batch["num_samples"].sum()) / SAMPLING_RATE  # after cropping
     window.valid_frames += int(batch["feature_lengths"].sum())
     window.all_frames += batch["features"].shape[0] * batch["features"].shape[1]
     for name, value in losses.terms.items():
