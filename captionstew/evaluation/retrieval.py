@@ -71,9 +71,12 @@ def embed_clips(
         cut_ids.extend(batch["cut_ids"])
     shares = gather_objects((audio, captions, labels, sources, cut_ids, failed))
     audio, captions, labels, sources, cut_ids, failed = (list(itertools.chain(*parts)) for parts in zip(*shares))
+    # In an order that depends on the clips alone: bootstrap and permutations must not change with batches or processes.
+    order = sorted(range(len(cut_ids)), key=cut_ids.__getitem__)
+    captions, labels, sources, cut_ids = ([rows[i] for i in order] for rows in (captions, labels, sources, cut_ids))
     flat = list(itertools.chain(*captions))
     return EmbeddedClips(
-        audio=np.concatenate(audio),
+        audio=np.concatenate(audio)[order],
         text=embed_texts(model, tokenizer, flat, device, max_tokens),
         caption_clips=[clip for clip, texts in enumerate(captions) for _ in texts],
         captions=flat,
