@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from manifest import write_manifest
 from tqdm import tqdm
 
-from captionstew.data.audio import AudioInfo
-from captionstew.data.cuts import make_cut, open_cuts, write_cuts
+from captionstew.data.cuts import open_cuts
 from captionstew.data.manifest import IndexedCuts, index_path
 from captionstew.data.sampling import EpochBatches
 
@@ -27,25 +27,16 @@ T = TypeVar("T")
 def timed(label: str, action: Callable[[], T]) -> T:
     """Runs the action and prints how long it took."""
     clock = time.perf_counter()
+    processor = time.process_time()
     result = action()
-    print(f"{label:58s} {time.perf_counter() - clock:9.3f} s")
+    seconds, processor = time.perf_counter() - clock, time.process_time() - processor
+    print(f"{label:58s} {seconds:9.3f} s, {processor:9.3f} s of processor time")
     return result
 
 
-def write_manifest(path: Path, num_cuts: int) -> None:
-    """Cuts of 0.5 to 60 s with a heavy left half (log-normal around 8 s)."""
-    durations = np.clip(np.random.default_rng(0).lognormal(np.log(8.0), 0.7, num_cuts), 0.5, 60.0).round(3)
-    cuts = (
-        make_cut(
-            f"local:{number}",
-            f"/audio/{number}.flac",
-            AudioInfo(duration, 16000, 1, round(duration * 16000), ""),
-            ["A dog barks while rain falls on a tin roof."],
-            ["made-up"],
-        )
-        for number, duration in enumerate(durations.tolist())
-    )
-    write_cuts(path, tqdm(cuts, total=num_cuts, desc="manifest", unit="cut"))
+def made_up_durations(num_cuts: int) -> np.ndarray:
+    """Seconds: 0.5 to 60 with a heavy left half (log-normal around 8 s)."""
+    return np.clip(np.random.default_rng(0).lognormal(np.log(8.0), 0.7, num_cuts), 0.5, 60.0).round(3)
 
 
 def measure(path: Path, args: argparse.Namespace) -> None:
@@ -54,15 +45,17 @@ def measure(path: Path, args: argparse.Namespace) -> None:
         timed("open without an index (every row is checked)", lambda: open_cuts(path))
     cuts = timed("open with an index", lambda: open_cuts(path))
     batches = timed("build the sampler", lambda: sampler(cuts, args))
-    timed("first batch", lambda: next(iter(batches)))
-    clock = time.perf_counter()
-    lengths = [[cut.duration for cut in batch] for batch in tqdm(batches, desc="epoch", leave=False)]
-    seconds = time.perf_counter() - clock
+    timed("first batch, as positions", lambda: next(batches.positions()))
+    clock, processor = time.perf_counter(), time.process_time()
+    epoch = list(tqdm(batches.positions(), desc="epoch", leave=False))
+    seconds, processor = time.perf_counter() - clock, time.process_time() - processor
+    lengths = [cuts.durations[positions].tolist() for positions in epoch]
     padded = sum(len(batch) * max(batch) for batch in lengths)
     print(
         f"{len(cuts)} cuts, {cuts.total_duration / 3600:.1f} h, {batches.num_buckets} buckets, "
         f"{batches.num_segments} segments, {len(lengths)} batches a rank\n"
-        f"{len(cuts) / seconds:.0f} cuts/s walked, {len(lengths) / seconds:.1f} batches/s\n"
+        f"{len(cuts) / seconds:.0f} cuts/s walked ({len(cuts) / processor:.0f} by processor time), "
+        f"{len(lengths) / seconds:.1f} batches/s\n"
         f"{sum(map(sum, lengths)) / padded:.1%} of the padded audio is audio; "
         f"batches fill {padded / len(lengths) / args.max_duration:.1%} of --max-duration"
     )
@@ -95,7 +88,7 @@ def main() -> None:
         measure(args.manifest, args)
         return
     with tempfile.TemporaryDirectory() as folder:
-        write_manifest(Path(folder) / "cuts.jsonl", args.num_cuts)
+        write_manifest(Path(folder) / "cuts.jsonl", made_up_durations(args.num_cuts))
         measure(Path(folder) / "cuts.jsonl", args)
 
 

@@ -184,12 +184,13 @@ def filter_by_duration(
 ) -> "IndexedCuts":
     """The cuts of `min_duration` to `max_duration` seconds; prints how many are left out and why."""
     short, long = cuts.durations < min_duration, cuts.durations > max_duration
+    if not (short | long).any():
+        return cuts
     kept = cuts.select(np.flatnonzero(~(short | long)))
-    if len(kept) < len(cuts):
-        print(
-            f"{cuts.path}: {len(kept)} of {len(cuts)} cuts kept; left out: "
-            f"{long.sum()} longer than {max_duration} s, {short.sum()} shorter than {min_duration} s"
-        )
+    print(
+        f"{cuts.path}: {len(kept)} of {len(cuts)} cuts kept; left out: "
+        f"{long.sum()} longer than {max_duration} s, {short.sum()} shorter than {min_duration} s"
+    )
     return kept
 
 

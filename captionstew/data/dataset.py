@@ -31,6 +31,7 @@ from captionstew.data.augment import AugmentConfig, augment_features, augment_sa
 from captionstew.data.captions import choose_caption
 from captionstew.data.cuts import audio_part
 from captionstew.data.fbank import PADDING_VALUE, Fbank, FbankConfig, pad_features
+from captionstew.data.manifest import IndexedCuts
 from captionstew.data.sampling import EpochBatches
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class CaptionDataset(Dataset):
-    """Maps a CutSet (or an (epoch, CutSet) pair, which the loader's sampler gives) to a batch.
+    """Maps a CutSet (or an (epoch, CutSet) pair) to a batch.
 
     Features come from `store`, else from the cuts' own precomputed features, else from the audio. `strict`
     raises BadAudio for a clip that cannot be read, as evaluation must; otherwise it is left out and listed
@@ -154,13 +155,27 @@ class CaptionDataset(Dataset):
 
 
 class _EpochSampler(Sampler):
-    """Sends the epoch along with each batch: workers that live on do not see what the main process sets."""
+    """Sends the epoch along with each batch's positions: workers that live on do not see what the main process
+    sets.
+    """
 
     def __init__(self, batches: EpochBatches) -> None:
         self.batches = batches
 
-    def __iter__(self) -> Iterator:
-        return ((self.batches.epoch, cuts) for cuts in self.batches)
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        return ((self.batches.epoch, positions) for positions in self.batches.positions())
+
+
+class _ReadingDataset(Dataset):
+    """Reads a batch's rows of the manifest in the worker: in the main process they would hold up every worker."""
+
+    def __init__(self, dataset: CaptionDataset, cuts: IndexedCuts) -> None:
+        self.dataset = dataset
+        self.cuts = cuts
+
+    def __getitem__(self, item: tuple[int, list[int]]) -> dict:
+        epoch, positions = item
+        return self.dataset[epoch, self.cuts.read(positions)]
 
 
 def make_loader(
@@ -178,7 +193,7 @@ def make_loader(
     if dataset.store is not None:
         dataset.store.require_cuts(batches.cuts)
     return DataLoader(
-        dataset,
+        _ReadingDataset(dataset, batches.cuts),
         sampler=_EpochSampler(batches),
         batch_size=None,
         collate_fn=_as_it_is,

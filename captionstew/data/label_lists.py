@@ -6,10 +6,12 @@ VGGSound         github.com/hche11/VGGSound                         vggsound.csv
 FSD50K           zenodo.org/records/4060432                         FSD50K.ground_truth/{dev,eval}.csv
 UrbanSound8K     urbansounddataset.weebly.com                       metadata/UrbanSound8K.csv
 VoxCeleb         mm.kaist.ac.kr/datasets/voxceleb                   vox2_meta.csv, voxceleb2/dev/aac/...
+NSynth           magenta.tensorflow.org/datasets/nsynth             nsynth-test/examples.json, ...
 """
 
 import csv
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -25,6 +27,13 @@ VGGSOUND_HOME = "https://github.com/hche11/VGGSound"
 FSD50K_HOME = "https://zenodo.org/records/4060432"
 URBANSOUND8K_HOME = "https://urbansounddataset.weebly.com/urbansound8k.html"
 VOXCELEB_HOME = "https://mm.kaist.ac.kr/datasets/voxceleb"
+NSYNTH_HOME = "https://magenta.tensorflow.org/datasets/nsynth"
+
+# The classes in the order of the release's `instrument_family`. The valid and test sets have no synth_lead:
+# a head built from the labels of a test set would lack an output.
+NSYNTH_FAMILIES = (
+    "bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal",
+)  # fmt: skip
 
 # vggsound.csv has 182 training clips of a 310th label that neither stat.csv nor the test set knows.
 VGGSOUND_EXTRA_LABEL = "extending ladders"
@@ -141,6 +150,32 @@ def read_urbansound8k(folder: Path) -> Iterator[tuple[str, str, int, str]]:
     path = find_release_file(folder, names, URBANSOUND8K_HOME)
     for row in read_csv(path, ("slice_file_name", "fsID", "fold")):
         yield row["slice_file_name"], row["fsID"], int(row["fold"]), row.get("class") or row["class_name"]
+
+
+def read_nsynth(folder: Path, split: str) -> Iterator[tuple[str, str]]:
+    """(note, instrument family) of `train`, `valid` or `test`; the audio is `<note>.wav`.
+
+    From the release's examples.json, an object keyed by note, or from JSON lines with the note as `id`. The
+    family is the beginning of the note's name, `<family>_<source>_<instrument>-<pitch>-<velocity>`; raises
+    ReleaseError for a family that is none of NSYNTH_FAMILIES.
+    """
+    path = find_release_file(folder, [f"nsynth-{split}/examples.json", f"nsynth_{split}.jsonl"], NSYNTH_HOME)
+    for note in _nsynth_notes(path):
+        family = next((family for family in NSYNTH_FAMILIES if note.startswith(f"{family}_")), None)
+        if family is None:
+            raise ReleaseError(f"{path}: {note!r} begins with none of the families {', '.join(NSYNTH_FAMILIES)}")
+        yield note, family
+
+
+def _nsynth_notes(path: Path) -> Iterator[str]:
+    if ".jsonl" in path.suffixes:
+        yield from (record["id"] for record in read_jsonl(path))
+        return
+    with open_text(path) as stream:
+        try:
+            yield from json.load(stream)
+        except ValueError as error:
+            raise ReleaseError(f"{path}: cut off or not JSON ({error})") from error
 
 
 def read_vox2_speakers(path: Path) -> dict[str, tuple[str, str]]:

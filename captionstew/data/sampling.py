@@ -3,13 +3,14 @@
     batches = EpochBatches(open_cuts("cuts_train.jsonl"), max_duration=640, seed=42, rank=0, world_size=8)
     batches.set_epoch(3)
     for cuts in batches: ...                         # lhotse CutSets
+    for positions in batches.positions(): ...        # the same batches as lists of int, without reading a cut
     state = batches.state_dict(consumed=1234)        # plain numbers and strings, for the checkpoint
 
 The epoch's seeded permutation is cut into segments of at most `segment_size` cuts; each segment has its own
 lhotse DynamicBucketingSampler. Resuming skips whole segments and replays only the current one, on durations
 alone, so it takes the same few seconds for a thousand cuts and for ten million. The sampler works on
-place-holders that hold a position and a duration; a row of the manifest is read when a batch leaves on this
-rank.
+place-holders that hold a position and a duration; the rows of the manifest are read where the batch is used,
+in the loader's workers.
 """
 
 import hashlib
@@ -22,7 +23,6 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from captionstew.data.audio import MIN_DURATION
-from captionstew.data.captions import stable_hash
 from captionstew.data.manifest import IndexedCuts
 
 BATCHES_PER_BUCKET = 2  # a bucket that holds fewer has the same clips meet in every epoch
@@ -74,7 +74,7 @@ class EpochBatches(Sampler):
         world_size: int = 1,
         drop_last: bool = False,
         segment_size: int = 100_000,
-        buffer_size: int = 20_000,
+        buffer_size: int = 10_000,
     ) -> None:
         if len(cuts) == 0:
             raise ValueError(f"{cuts.path}: no cuts to make batches of")
@@ -95,6 +95,7 @@ class EpochBatches(Sampler):
         self._start = (0, 0, 0)  # segment, batches of it already consumed, batches consumed in the epoch
         self._finished: list[int] = []  # batches of the segments completed since _start
         self._durations = np.maximum(cuts.durations, MIN_DURATION)
+        self._order: tuple[int, np.ndarray] | None = None  # epoch and its permutation
         self._bins = self._duration_bins()
 
     @property
@@ -161,8 +162,10 @@ class EpochBatches(Sampler):
         self._finished = []
 
     def __iter__(self) -> Iterator:
-        from lhotse import CutSet
+        return (self.cuts.read(positions) for positions in self.positions())
 
+    def positions(self) -> Iterator[list[int]]:
+        """The batches that iteration gives, as positions in `cuts`: small, and no row is read for them."""
         self._finished = []
         start, skipped, _ = self._start
         for segment in range(start, self.num_segments):
@@ -171,7 +174,7 @@ class EpochBatches(Sampler):
                 count += 1
                 if segment == start and count <= skipped:
                     continue
-                yield CutSet.from_cuts([self.cuts[position] for position in positions])
+                yield positions
             self._finished.append(count)
 
     def _rank_batches(self, segment: int) -> Iterator[list[int]]:
@@ -192,7 +195,7 @@ class EpochBatches(Sampler):
         """Positions in each batch: what the buckets are left with is joined into full batches at the end."""
         left: list[int] = []
         for cuts in self._bucketing_sampler(segment):
-            batch = [cut.custom["position"] for cut in cuts]
+            batch = [cut.position for cut in cuts]
             batch, too_many = self._within_limit(batch)
             left += too_many
             if self._has_room(batch):
@@ -236,9 +239,8 @@ class EpochBatches(Sampler):
             max_duration=settings.max_duration,
             max_cuts=settings.max_cuts,
             duration_bins=self._bins,
-            shuffle=settings.shuffle,
+            shuffle=False,  # the positions come shuffled; lhotse would shuffle a whole bucket for every batch
             buffer_size=settings.buffer_size,
-            seed=stable_hash(settings.seed, self.epoch, segment) % 2**31,
             rank=0,
             world_size=1,
             sync_buckets=True,  # lhotse's other way of choosing buckets ends with cuts left over
@@ -246,11 +248,12 @@ class EpochBatches(Sampler):
 
     def _positions(self, segment: int) -> np.ndarray:
         """Positions of the segment's cuts: an equal share of the epoch's permutation."""
-        settings = self.settings
-        order = np.arange(len(self.cuts))
-        if settings.shuffle:
-            order = np.random.default_rng([settings.seed, self.epoch]).permutation(order)
-        return np.array_split(order, self.num_segments)[segment]
+        if self._order is None or self._order[0] != self.epoch:
+            order = np.arange(len(self.cuts))
+            if self.settings.shuffle:
+                np.random.default_rng([self.settings.seed, self.epoch]).shuffle(order)
+            self._order = self.epoch, order
+        return np.array_split(self._order[1], self.num_segments)[segment]
 
     def _duration_bins(self) -> list[float]:
         """Ascending boundaries (seconds) between buckets that hold equal shares of the audio."""
@@ -262,21 +265,28 @@ class EpochBatches(Sampler):
         num_buckets = min(settings.num_buckets, int(batches / BATCHES_PER_BUCKET), len(self.cuts))
         if num_buckets < 2:
             return [float(self._durations.max())]
-        sample = np.random.default_rng(settings.seed).permutation(len(self.cuts))[:CUTS_FOR_BINS]
+        count = min(CUTS_FOR_BINS, len(self.cuts))
+        sample = np.random.default_rng(settings.seed).choice(len(self.cuts), count, replace=False)
         bins = estimate_duration_buckets(_Placeholders(sample, self._durations), num_buckets)
         return sorted({float(boundary) for boundary in bins})
 
 
+class _Placeholder:
+    """What lhotse's sampler needs of a cut: its duration (seconds), and a place for its own remarks."""
+
+    __slots__ = ("dataloading_info", "duration", "position")
+
+    def __init__(self, position: int, duration: float) -> None:
+        self.position = position
+        self.duration = duration
+
+
 class _Placeholders:
-    """A lazy sequence of cuts without audio: `custom["position"]` says which cut of the manifest is meant."""
+    """A lazy sequence of place-holders for the cuts at `positions` (N,); `durations` are those of all cuts."""
 
     def __init__(self, positions: np.ndarray, durations: np.ndarray) -> None:
         self.positions = positions
         self.durations = durations
 
-    def __iter__(self):
-        from lhotse import MonoCut
-
-        for position in self.positions.tolist():
-            duration = float(self.durations[position])
-            yield MonoCut(str(position), 0.0, duration, channel=0, custom={"position": position})
+    def __iter__(self) -> Iterator[_Placeholder]:
+        return map(_Placeholder, self.positions.tolist(), self.durations[self.positions].tolist())

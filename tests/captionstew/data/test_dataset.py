@@ -1,4 +1,5 @@
 import itertools
+import os
 import shutil
 
 import numpy as np
@@ -108,6 +109,19 @@ def test_persistent_workers_follow_the_epoch(cuts):
             assert_same(first, second)
 
 
+def test_rows_are_read_by_the_workers(cuts, monkeypatch):
+    expected = batches_of(cuts)
+    main, read = os.getpid(), type(cuts).__getitem__
+
+    def worker_reads(self, index):
+        assert os.getpid() != main, "a row was read in the main process"
+        return read(self, index)
+
+    monkeypatch.setattr(type(cuts), "__getitem__", worker_reads)
+    for first, second in itertools.zip_longest(expected, batches_of(cuts, num_workers=1)):
+        assert_same(first, second)
+
+
 def test_resume_gives_the_same_tensors_and_captions(cuts):
     whole = EpochBatches(cuts, 30.0, seed=0)
     whole.set_epoch(3)
@@ -151,7 +165,9 @@ def test_training_skips_and_lists_broken_clips(broken_cuts):
 
 def test_evaluation_stops_at_a_broken_clip(broken_cuts):
     with pytest.raises(BadAudio, match="damaged"):
-        batches_of(broken_cuts, strict=True)
+        batches_of(broken_cuts.select(range(5)), strict=True)
+    with pytest.raises(BadAudio, match="file does not exist"):
+        batches_of(broken_cuts.select([0, 1, 2, 5]), strict=True)
 
 
 @pytest.mark.parametrize("waveforms", [False, True])

@@ -8,12 +8,14 @@ import pytest
 from captionstew.data.corpus_cli import ReleaseError
 from captionstew.data.evaluation_lists import audioset_starts, evaluation_keys
 from captionstew.data.label_lists import (
+    NSYNTH_FAMILIES,
     VGGSOUND_EXTRA_LABEL,
     VOX2_HELD_OUT,
     read_audioset_segments,
     read_audioset_strong,
     read_fsd50k,
     read_fsd50k_vocabulary,
+    read_nsynth,
     read_strong_classes,
     read_urbansound8k,
     read_vggsound,
@@ -104,6 +106,35 @@ def test_urbansound8k(metadata):
     rows = list(read_urbansound8k(metadata / "urbansound8k"))
     assert len(rows) == 8_732 and len({sound for _, sound, _, _ in rows}) == 1_297
     assert len({label for *_, label in rows}) == 10 and {fold for _, _, fold, _ in rows} == set(range(1, 11))
+
+
+def test_nsynth_test_has_ten_families_and_the_head_eleven(metadata):
+    assert len(NSYNTH_FAMILIES) == 11
+    for split, count in (("valid", 12_678), ("test", 4_096)):
+        notes = dict(read_nsynth(metadata / "nsynth", split))
+        assert len(notes) == count
+        assert set(notes.values()) == set(NSYNTH_FAMILIES) - {"synth_lead"}
+        with gzip.open(metadata / "nsynth" / f"nsynth_{split}.jsonl.gz", "rt") as stream:
+            assert notes == {record["id"]: record["instrument"] for record in map(json.loads, stream)}
+
+
+def test_nsynth_as_released(tmp_path):
+    with pytest.raises(ReleaseError, match=r"nsynth-train/examples\.json is missing; get"):
+        list(read_nsynth(tmp_path, "train"))
+    path = tmp_path / "nsynth-train" / "examples.json"
+    path.parent.mkdir()
+    families = {"guitar_acoustic_010-066-100": (3, "guitar"), "synth_lead_synthetic_011-060-025": (9, "synth_lead")}
+    path.write_text(
+        json.dumps({x: {"note_str": x, "instrument_family": f, "sample_rate": 16000} for x, (f, _) in families.items()})
+    )
+    assert list(read_nsynth(tmp_path, "train")) == [(note, family) for note, (_, family) in families.items()]
+    assert all(NSYNTH_FAMILIES[index] == family for index, family in families.values())
+    path.write_text('{"harp_acoustic_001-060-100": {}}')
+    with pytest.raises(ReleaseError, match="'harp_acoustic_001-060-100' begins with none"):
+        list(read_nsynth(tmp_path, "train"))
+    path.write_text('{"guitar_acoustic_010-066-100": {}')
+    with pytest.raises(ReleaseError, match="cut off"):
+        list(read_nsynth(tmp_path, "train"))
 
 
 def test_voxceleb_speakers(metadata):

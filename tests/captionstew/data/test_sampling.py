@@ -65,6 +65,27 @@ def test_epochs_and_seeds_differ_and_repeat(cuts):
     assert ids(together) == first and ids(together) == first
 
 
+def test_positions_are_the_batches_and_read_nothing(cuts, monkeypatch):
+    expected = ids(sampler(cuts, epoch=1))
+    monkeypatch.setattr(type(cuts), "__getitem__", None)
+    batches = list(sampler(cuts, epoch=1).positions())
+    monkeypatch.undo()
+    assert [[cuts[position].id for position in batch] for batch in batches] == expected
+    assert json.loads(json.dumps(batches)) == batches
+
+
+def test_clips_meet_others_in_every_epoch(cuts):
+    """Batches are drawn from the whole corpus at random, within a bucket."""
+    partners = [{} for _ in range(2)]
+    for epoch, meets in enumerate(partners):
+        for batch in sampler(cuts, epoch=epoch, segment_size=100_000).positions():
+            meets |= {position: set(batch) - {position} for position in batch}
+    again = [
+        len(partners[0][cut] & partners[1][cut]) / len(partners[0][cut]) for cut in range(1000) if partners[0][cut]
+    ]
+    assert np.mean(again) < 0.3  # about one in ten batches of a bucket of 100 cuts, if random
+
+
 def test_without_shuffling_epochs_are_equal(cuts):
     assert ids(sampler(cuts, epoch=1, shuffle=False)) == ids(sampler(cuts, epoch=2, shuffle=False))
 

@@ -1,10 +1,11 @@
-"""The corpus programs on a million made-up captions of realistic keys and overlaps."""
+"""The corpus programs on a million made-up captions of realistic keys and overlaps; the sampler on 300,000 cuts."""
 
 import importlib.util
 import math
 import resource
 import time
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -62,3 +63,13 @@ def test_time_grows_no_faster_than_n_log_n(generator, benchmark, tmp_path):
         seconds[size] = time.process_time() - started
     growth = 4 * math.log(400_000) / math.log(100_000)
     assert seconds[400_000] < 1.5 * growth * seconds[100_000], seconds
+
+
+def test_sampler_starts_runs_and_resumes_fast(repository, tmp_path):
+    """On the processor's clock; `benchmarks/manifest.py` is the same on 9.3 million cuts."""
+    manifest = load(repository / "benchmarks" / "manifest.py")
+    path = tmp_path / "cuts.jsonl"
+    manifest.write_manifest(path, np.resize(np.array(manifest.LENGTHS), 300_000))
+    seconds = manifest.measure(path, max_duration=640.0, world_size=1, num_batches=1000)
+    assert seconds["start"][1] < 10 and seconds["resume"][1] < 10, seconds
+    assert seconds["sampler"][1] > 5000 and seconds["reading"][1] > 5000, seconds
