@@ -5,7 +5,6 @@ Images are (N, C, T, bands) with channels last in memory, so that 1x1 convolutio
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -160,9 +160,7 @@ def _source_folders(folder: Path, report: FolderReport) -> list[Path]:
     found = [path for path in subfolders if (path / "captions.csv").is_file()]
     report.skipped_folders += [path.name for path in subfolders if path not in found]
     if not found:
-        raise FolderError(
-            f"{folder}: no captions.csv here or in a subfolder; write one with the columns file,caption"
-        )
+        raise FolderError(f"{folder}: no captions.csv here or in a subfolder; write one with the columns file,caption")
     return found
 
 
@@ -173,9 +171,7 @@ def _read_source(folder: Path, report: FolderReport, prefix: Path) -> list[_Clip
     table = str(prefix / "metadata.csv")
     for file in [file for file in labels if file not in captions]:
         report.reject(table, f"{file!r} has labels but no caption; the clip is left out", "no caption")
-    return [
-        _Clip(source, file, folder / file, texts, labels.get(file, {})) for file, texts in captions.items()
-    ]
+    return [_Clip(source, file, folder / file, texts, labels.get(file, {})) for file, texts in captions.items()]
 
 
 def _read_captions(folder: Path, report: FolderReport, prefix: Path) -> dict[str, list[str]]:
@@ -188,9 +184,7 @@ def _read_captions(folder: Path, report: FolderReport, prefix: Path) -> dict[str
             continue
         file, caption = _normal_name(row["file"]), normalise_caption(row["caption"] or "")
         if not caption:
-            report.reject(
-                table, f"empty caption for {file!r}; write one or delete the row", "empty caption", number
-            )
+            report.reject(table, f"empty caption for {file!r}; write one or delete the row", "empty caption", number)
         elif caption in captions.get(file, []):
             report.reject(table, f"repeats an earlier row of {file!r}", "duplicate row", number)
         else:
@@ -219,9 +213,7 @@ def _read_metadata(folder: Path, report: FolderReport, prefix: Path) -> dict[str
 
 def _parse_labels(row: dict[str, str]) -> dict:
     """A metadata row without its empty fields; raises ValueError for a malformed fold or event."""
-    values = {
-        name: value.strip() for name, value in row.items() if name != "file" and value and value.strip()
-    }
+    values = {name: value.strip() for name, value in row.items() if name != "file" and value and value.strip()}
     if "labels" in values or "label" in values:
         tags = values.get("labels", values.get("label", "")).split(";")
         values["labels"] = [tag.strip() for tag in tags if tag.strip()]
@@ -284,14 +276,10 @@ def _read_table(path: Path, required: tuple[str, ...]) -> Iterable[tuple[int, di
         missing = [name for name in required if name not in columns]
         if missing:
             found = ", ".join(columns) or "none"
-            raise FolderError(
-                f"{path}: column {', '.join(missing)} is missing (found: {found}); add it to line 1"
-            )
+            raise FolderError(f"{path}: column {', '.join(missing)} is missing (found: {found}); add it to line 1")
         repeated = [name for name, count in Counter(columns).items() if count > 1 or name in RESERVED]
         if repeated:
-            raise FolderError(
-                f"{path}: column {', '.join(repeated)} is reserved or repeated; rename it in line 1"
-            )
+            raise FolderError(f"{path}: column {', '.join(repeated)} is reserved or repeated; rename it in line 1")
         for row in reader:
             yield reader.line_num, row
     except csv.Error as error:
