@@ -35,6 +35,7 @@ seed=42
 
 ensure_environment "$root"
 if [ -n "$corpus" ]; then
+  if [ ! -d "$corpus" ]; then option_error "--corpus $corpus is not a folder"; fi
   corpus=$(cd "$corpus" && pwd)
   data_dir=${data_dir:-$root/data/$(basename "$corpus")}
 fi
@@ -54,7 +55,7 @@ make_manifests() {
 store_features() {
   local store
   store=$(python local/store_features.py --manifest "$data_dir/cuts_train.jsonl" --output-dir "$data_dir/features" \
-    --num-jobs "$num_jobs" | tail -n 1)
+    --num-jobs "$num_jobs" | tail -n 1) || return
   ln -sfn "$(basename "$store")" "$data_dir/features/current"
 }
 

@@ -55,8 +55,8 @@ absolute() {
 }
 
 if [ -n "$corpus" ]; then
-  corpus=$(absolute "$corpus")
   if [ ! -d "$corpus" ]; then option_error "--corpus $corpus is not a folder"; fi
+  corpus=$(cd "$corpus" && pwd)
   name=$(basename "$corpus")
   ref_duration=4
   lr_batches=200
@@ -80,7 +80,14 @@ cd "$root"
 # glibc would give the memory of every step back to the kernel and ask for it again, a fifth of a small model's time.
 export MALLOC_MMAP_THRESHOLD_=10000000000 MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_TOP_PAD_=500000000
 run_dir=$exp_dir/contrastive
-probe=egs/eval_probe
+
+# probe_system NAME ENCODER POOLING
+probe_system() {
+  local probe_dir=$exp_dir/probe/$1
+  egs/eval_probe/train.py --encoder "$2" --pooling "$3" --tasks "$tasks" --manifest-dir "$data_dir" \
+    --exp-dir "$probe_dir" --cache-dir "$exp_dir/embeddings" --num-workers "$num_workers"
+  egs/eval_probe/decode.py --exp-dir "$probe_dir" --system "$1" --num-workers "$num_workers"
+}
 
 if in_stage 1 "Data"; then
   ./prepare.sh --corpus "$corpus" --data-dir "$data_dir" --num-jobs "$num_jobs" --seed "$seed"
@@ -103,13 +110,9 @@ fi
 if in_stage 3 "Evaluation of the frozen encoder"; then
   egs/captionstew/contrastive/decode.py --exp-dir "$run_dir" --checkpoint "$run_dir/pretrained.pt" \
     --manifest "$data_dir/cuts_test.jsonl" --duplicate-captions "$duplicate_captions" --num-workers "$num_workers"
-  for system in "contrastive=$run_dir/pretrained.pt mean" "random=random:$run_dir/pretrained.pt mean" "logmel=logmel mean_std"; do
-    read -r encoder pooling <<< "${system#*=}"
-    probe_dir=$exp_dir/probe/${system%%=*}
-    $probe/train.py --encoder "$encoder" --pooling "$pooling" --tasks "$tasks" --manifest-dir "$data_dir" \
-      --exp-dir "$probe_dir" --cache-dir "$exp_dir/embeddings" --num-workers "$num_workers"
-    $probe/decode.py --exp-dir "$probe_dir" --system "${system%%=*}" --num-workers "$num_workers"
-  done
+  probe_system contrastive "$run_dir/pretrained.pt" mean
+  probe_system random "random:$run_dir/pretrained.pt" mean
+  probe_system logmel logmel mean_std
 fi
 
 if in_stage 4 "Report"; then

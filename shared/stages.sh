@@ -15,6 +15,8 @@ fingerprint_of() {
   done | cksum | cut -d ' ' -f 1
 }
 
+# `set -e` does not hold inside COMMAND if it is a function: its steps must end with `|| return` where a failure matters.
+#
 # run_unless_done MARKER FINGERPRINT COMMAND...: MARKER is <folder>/<stage number>-<what>. A step that runs takes the
 # markers of all later stages away, because what they made is no longer of this data.
 run_unless_done() {

@@ -1,12 +1,14 @@
 """Batches for training and evaluation, from flags and manifests."""
 
-import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+import numpy as np
 
 from captionstew.data.augment import AugmentConfig, SpecAugment
+from captionstew.data.captions import stable_hash
 from captionstew.data.cuts import filter_by_duration, open_cuts
 from captionstew.data.dataset import CaptionDataset, make_loader
 from captionstew.data.fbank import FbankConfig
@@ -15,17 +17,6 @@ from captionstew.data.manifest import IndexedCuts
 from captionstew.data.sampling import EpochBatches, ResumeMismatch
 
 Batch = dict[str, Any]
-
-
-class Settings(Protocol):
-    """The data flags (captionstew.training.flags.DataFlags) and what else decides batches."""
-
-    manifest_dir: Path
-    max_duration: float
-    num_buckets: int
-    num_workers: int
-    seed: int
-    resume_mode: str
 
 
 class TrainingBatches:
@@ -57,7 +48,9 @@ class TrainingBatches:
         self._loader = make_loader(self._sampler, dataset, flags.num_workers)
 
     def train_batches(self, epoch: int, position: dict[str, Any] | None) -> Iterator[Batch]:
-        """The batches of an epoch from a place on; empty ones (all clips broken) are passed over."""
+        """The batches of an epoch from a place on; one whose clips are all broken comes empty, as every rank must get
+        the same number.
+        """
         self._sampler.set_epoch(epoch)
         consumed = 0
         if position is not None:
@@ -69,24 +62,31 @@ class TrainingBatches:
                     raise
                 self._sampler.set_epoch(epoch)
         for number, batch in enumerate(self._loader, start=consumed + 1):
-            if not batch["cut_ids"]:
-                continue
-            if self._spec_augment is not None:
+            if self._spec_augment is not None and batch["cut_ids"]:
                 batch["features"] = self._spec_augment(batch["features"], batch["feature_lengths"])
             yield batch | {"position": self._sampler.state_dict(number)}
 
     def valid_batches(self) -> Iterator[Batch]:
-        """This rank's share of the validation batches."""
+        """This rank's share of at most --valid-clips validation clips, the same ones every time."""
         flags = self._flags
+        rank, world_size = self._share
         cuts = filter_by_duration(open_cuts(flags.manifest_dir / "cuts_valid.jsonl"))
-        batches = feature_batches(cuts, self.fbank, flags.max_duration, flags.num_workers)
-        return itertools.islice(batches, self._share[0], None, self._share[1])
+        rows = np.array(sorted(range(len(cuts)), key=lambda row: stable_hash("valid", row))[: flags.valid_clips])
+        share = cuts.select(np.sort(rows)[rank::world_size])
+        if len(share) == 0:
+            return iter(())
+        return feature_batches(share, self.fbank, flags.max_duration, flags.num_workers, strict=False)
 
 
-def feature_batches(cuts: IndexedCuts, fbank: FbankConfig, max_duration: float, num_workers: int) -> Iterator[Batch]:
-    """Every clip once, with features, in an order that depends on the manifest alone; a clip that fails is listed."""
+def feature_batches(
+    cuts: IndexedCuts, fbank: FbankConfig, max_duration: float, num_workers: int, strict: bool = True
+) -> Iterator[Batch]:
+    """Every clip once, with features, in an order that depends on the manifest alone.
+
+    A clip that cannot be read stops the evaluation (BadAudio), or is listed under `failed` if not `strict`.
+    """
     sampler = EpochBatches(cuts, max_duration, shuffle=False)
-    return iter(make_loader(sampler, CaptionDataset(fbank), num_workers))
+    return iter(make_loader(sampler, CaptionDataset(fbank, strict=strict), num_workers))
 
 
 def waveform_batches(cuts: IndexedCuts, sampling_rate: int, max_duration: float, num_workers: int) -> Iterator[Batch]:

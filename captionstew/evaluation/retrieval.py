@@ -99,6 +99,12 @@ def embed_texts(
     return np.concatenate(vectors)
 
 
+def retrieval_recalls(clips: EmbeddedClips, duplicate_captions: str) -> dict[str, float]:
+    """Recalls in both directions, without intervals: for validation while training."""
+    relevant = metrics.relevance(clips.caption_clips, clips.captions if duplicate_captions == "match" else None)
+    return metrics.retrieval_metrics(metrics.retrieval_ranks(clips.similarity, relevant))
+
+
 def retrieval_report(clips: EmbeddedClips, duplicate_captions: str, seed: int) -> dict[str, Any]:
     """Recalls in both directions with 95 % bootstrap intervals over clips, and the recall of permuted pairs.
 

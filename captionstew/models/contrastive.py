@@ -74,8 +74,10 @@ def info_nce(
     all_audio, first = gather_rows(audio)
     all_text, _ = gather_rows(text)
     target = first + torch.arange(audio.size(0), device=audio.device)
-    audio_to_text = logit_scale * audio @ all_text.T  # (n, N)
-    text_to_audio = logit_scale * text @ all_audio.T  # (n, N)
+    # In float32: logits go up to 100, where bfloat16 knows steps of a half and would make hard negatives tie.
+    with torch.autocast(audio.device.type, enabled=False):
+        audio_to_text = logit_scale * audio @ all_text.T  # (n, N)
+        text_to_audio = logit_scale * text @ all_audio.T  # (n, N)
     if caption_keys is not None:
         all_keys, _ = gather_rows(caption_keys)
         same = caption_keys.unsqueeze(1) == all_keys

@@ -8,6 +8,7 @@ Names that are not files: `logmel` (80 log-mel bands, a floor), `random:<preset 
 architecture with random weights, a control).
 """
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def load_encoder(path_or_name: str | Path, device: str | torch.device = "cpu") -
     name = str(path_or_name)
     if name == "logmel":
         encoder: FrozenEncoder = LogMel()
-    elif name.startswith("random:"):
+    elif name.startswith("random:") and len(name) > len("random:"):
         encoder = _random_zipformer(name)
     else:
         encoder = _pretrained_zipformer(Path(path_or_name))
@@ -165,8 +166,7 @@ def _random_zipformer(name: str) -> FrozenZipformer:
     """`random:<preset or checkpoint>[:seed]`"""
     from captionstew.evaluation.results import hash_of
 
-    _, source, *rest = name.split(":")
-    seed = int(rest[0]) if rest else 0
+    source, seed = re.fullmatch(r"random:(.+?)(?::(\d+))?", name).groups(default="0")
     fbank = FbankConfig()
     if Path(source).exists():
         pretrained = _pretrained_zipformer(Path(source))
@@ -174,9 +174,9 @@ def _random_zipformer(name: str) -> FrozenZipformer:
     else:
         config = ZipformerConfig.preset(source)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(int(seed))
         encoder = Zipformer(replace(config, batch_invariant=True))
-    identity = hash_of([config.to_dict(), fbank.to_dict(), seed])  # vectors are cached under it
+    identity = hash_of([config.to_dict(), fbank.to_dict(), int(seed)])  # vectors are cached under it
     description = {"path": name, "sha256": f"random-{identity}", "preset": source, "pretraining": "none"}
     return FrozenZipformer(encoder, fbank, description)
 

@@ -52,6 +52,6 @@ def build_text_tower(name_or_path: str, vocab_size: int, pad_id: int, dropout: f
     if model.config.vocab_size < vocab_size:
         raise ValueError(
             f"{name_or_path} knows {model.config.vocab_size} tokens, the tokenizer has {vocab_size}: "
-            "a text checkpoint brings its own tokenizer, leave out --tokenizer"
+            f"a text checkpoint needs its own tokenizer, --tokenizer {name_or_path}"
         )
     return TextTower(model)

@@ -5,12 +5,12 @@ A checkpoint is a `torch.save`d dict of tensors, numbers and strings, so it load
     format, version      "captionstew", 1
     model                state dict of the whole model; the audio encoder is under "encoder."
     model_avg            running average of `model` in float64 (absent from averaged checkpoints)
-    config               {"encoder": ..., "fbank": ..., "task": ..., ...}: all that evaluation needs
+    config               {"encoder": ..., "fbank": ..., "task": ..., "coverage": ...}: all that evaluation needs
     flags                the command line of the training run
     step, epoch, position    steps done, epoch (from 1) and place in its batches
     optimizer, scheduler, grad_scaler, average_period
     ranks                per process: random generators and the encoder's training state
-    provenance           git sha, package versions, coverage of the data
+    provenance           git sha, package versions
 """
 
 import logging

@@ -89,7 +89,10 @@ _POSITIVE = (
     "num_epochs",
     "base_lr",
     "ref_duration",
+    "lr_batches",
+    "lr_epochs",
     "save_every_n",
+    "save_every_epochs",
     "keep_last_k",
     "average_period",
     "log_interval",
@@ -104,7 +107,8 @@ class DataFlags:
     max_duration: float = flag(640.0, "seconds of audio per batch and process")
     num_buckets: int = flag(30, "duration buckets of the sampler")
     num_workers: int = flag(2, "data-loading processes per rank (0: load in the training process)")
-    max_caption_tokens: int = flag(128, "longer captions are cut to this many tokens; their number is printed")
+    max_caption_tokens: int = flag(128, "longer captions are cut to this many tokens")
+    valid_clips: int = flag(2000, "validate on at most this many clips, chosen by a hash")
     feature_store: Path | None = flag(None, "folder of precomputed features (captionstew.data.feature_store)")
     fbank_backend: str = flag("lhotse", "feature extractor", choices=("lhotse", "kaldifeat"))
     enable_spec_aug: bool = flag(True, "mask bands and frames of the training features (SpecAugment)")

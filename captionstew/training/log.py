@@ -52,11 +52,6 @@ class ScalarLog:
         if self._wandb is not None:
             self._wandb.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
 
-    def write_text(self, name: str, step: int, text: str) -> None:
-        """A sample (captions, rankings) for people to read."""
-        if self._board is not None:
-            self._board.add_text(name, text, step)
-
     def close(self) -> None:
         for sink in (self._lines, self._board):
             if sink is not None:

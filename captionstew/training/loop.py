@@ -180,7 +180,7 @@ def _restore(run: Run, content: dict[str, Any], rank: Rank, flags: TrainingFlags
     checkpoints.load_weights(run.model, content["model"], "the checkpoint")
     for name, value in content["model_avg"].items():
         run.average[name].copy_(value)
-    run.optimizer.load_state_dict(content["optimizer"])
+    _restore_optimizer(run.optimizer, content["optimizer"])
     run.scheduler.load_state_dict(content["scheduler"])
     run.scaler.load_state_dict(content["grad_scaler"])
     run.step, run.epoch, run.position = content["step"], content["epoch"], content["position"]
@@ -194,6 +194,17 @@ def _restore(run: Run, content: dict[str, Any], rank: Rank, flags: TrainingFlags
             f"the checkpoint was written by {len(content['ranks'])} processes, this run has {rank.world_size}: "
             "use the same number, or --resume-mode reseed to go on with other random numbers"
         )
+
+
+def _restore_optimizer(optimizer: ScaledAdam, state: dict[str, Any]) -> None:
+    """Loads the optimiser's state, but keeps rates and clipping of this command line: a run may go on with others."""
+    asked = [{name: group[name] for name in ("base_lr", "clipping_scale")} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, options in zip(optimizer.param_groups, asked):
+        for name, value in options.items():
+            if group[name] != value:
+                logging.info("%s changes from %s to %s", name, group[name], value)
+                group[name] = value
 
 
 def _train_epoch(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank, log: ScalarLog) -> bool:
@@ -226,7 +237,10 @@ def _train_epoch(run: Run, task: Task, data: TrainingData, flags: TrainingFlags,
 
 
 def _train_step(run: Run, task: Task, batch: dict[str, Any], flags: TrainingFlags, rank: Rank) -> bool:
-    """One update; False if the batch was left out because a loss or gradient was not finite."""
+    """One update; False if the batch was left out: no readable clip on some rank, a loss or gradient not finite."""
+    _list_failed(batch, flags, rank)
+    if _agree([not batch["cut_ids"]], rank.device)[0]:
+        return False
     with _autocast(flags, rank.device):
         losses = task.losses(run.wrapped, batch, rank.device)
     bad, run.stop_requested = _agree([not torch.isfinite(losses.total), run.stop_signalled], rank.device)
@@ -257,6 +271,13 @@ def _autocast(flags: TrainingFlags, device: torch.device):
 def _agree(conditions: list[Any], device: torch.device) -> list[bool]:
     """For each condition: does it hold on any rank?"""
     return [count > 0 for count in sum_over_ranks([float(condition) for condition in conditions], device)]
+
+
+def _list_failed(batch: dict[str, Any], flags: TrainingFlags, rank: Rank) -> None:
+    """Writes down the clips that could not be read, with the reason."""
+    if batch["failed"]:
+        with open(flags.exp_dir / f"failed-rank{rank.rank}.txt", "a", encoding="utf-8") as file:
+            file.writelines(f"{cut_id}\t{' '.join(reason.split())}\n" for cut_id, reason in batch["failed"])
 
 
 def _leave_out(run: Run, batch: dict[str, Any], what: str, flags: TrainingFlags, rank: Rank) -> None:
@@ -344,7 +365,7 @@ def _validate(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, ra
 def _count(window: Window, batch: dict[str, Any], losses: Losses) -> None:
     window.steps += 1
     window.clips += len(batch["cut_ids"])
-    window.failed += len(batch.get("failed", ()))
+    window.failed += len(batch["failed"])
     window.audio_seconds += float(batch["num_samples"].sum()) / SAMPLING_RATE  # after cropping
     window.valid_frames += int(batch["feature_lengths"].sum())
     window.all_frames += batch["features"].shape[0] * batch["features"].shape[1]

@@ -74,7 +74,7 @@ prepare_corpus() {
 
 gather_evaluation_lists() {
   local sets
-  sets=$(./local/list_corpora.py "$corpora" evaluation --pairs)
+  sets=$(./local/list_corpora.py "$corpora" evaluation --pairs) || return
   local arguments=(--corpora-dir "$corpora_dir" --output-dir "$data_dir")
   if [ "$allow_missing_lists" = true ]; then arguments+=(--allow-missing); fi
   # shellcheck disable=SC2086  # one word per list

@@ -9,7 +9,7 @@
 #   --num-jobs 2               processes
 
 set -euo pipefail
-cd "$(dirname "$0")"
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
 stage=1
 stop_stage=1
@@ -17,10 +17,10 @@ corpus=
 data_dir=data
 num_jobs=2
 
-. shared/log.sh
-. shared/parse_options.sh
+. "$root/shared/log.sh"
+. "$root/shared/parse_options.sh"
 
 if [ -z "$corpus" ]; then option_error "--corpus is needed"; fi
 if in_stage 1 "Manifests of $corpus"; then
-  python ../../local/split_folder.py --corpus-dir "$corpus" --output-dir "$data_dir" --num-jobs "$num_jobs"
+  python "$root/local/split_folder.py" --corpus-dir "$corpus" --output-dir "$data_dir" --num-jobs "$num_jobs"
 fi

@@ -4,7 +4,7 @@
     ./decode.py --exp-dir exp/contrastive --epoch 30 --avg 10 --manifest data/mine/cuts_test.jsonl
 
 The weights are chosen as in icefall (--epoch or --iter, --avg, --use-averaged-model), or named with --checkpoint.
-Writes <exp-dir>/results/retrieval-<split>.json and zero_shot-<split>-<set>.json.
+Writes <exp-dir>/results/retrieval-<split>-<strict|match>.json and zero_shot-<split>-<set>.json.
 """
 
 from dataclasses import dataclass
@@ -61,7 +61,11 @@ def main() -> None:
     batches = feature_batches(open_cuts(flags.manifest), fbank, flags.max_duration, flags.num_workers)
     clips = embed_clips(model, tokenizer, batches, device, config["max_caption_tokens"])
 
-    weights_of = "file" if flags.checkpoint else f"epoch {flags.epoch} iter {flags.iter} avg {flags.avg}"
+    weights_of = (
+        "file"
+        if flags.checkpoint
+        else (f"epoch {flags.epoch} iter {flags.iter} avg {flags.avg} use-averaged-model {flags.use_averaged_model}")
+    )
     common = {
         "split": flags.manifest.stem.removeprefix("cuts_"),
         "system": flags.system or flags.exp_dir.name,

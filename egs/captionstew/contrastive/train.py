@@ -12,6 +12,7 @@ On two CPU cores, with the mini corpus (./prepare.sh makes it):
         --tokenizer data/mini/bpe.model --max-duration 100 --ref-duration 2000 --num-epochs 10
 """
 
+import json
 import logging
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ import torch
 
 from captionstew.data.loading import TrainingBatches
 from captionstew.data.tokenizer import load_tokenizer
-from captionstew.evaluation.retrieval import embed_clips, retrieval_report
+from captionstew.evaluation.retrieval import embed_clips, retrieval_recalls
 from captionstew.models.contrastive import ContrastiveModel, build_contrastive, caption_keys, info_nce
 from captionstew.training.distributed import Rank, launch
 from captionstew.training.flags import DataFlags, EncoderFlags, TrainingFlags, flag, flags_to_dict, parse_flags
@@ -77,8 +78,7 @@ class ContrastiveTask:
 
     def validate(self, model: ContrastiveModel, batches, device) -> dict[str, float]:
         clips = embed_clips(model, self.tokenizer, batches, device, self.flags.max_caption_tokens)
-        report = retrieval_report(clips, self.flags.duplicate_captions, self.flags.seed)
-        return {name: value for name, value in report.items() if isinstance(value, float)}
+        return retrieval_recalls(clips, self.flags.duplicate_captions)
 
 
 def run(rank: Rank, flags: Flags) -> None:
@@ -95,4 +95,5 @@ def run(rank: Rank, flags: Flags) -> None:
 if __name__ == "__main__":
     flags = parse_flags(Flags, __doc__)
     flags.exp_dir.mkdir(parents=True, exist_ok=True)
+    (flags.exp_dir / "flags.json").write_text(json.dumps(flags_to_dict(flags), indent=2) + "\n", encoding="utf-8")
     launch(run, flags.world_size, flags.master_port, flags.device, flags)
