@@ -86,7 +86,9 @@ probe_system() {
   local probe_dir=$exp_dir/probe/$1
   egs/eval_probe/train.py --encoder "$2" --pooling "$3" --tasks "$tasks" --manifest-dir "$data_dir" \
     --exp-dir "$probe_dir" --cache-dir "$exp_dir/embeddings" --num-workers "$num_workers"
-  egs/eval_probe/decode.py --exp-dir "$probe_dir" --system "$1" --num-workers "$num_workers"
+  if compgen -G "$probe_dir/probe-*.pt" > /dev/null; then # a corpus without labels has none
+    egs/eval_probe/decode.py --exp-dir "$probe_dir" --system "$1" --num-workers "$num_workers"
+  fi
 }
 
 if in_stage 1 "Data"; then

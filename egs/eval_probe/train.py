@@ -15,6 +15,7 @@ from pathlib import Path
 
 from captionstew.data.cuts import open_cuts
 from captionstew.evaluation.probing import (
+    MIN_TEST_CLIPS,
     class_names,
     clip_vectors,
     labelled_sources,
@@ -73,6 +74,8 @@ def main() -> None:
     splits = [open_cuts(flags.manifest_dir / f"cuts_{split}.jsonl") for split in ("train", "valid")]
     if flags.tasks == "all":
         tasks = labelled_sources(open_cuts(flags.manifest_dir / "cuts_test.jsonl"))
+        if not tasks:
+            print(f"{flags.manifest_dir}: no source has a label of two or more classes on {MIN_TEST_CLIPS} test clips")
     else:
         tasks = parse_tasks(flags.tasks, flags.task_table)
     for task in tasks:
