@@ -52,7 +52,9 @@ class ContrastiveModel(nn.Module):
         """-> audio (n, E), text (n, E), logit scale () = 1/temperature, at most 100"""
         audio = self.embed_audio(features, feature_lengths)
         text = self.embed_text(ids, id_lengths)
-        return audio, text, self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+        with torch.no_grad():  # the parameter itself is bounded: a clamp in the graph would stop its gradient for good
+            self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+        return audio, text, self.logit_scale.exp()
 
 
 def info_nce(

@@ -81,6 +81,8 @@ def train_probe(
 ) -> Probe:
     """Trains a head for every (learning rate, seed); validation picks each head's epoch, then the rate.
 
+    Where the metric ties, as it often does on few clips, the lower validation loss wins.
+
     Args:
       train, valid: vectors (N, D) and targets (N,) classes or (N, C) zeros and ones.
       loss: logits (H, n, C), targets (H, n, ...) -> loss of each head (H,).
@@ -93,20 +95,24 @@ def train_probe(
     shuffles = [torch.Generator().manual_seed(seed) for _, seed in grid]
 
     best = np.full(len(grid), -np.inf)
+    best_loss = np.full(len(grid), np.inf)
     best_weight = heads.weight()
     since_best = np.zeros(len(grid), dtype=int)
     for _ in range(settings.max_epochs):
         _train_epoch(heads, inputs, train[1], shuffles, loss, settings.batch_size)
-        weight = heads.weight()
-        for head, scores in enumerate(heads.scores(valid_inputs).detach().numpy()):
+        weight, valid_scores = heads.weight(), heads.scores(valid_inputs).detach()
+        valid_losses = loss(valid_scores, valid[1].expand(len(grid), *valid[1].shape)).numpy()
+        for head, scores in enumerate(valid_scores.numpy()):
             value = metric(scores, valid[1].numpy())
             since_best[head] += 1
-            if value > best[head] and since_best[head] <= settings.patience:
-                best[head], since_best[head], best_weight[head] = value, 0, weight[head]
+            if (value, -valid_losses[head]) > (best[head], -best_loss[head]) and since_best[head] <= settings.patience:
+                best[head], best_loss[head] = value, valid_losses[head]
+                since_best[head], best_weight[head] = 0, weight[head]
         if (since_best > settings.patience).all():
             break
     by_rate = best.reshape(len(settings.learning_rates), len(settings.seeds))
-    chosen = int(by_rate.mean(1).argmax())
+    loss_by_rate = best_loss.reshape(by_rate.shape)
+    chosen = max(range(len(by_rate)), key=lambda rate: (by_rate[rate].mean(), -loss_by_rate[rate].mean()))
     rows = best_weight[chosen * len(settings.seeds) : (chosen + 1) * len(settings.seeds)]
     return Probe(mean, scale, rows[:, :-1], rows[:, -1:], settings.learning_rates[chosen], by_rate[chosen].tolist())
 
