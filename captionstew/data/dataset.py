@@ -45,7 +45,8 @@ class CaptionDataset(Dataset):
 
     Features come from `store`, else from the cuts' own precomputed features, else from the audio. `strict`
     raises BadAudio for a clip that cannot be read, as evaluation must; otherwise it is left out and listed
-    under `failed` (a batch may become empty).
+    under `failed` (a batch may become empty). With `captions_only` no audio is read: a batch has neither features nor
+    waveforms, and num_samples follows from the manifest.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class CaptionDataset(Dataset):
         seed: int = 0,
         strict: bool = False,
         waveforms: bool = False,
+        captions_only: bool = False,
         augment: AugmentConfig | None = None,
         store: "FeatureStore | None" = None,
     ) -> None:
@@ -68,6 +70,7 @@ class CaptionDataset(Dataset):
         self.seed = seed
         self.strict = strict
         self.waveforms = waveforms
+        self.captions_only = captions_only
         self.augment = augment
         self.store = store
         self._fbank: Fbank | None = None
@@ -78,6 +81,9 @@ class CaptionDataset(Dataset):
             return self._batch(cuts, epoch)
 
     def _batch(self, cuts: "CutSet", epoch: int) -> dict:
+        if self.captions_only:
+            samples = [round(cut.duration * self.config.sampling_rate) for cut in cuts]
+            return self._describe(list(cuts), epoch) | {"failed": [], "num_samples": torch.tensor(samples)}
         clips, kept, failed = [], [], []
         for cut in cuts:
             try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.utils.data import DataLoader
 
 from captionstew.data.augment import AugmentConfig, SpecAugment
 from captionstew.data.captions import stable_hash
@@ -51,31 +52,47 @@ class TrainingBatches:
         """The batches of an epoch from a place on; one whose clips are all broken comes empty, as every rank must get
         the same number.
         """
-        self._sampler.set_epoch(epoch)
-        consumed = 0
-        if position is not None:
-            try:
-                self._sampler.load_state_dict(position)
-                consumed = position["consumed"]
-            except ResumeMismatch:
-                if self._flags.resume_mode == "exact":
-                    raise
-                self._sampler.set_epoch(epoch)
-        for number, batch in enumerate(self._loader, start=consumed + 1):
+        for batch in batches_from(self._sampler, self._loader, epoch, position, self._flags.resume_mode):
             if self._spec_augment is not None and batch["cut_ids"]:
                 batch["features"] = self._spec_augment(batch["features"], batch["feature_lengths"])
-            yield batch | {"position": self._sampler.state_dict(number)}
+            yield batch
 
     def valid_batches(self) -> Iterator[Batch]:
         """This rank's share of at most --valid-clips validation clips, the same ones every time."""
         flags = self._flags
-        rank, world_size = self._share
         cuts = filter_by_duration(open_cuts(flags.manifest_dir / "cuts_valid.jsonl"))
-        rows = np.array(sorted(range(len(cuts)), key=lambda row: stable_hash("valid", row))[: flags.valid_clips])
-        share = cuts.select(np.sort(rows)[rank::world_size])
+        share = validation_share(cuts, flags.valid_clips, *self._share)
         if len(share) == 0:
             return iter(())
         return feature_batches(share, self.fbank, flags.max_duration, flags.num_workers, strict=False)
+
+
+def batches_from(
+    sampler: EpochBatches, loader: DataLoader, epoch: int, position: dict[str, Any] | None, resume_mode: str
+) -> Iterator[Batch]:
+    """The loader's batches of an epoch, from its start or from after `position`; each says its own position.
+
+    Raises:
+      ResumeMismatch: `position` was left under other sampler settings, and `resume_mode` is exact.
+    """
+    sampler.set_epoch(epoch)
+    consumed = 0
+    if position is not None:
+        try:
+            sampler.load_state_dict(position)
+            consumed = position["consumed"]
+        except ResumeMismatch:
+            if resume_mode == "exact":
+                raise
+            sampler.set_epoch(epoch)
+    for number, batch in enumerate(loader, start=consumed + 1):
+        yield batch | {"position": sampler.state_dict(number)}
+
+
+def validation_share(cuts: IndexedCuts, max_clips: int, rank: int, world_size: int) -> IndexedCuts:
+    """This rank's part of at most `max_clips` cuts that a hash chooses: the same ones every time."""
+    rows = sorted(range(len(cuts)), key=lambda row: stable_hash("valid", row))[:max_clips]
+    return cuts.select(np.sort(np.array(rows))[rank::world_size])
 
 
 def feature_batches(
