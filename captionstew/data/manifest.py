@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from captionstew.data.cuts import ManifestError, atomic_write, check_row, check_unique, hash_id, resolve_paths
+from captionstew.hashing import sha256_of_file
 
 if TYPE_CHECKING:
     from lhotse import CutSet, MonoCut
@@ -148,7 +149,7 @@ def _read_index(manifest: Path) -> tuple[str, np.ndarray, np.ndarray] | None:
     complete = header.get("version") == VERSION and path.stat().st_size == HEADER_BYTES + 8 * (2 * count + 1)
     if not complete or stamp[0] != stat.st_size:
         return None
-    if stamp[1] != stat.st_mtime_ns and sha256 != file_sha256(manifest):
+    if stamp[1] != stat.st_mtime_ns and sha256 != sha256_of_file(manifest):
         return None
     offsets = np.memmap(path, "<i8", "r", HEADER_BYTES, (count + 1,))
     durations = np.memmap(path, "<f8", "r", HEADER_BYTES + 8 * (count + 1), (count,)) if count else np.zeros(0)
@@ -190,8 +191,3 @@ def _parse(manifest: Path, number: int, line: bytes) -> dict:
 def _map(path: Path) -> mmap.mmap | bytes:
     with open(path, "rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
-
-
-def file_sha256(path: str | os.PathLike) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,7 +18,7 @@ from captionstew.data.audio import MAX_DURATION
 from captionstew.data.captions import stable_hash
 from captionstew.data.cuts import atomic_write, write_cuts
 from captionstew.data.folder import FolderError, FolderReport, read_folder, write_rejected
-from captionstew.data.manifest import file_sha256
+from captionstew.hashing import sha256_of_file
 
 if TYPE_CHECKING:
     from lhotse import MonoCut
@@ -142,7 +142,7 @@ def _tables(corpus_dir: Path) -> dict[str, str]:
     """Checksums of the corpus's tables: when they change, the corpus has to be prepared again."""
     names = ("captions.csv", "metadata.csv", "*/captions.csv", "*/metadata.csv")
     paths = sorted(path for name in names for path in corpus_dir.glob(name))
-    return {str(path.relative_to(corpus_dir)): file_sha256(path) for path in paths}
+    return {str(path.relative_to(corpus_dir)): sha256_of_file(path) for path in paths}
 
 
 def _is_done(marker: Path, settings: dict) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from captionstew.evaluation.results import hash_of
+from captionstew.hashing import hash_of
 
 
 def cached_vectors(folder: Path, settings: dict[str, Any], compute: Callable[[], np.ndarray]) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Result files: the only thing the report is built from."""
 
-import hashlib
 import json
 import os
 import sys
@@ -8,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from captionstew.hashing import hash_of
 from captionstew.training.checkpoint import git_sha
 
 NEEDED = ("task", "split", "system", "encoder", "metrics", "num_clips", "settings")  # by every reader
@@ -78,16 +78,6 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path}: not a result file ({error}); remove it or run its evaluation again") from error
         results.append({**content, "path": str(path)})
     return results
-
-
-def hash_of(content: Any) -> str:
-    """Twelve hexadecimal digits that change with any value of a JSON-like object."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
-def sha256_of_file(path: Path | str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _short(value: Any) -> str:

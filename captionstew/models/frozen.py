@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from captionstew.data.audio import read_audio
 from captionstew.data.fbank import Fbank, FbankConfig
+from captionstew.hashing import hash_of, sha256_of_file
 from captionstew.models.pooling import mean_pool
 from captionstew.training.checkpoint import CheckpointError, load_checkpoint
 from zipformer import Zipformer, ZipformerConfig, load_pretrained
@@ -144,8 +145,6 @@ def load_encoder(path_or_name: str | Path, device: str | torch.device = "cpu") -
 
 
 def _pretrained_zipformer(path: Path) -> FrozenZipformer:
-    from captionstew.evaluation.results import sha256_of_file
-
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; give a checkpoint, `logmel` or `random:<preset or checkpoint>`")
     encoder = load_pretrained(path, batch_invariant=True)
@@ -164,8 +163,6 @@ def _pretrained_zipformer(path: Path) -> FrozenZipformer:
 
 def _random_zipformer(name: str) -> FrozenZipformer:
     """`random:<preset or checkpoint>[:seed]`"""
-    from captionstew.evaluation.results import hash_of
-
     source, seed = re.fullmatch(r"random:(.+?)(?::(\d+))?", name).groups(default="0")
     fbank = FbankConfig()
     if Path(source).exists():

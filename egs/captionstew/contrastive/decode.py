@@ -14,12 +14,13 @@ from captionstew.data.cuts import open_cuts
 from captionstew.data.fbank import FbankConfig
 from captionstew.data.loading import feature_batches
 from captionstew.data.tokenizer import tokenizer_from_dict
-from captionstew.evaluation.results import sha256_of_file, write_result
+from captionstew.evaluation.results import write_result
 from captionstew.evaluation.retrieval import embed_clips, retrieval_report, zero_shot_accuracy
+from captionstew.hashing import sha256_of_file
 from captionstew.models.contrastive import load_contrastive
 from captionstew.training.checkpoint import load_checkpoint, select_model
 from captionstew.training.distributed import pick_device
-from captionstew.training.flags import flag, parse_flags
+from captionstew.training.flags import flag, parse_flags, run_main
 
 
 @dataclass(frozen=True)
@@ -104,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

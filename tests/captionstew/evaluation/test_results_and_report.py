@@ -6,7 +6,8 @@ import os
 import pytest
 
 from captionstew.evaluation.report import main, write_report
-from captionstew.evaluation.results import hash_of, read_results, write_result
+from captionstew.evaluation.results import read_results, write_result
+from captionstew.hashing import hash_of
 
 FIELDS = [
     "task",
