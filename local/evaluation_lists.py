@@ -28,6 +28,7 @@ import pyarrow as pa
 from captionstew.data.corpus_cli import ReleaseError, write_json, write_records
 from captionstew.data.evaluation_lists import audioset_starts, evaluation_keys
 from captionstew.data.identity import IdentityError
+from captionstew.data.programs import run_main
 
 KEYS = pa.schema([("evaluation_set", pa.string()), ("split", pa.string()), ("key", pa.string())])
 STARTS = pa.schema([("video", pa.string()), ("start", pa.int64())])
@@ -76,4 +77,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

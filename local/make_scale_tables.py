@@ -20,6 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from captionstew.data.engine import connect, literal, write_query
+from captionstew.data.programs import run_main
 from captionstew.data.tables import caption_schema
 
 FULL_SIZE = 10_700_000
@@ -165,4 +166,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 
 from captionstew.data.corpus_cli import Corpus, Report, get_parser, run
 from captionstew.data.folder_table import folder_rows, is_folder_corpus
+from captionstew.data.programs import run_main
 
 FOLDS = tuple(f"fold{fold}" for fold in range(1, 6))
 
@@ -50,4 +51,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

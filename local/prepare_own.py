@@ -17,6 +17,7 @@ from pathlib import Path
 
 from captionstew.data.corpus_cli import Corpus, Report, run
 from captionstew.data.folder_table import HOME, folder_rows
+from captionstew.data.programs import run_main
 
 
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
@@ -36,4 +37,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

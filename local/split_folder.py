@@ -8,15 +8,14 @@ does nothing.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from captionstew.data.audio import MAX_DURATION
-from captionstew.data.folder import FolderError
 from captionstew.data.preparation import prepare_folder
+from captionstew.data.programs import run_main
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus-dir", type=Path, required=True, help="the folder with captions.csv")
     parser.add_argument("--output-dir", type=Path, required=True, help="where the manifests go")
@@ -25,20 +24,15 @@ def main() -> int:
     parser.add_argument("--test-folds", type=int, nargs="*", default=[5], help="folds for testing")
     parser.add_argument("--max-duration", type=float, default=MAX_DURATION, help="longest clip used (s)")
     args = parser.parse_args()
-    try:
-        prepare_folder(
-            args.corpus_dir,
-            args.output_dir,
-            valid_folds=args.valid_folds,
-            test_folds=args.test_folds,
-            num_jobs=args.num_jobs,
-            max_duration=args.max_duration,
-        )
-    except (FolderError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    prepare_folder(
+        args.corpus_dir,
+        args.output_dir,
+        valid_folds=args.valid_folds,
+        test_folds=args.test_folds,
+        num_jobs=args.num_jobs,
+        max_duration=args.max_duration,
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -7,15 +7,15 @@ The audio goes to `corpus` below the output folder, which may be moved as a whol
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from captionstew.data.cuts import atomic_write
 from captionstew.data.mini_corpus import make_mini_corpus
 from captionstew.data.preparation import prepare_folder
+from captionstew.data.programs import run_main
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output-dir", type=Path, required=True, help="where audio and manifests go")
     parser.add_argument("--num-clips", type=int, default=1500, help="of all three domains and five folds together")
@@ -25,16 +25,11 @@ def main() -> int:
     corpus, marker = args.output_dir / "corpus", args.output_dir / "corpus.json"
     settings = {"num_clips": args.num_clips, "seed": args.seed}
     if not marker.is_file() or json.loads(marker.read_text(encoding="utf-8")) != settings:
-        try:
-            make_mini_corpus(corpus, args.num_clips, args.seed, args.num_jobs)
-        except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+        make_mini_corpus(corpus, args.num_clips, args.seed, args.num_jobs)
         with atomic_write(marker, "w", encoding="utf-8") as file:
             json.dump(settings, file)
     prepare_folder(corpus, args.output_dir, num_jobs=args.num_jobs)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -13,6 +13,7 @@ from pathlib import Path
 from captionstew.data.cuts import open_cuts
 from captionstew.data.fbank import BACKENDS, FbankConfig
 from captionstew.data.feature_store import build_feature_store
+from captionstew.data.programs import run_main
 
 
 def main() -> None:
@@ -31,4 +32,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

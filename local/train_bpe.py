@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from captionstew.data.cuts import atomic_write, open_cuts
+from captionstew.data.programs import run_main
 from captionstew.data.tokenizer import SentencePieceTokenizer, train_sentencepiece
 
 
@@ -29,4 +30,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -26,6 +26,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from captionstew.data.programs import UserError
+
 SAMPLING_RATE = 16000  # Hz
 MIN_DURATION = 0.25  # seconds; shorter clips are zero-padded
 MAX_DURATION = 60.0  # seconds; longer clips are left out when a corpus is prepared
@@ -35,7 +37,7 @@ UNKNOWN_LENGTH = 1 << 62  # samples; what libsndfile says of FLAC streams, which
 MAX_RESAMPLER_KERNEL = 1 << 26  # elements (256 MiB); rates with no common divisor need kernels of gigabytes
 
 
-class BadAudio(Exception):
+class BadAudio(UserError):
     """An audio file that cannot be used. Attributes: `path` and `reason` (one line)."""
 
     def __init__(self, path: str | os.PathLike, reason: str) -> None:

@@ -28,6 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from captionstew.data.audio import MAX_DURATION, AudioInfo
+from captionstew.data.programs import UserError
 
 if TYPE_CHECKING:  # lhotse takes two seconds to import
     from lhotse import MonoCut
@@ -37,7 +38,7 @@ if TYPE_CHECKING:  # lhotse takes two seconds to import
 RESERVED = ("captions", "sources", "audio_key")
 
 
-class ManifestError(Exception):
+class ManifestError(UserError):
     """A manifest or a cut that breaks the data contract; the message says where and what."""
 
 

@@ -27,12 +27,13 @@ from tqdm import tqdm
 from captionstew.data.audio import MAX_DURATION, AudioInfo, BadAudio, inspect_audio
 from captionstew.data.captions import normalise_caption
 from captionstew.data.cuts import RESERVED, atomic_write, make_cut
+from captionstew.data.programs import UserError
 
 if TYPE_CHECKING:
     from lhotse import MonoCut
 
 
-class FolderError(Exception):
+class FolderError(UserError):
     """A folder that cannot be read at all; the message names the file and says what to do."""
 
 

@@ -13,10 +13,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from captionstew.data.programs import UserError
+
 MAX_LOSSES = 3  # times that workers may die without any share being finished in between
 
 
-class WorkersLost(RuntimeError):
+class WorkersLost(UserError):
     """Workers died again and again; the message names the shares that were not finished."""
 
 

@@ -24,12 +24,13 @@ from torch.utils.data import Sampler
 
 from captionstew.data.audio import MIN_DURATION
 from captionstew.data.manifest import IndexedCuts
+from captionstew.data.programs import UserError
 
 BATCHES_PER_BUCKET = 2  # a bucket that holds fewer has the same clips meet in every epoch
 CUTS_FOR_BINS = 10_000  # cuts from which the buckets' boundaries are estimated
 
 
-class ResumeMismatch(Exception):
+class ResumeMismatch(UserError):
     """The checkpoint's sampler settings are not this run's; the message lists what changed."""
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from captionstew.data.programs import run_main
 from captionstew.evaluation.results import read_results
 from captionstew.training.log import read_scalars
 
@@ -161,4 +162,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

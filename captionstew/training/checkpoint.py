@@ -29,12 +29,14 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from captionstew.data.programs import UserError
+
 FORMAT = "captionstew"
 VERSION = 1
 StateDict = dict[str, Tensor]
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """A checkpoint that cannot be used; the message names the file and what to do."""
 
 

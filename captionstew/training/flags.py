@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from captionstew.data.programs import run_main as run_main
 from zipformer import ZipformerConfig
 
 FlagsT = TypeVar("FlagsT")

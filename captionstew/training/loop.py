@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from captionstew.data.audio import SAMPLING_RATE
+from captionstew.data.programs import UserError
 from captionstew.training import checkpoint as checkpoints
 from captionstew.training.distributed import Rank, barrier, gather_objects, sum_over_ranks
 from captionstew.training.flags import TrainingFlags, flags_to_dict
@@ -60,7 +61,7 @@ class TrainingData(Protocol):
         """Validation batches of this rank, the same every time."""
 
 
-class TrainingStopped(Exception):
+class TrainingStopped(UserError):
     """Training cannot go on; the message says why and what was saved."""
 
 

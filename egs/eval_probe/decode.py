@@ -20,7 +20,7 @@ from captionstew.models.frozen import load_encoder
 from captionstew.models.probe import Probe
 from captionstew.training.checkpoint import CheckpointError, load_checkpoint
 from captionstew.training.distributed import pick_device
-from captionstew.training.flags import flag, parse_flags
+from captionstew.training.flags import flag, parse_flags, run_main
 
 
 @dataclass(frozen=True)
@@ -123,4 +123,4 @@ def write_average(per_clip: dict[str, np.ndarray], common: dict, flags: Flags) -
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

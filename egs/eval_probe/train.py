@@ -27,7 +27,7 @@ from captionstew.models.frozen import load_encoder
 from captionstew.models.probe import ProbeSettings, train_probe
 from captionstew.training.checkpoint import save_checkpoint
 from captionstew.training.distributed import pick_device
-from captionstew.training.flags import flag, flags_to_dict, parse_flags
+from captionstew.training.flags import flag, flags_to_dict, parse_flags, run_main
 
 
 @dataclass(frozen=True)
@@ -97,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

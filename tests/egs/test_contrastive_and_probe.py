@@ -163,5 +163,5 @@ def test_unusable_caption_tables_end_with_one_line(program, tmp_path, table, mes
     done = program(
         "local/split_folder.py", "--corpus-dir", tmp_path / "corpus", "--output-dir", tmp_path / "data", check=False
     )
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("split_folder.py: ")]
     assert done.returncode == 1 and message in line and "Traceback" not in done.stderr

@@ -24,7 +24,15 @@ from captionstew.data.tokenizer import load_tokenizer
 from captionstew.evaluation.retrieval import embed_clips, retrieval_recalls
 from captionstew.models.contrastive import ContrastiveModel, build_contrastive, caption_keys, info_nce
 from captionstew.training.distributed import Rank, launch
-from captionstew.training.flags import DataFlags, EncoderFlags, TrainingFlags, flag, flags_to_dict, parse_flags
+from captionstew.training.flags import (
+    DataFlags,
+    EncoderFlags,
+    TrainingFlags,
+    flag,
+    flags_to_dict,
+    parse_flags,
+    run_main,
+)
 from captionstew.training.log import start_logging
 from captionstew.training.loop import Losses, train
 
@@ -93,8 +101,12 @@ def run(rank: Rank, flags: Flags) -> None:
     train(build_contrastive(task.config, tokenizer), task, data, flags, rank)
 
 
-if __name__ == "__main__":
+def main() -> None:
     flags = parse_flags(Flags, __doc__)
     flags.exp_dir.mkdir(parents=True, exist_ok=True)
     (flags.exp_dir / "flags.json").write_text(json.dumps(flags_to_dict(flags), indent=2) + "\n", encoding="utf-8")
     launch(run, flags.world_size, flags.master_port, flags.device, flags)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -25,6 +25,7 @@ from captionstew.data.analysis import (
 )
 from captionstew.data.corpus_cli import write_json
 from captionstew.data.diversity import TOKENISATIONS
+from captionstew.data.programs import run_main
 
 
 def main() -> None:
@@ -69,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

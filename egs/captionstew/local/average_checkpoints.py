@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captionstew.training.checkpoint import load_checkpoint, save_checkpoint, select_model
-from captionstew.training.flags import flag, parse_flags
+from captionstew.training.flags import flag, parse_flags, run_main
 
 
 @dataclass(frozen=True)
@@ -33,4 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

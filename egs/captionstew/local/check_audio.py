@@ -10,6 +10,7 @@ from pathlib import Path
 
 from captionstew.data.audio import MAX_DURATION
 from captionstew.data.coverage import CLIPS_PER_SHARE, check_audio, coverage_as_markdown
+from captionstew.data.programs import run_main
 
 
 def main() -> None:
@@ -32,4 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -12,6 +12,7 @@ from pathlib import Path
 from captionstew.data.cuts import open_cuts
 from captionstew.data.fbank import BACKENDS, FbankConfig
 from captionstew.data.feature_shares import build_feature_store_in_shares
+from captionstew.data.programs import run_main
 
 
 def main() -> None:
@@ -35,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -12,6 +12,7 @@ from captionstew.data.consolidate import consolidate
 from captionstew.data.corpus_cli import write_json
 from captionstew.data.duration_rule import apply_duration_rule
 from captionstew.data.engine import connect
+from captionstew.data.programs import run_main
 
 
 def main() -> None:
@@ -30,4 +31,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

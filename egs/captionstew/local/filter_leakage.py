@@ -7,13 +7,13 @@
 import argparse
 import json
 import shutil
-import sys
 from pathlib import Path
 
 from captionstew.data.corpora import read_corpora
-from captionstew.data.corpus_cli import ReleaseError, write_json
+from captionstew.data.corpus_cli import write_json
 from captionstew.data.engine import connect
 from captionstew.data.leakage import MODES, filter_tables, report_as_markdown
+from captionstew.data.programs import run_main
 
 
 def main() -> None:
@@ -27,19 +27,16 @@ def main() -> None:
     data, output = args.data_dir, args.data_dir / "filtered"
     shutil.rmtree(output, ignore_errors=True)  # a corpus taken off the list must not stay
     patterns = [x.strip() for x in args.license_filter.split(",") if x.strip()]
-    try:
-        with connect(data / "scratch", args.memory_gb) as connection:
-            report = filter_tables(
-                connection,
-                read_corpora(args.corpora),
-                data / "tables",
-                data / "evaluation_keys.parquet",
-                output,
-                args.leakage,
-                patterns,
-            )
-    except (ReleaseError, OSError, ValueError) as error:
-        sys.exit(f"filter_leakage: {error}")
+    with connect(data / "scratch", args.memory_gb) as connection:
+        report = filter_tables(
+            connection,
+            read_corpora(args.corpora),
+            data / "tables",
+            data / "evaluation_keys.parquet",
+            output,
+            args.leakage,
+            patterns,
+        )
     report["missing_lists"] = json.loads((data / "evaluation_lists.json").read_text(encoding="utf-8"))["missing"]
     write_json(data / "leakage.json", report)
     (data / "leakage.md").write_text(report_as_markdown(report), encoding="utf-8")
@@ -48,4 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -6,11 +6,10 @@
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from captionstew.data.corpora import ALL_SPLITS, ROLES, read_corpora
-from captionstew.data.corpus_cli import ReleaseError
+from captionstew.data.programs import run_main
 
 
 def main() -> None:
@@ -19,10 +18,7 @@ def main() -> None:
     parser.add_argument("role", choices=ROLES)
     parser.add_argument("--pairs", action="store_true")
     args = parser.parse_args()
-    try:
-        entries = [e for e in read_corpora(args.corpora) if e.role == args.role and e.weight > 0]
-    except (ReleaseError, OSError) as error:
-        sys.exit(str(error))
+    entries = [e for e in read_corpora(args.corpora) if e.role == args.role and e.weight > 0]
     if args.pairs:
         print("\n".join(f"{entry.name}:{entry.split}" for entry in entries))
         return
@@ -32,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -6,11 +6,11 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from captionstew.data.corpora import read_corpora
 from captionstew.data.manifests import hold_out, rank_and_write, source_weights
+from captionstew.data.programs import run_main
 from captionstew.data.subsets import SUBSET_SIZES, parse_size
 
 
@@ -25,18 +25,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=42)
     args = parser.parse_args()
     data = args.data_dir
-    try:
-        for name in args.subsets:
-            parse_size(name)
-        coverage = json.loads((data / "audio_check" / "coverage.json").read_text(encoding="utf-8"))
-        training, validation = data / "audio_check" / "training.parquet", data / "audio_check" / "validation.parquet"
-        hold_out(data / "audio_check" / "checked.parquet", training, validation, args.valid_share, args.seed)
-        weights = source_weights(read_corpora(args.corpora), data / "filtered")
-        counts = rank_and_write(training, validation, data, args.subsets, {"coverage": coverage}, args.seed, weights)
-    except (OSError, ValueError) as error:
-        sys.exit(f"make_manifests: {error}")
+    for name in args.subsets:
+        parse_size(name)
+    coverage = json.loads((data / "audio_check" / "coverage.json").read_text(encoding="utf-8"))
+    training, validation = data / "audio_check" / "training.parquet", data / "audio_check" / "validation.parquet"
+    hold_out(data / "audio_check" / "checked.parquet", training, validation, args.valid_share, args.seed)
+    weights = source_weights(read_corpora(args.corpora), data / "filtered")
+    counts = rank_and_write(training, validation, data, args.subsets, {"coverage": coverage}, args.seed, weights)
     print("\n".join(f"{name}: {count} clips in {data / name / 'cuts_train.jsonl'}" for name, count in counts.items()))
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)
