@@ -101,8 +101,8 @@ _POSITIVE = (
 
 
 @dataclass(frozen=True)
-class DataFlags:
-    """Flags of the data that a model is trained on."""
+class BatchFlags:
+    """Flags of the clips that a model is trained on, and of their batches."""
 
     manifest_dir: Path = flag(Path("data"), "folder with cuts_train.jsonl, cuts_valid.jsonl, cuts_test.jsonl")
     max_duration: float = flag(640.0, "seconds of audio per batch and process")
@@ -110,6 +110,16 @@ class DataFlags:
     num_workers: int = flag(2, "data-loading processes per rank (0: load in the training process)")
     max_caption_tokens: int = flag(128, "longer captions are cut to this many tokens")
     valid_clips: int = flag(2000, "validate on at most this many clips, chosen by a hash")
+
+    def check(self) -> None:
+        if not self.max_duration > 0:
+            raise ValueError(f"--max-duration must be positive, not {self.max_duration}")
+
+
+@dataclass(frozen=True)
+class DataFlags(BatchFlags):
+    """Flags of features and their augmentation."""
+
     feature_store: Path | None = flag(None, "folder of precomputed features (captionstew.data.feature_store)")
     fbank_backend: str = flag("lhotse", "feature extractor", choices=("lhotse", "kaldifeat"))
     enable_spec_aug: bool = flag(True, "mask bands and frames of the training features (SpecAugment)")
@@ -122,8 +132,6 @@ class DataFlags:
     augment_speeds: str = flag("1.0", "speed factors to choose from for each training clip")
 
     def check(self) -> None:
-        if not self.max_duration > 0:
-            raise ValueError(f"--max-duration must be positive, not {self.max_duration}")
         self.speed_factors()
 
     def speed_factors(self) -> tuple[float, ...]:
@@ -135,6 +143,19 @@ class DataFlags:
         if not speeds or not all(speed > 0 for speed in speeds):
             raise ValueError(f"--augment-speeds takes positive numbers with commas, not {self.augment_speeds!r}")
         return speeds
+
+
+@dataclass(frozen=True)
+class FrozenFlags(BatchFlags):
+    """Flags of a frozen audio encoder and of the frames it gives."""
+
+    encoder: str = flag("", "checkpoint of an encoder, or a name that captionstew.load_encoder knows")
+    cache: str = flag("frames", "keep the encoder's frames on disk, or compute them anew", choices=("frames", "none"))
+    cache_dir: Path = flag(Path("exp/embeddings"), "where frames are kept")
+
+    def check(self) -> None:
+        if not self.encoder:
+            raise ValueError("--encoder is needed: a checkpoint, or a name that captionstew.load_encoder knows")
 
 
 @dataclass(frozen=True)
