@@ -19,6 +19,7 @@ from captionstew.models.pooling import mean_pool
 from captionstew.models.text_tower import TextTower, build_text_tower
 from captionstew.training.checkpoint import StateDict, load_weights
 from captionstew.training.distributed import gather_rows
+from captionstew.training.loop import Losses
 from zipformer import Zipformer, ZipformerConfig
 
 MAX_LOGIT_SCALE = math.log(100.0)  # CLIP's bound on 1/temperature
@@ -96,6 +97,30 @@ def caption_keys(captions: Sequence[str], device: torch.device) -> Tensor:
     """n captions -> integers (n,), equal for equal words."""
     keys = [stable_hash(" ".join(text.lower().split())) >> 1 for text in captions]  # 63 bits fit a signed integer
     return torch.tensor(keys, dtype=torch.int64, device=device)
+
+
+def contrastive_losses(
+    model: nn.Module,
+    batch: dict[str, Any],
+    tokenizer: Tokenizer,
+    max_tokens: int,
+    ignore_duplicates: bool,
+    device: torch.device,
+) -> Losses:
+    """Forward pass and both losses of a batch with features (n, T, F) and one caption per clip.
+
+    Args:
+      ignore_duplicates: clips that share a caption are no negatives of each other.
+    """
+    ids, id_lengths = tokenizer.encode(batch["captions"], max_tokens)
+    audio, text, logit_scale = model(
+        batch["features"].to(device), batch["feature_lengths"].to(device), ids.to(device), id_lengths.to(device)
+    )
+    keys = caption_keys(batch["captions"], device) if ignore_duplicates else None
+    audio_to_text, text_to_audio = info_nce(audio, text, logit_scale, keys)
+    total = 0.5 * (audio_to_text + text_to_audio)
+    terms = {"loss": total, "audio_to_text": audio_to_text, "text_to_audio": text_to_audio}
+    return Losses(total, terms, {"logit_scale": logit_scale})
 
 
 def build_contrastive(config: dict[str, Any], tokenizer: Tokenizer) -> ContrastiveModel:

@@ -22,7 +22,7 @@ import torch
 from captionstew.data.loading import TrainingBatches
 from captionstew.data.tokenizer import load_tokenizer
 from captionstew.evaluation.retrieval import embed_clips, retrieval_recalls
-from captionstew.models.contrastive import ContrastiveModel, build_contrastive, caption_keys, info_nce
+from captionstew.models.contrastive import ContrastiveModel, build_contrastive, contrastive_losses
 from captionstew.training.distributed import Rank, launch
 from captionstew.training.flags import (
     DataFlags,
@@ -75,15 +75,8 @@ class ContrastiveTask:
         }
 
     def losses(self, model, batch, device) -> Losses:
-        ids, id_lengths = self.tokenizer.encode(batch["captions"], self.flags.max_caption_tokens)
-        audio, text, logit_scale = model(
-            batch["features"].to(device), batch["feature_lengths"].to(device), ids.to(device), id_lengths.to(device)
-        )
-        keys = caption_keys(batch["captions"], device) if self.flags.train_duplicates == "ignore" else None
-        audio_to_text, text_to_audio = info_nce(audio, text, logit_scale, keys)
-        total = 0.5 * (audio_to_text + text_to_audio)
-        terms = {"loss": total, "audio_to_text": audio_to_text, "text_to_audio": text_to_audio}
-        return Losses(total, terms, {"logit_scale": logit_scale})
+        ignore = self.flags.train_duplicates == "ignore"
+        return contrastive_losses(model, batch, self.tokenizer, self.flags.max_caption_tokens, ignore, device)
 
     def validate(self, model: ContrastiveModel, batches, device) -> dict[str, float]:
         clips = embed_clips(model, self.tokenizer, batches, device, self.flags.max_caption_tokens)
