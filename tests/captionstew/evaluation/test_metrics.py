@@ -1,7 +1,5 @@
 """Metrics equal the reference values, and a worked example of what counts as found."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -60,19 +58,6 @@ TAGGING_CASES = [
 SIMILARITY = np.array([[0.8, 0.1, 0.5, 0.2, 0.9], [0.3, 0.6, 0.4, 0.7, 0.2], [0.7, 0.2, 0.3, 0.1, 0.85]])
 CAPTION_CLIPS = [0, 0, 1, 2, 2]
 CAPTIONS = ["A dog  barks", "Barking", "Rain", "Wind", "a dog barks"]
-
-
-@pytest.fixture(scope="session")
-def metric_golden(shared_dir):
-    """name of a file -> its cases by name, or its arrays."""
-
-    def read(name):
-        path = shared_dir / "metric_golden" / name
-        if path.suffix == ".npz":
-            return np.load(path)
-        return {case["name"]: case for case in json.loads(path.read_text())["cases"]}
-
-    return read
 
 
 def unit(x):
