@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from captionstew.data.captions import stable_hash
 from captionstew.data.tokenizer import Tokenizer
 from captionstew.models.pooling import mean_pool
-from captionstew.models.text_tower import TextTower, build_text_tower
+from captionstew.models.text_tower import TextTower, build_text_tower, text_tower_from_dict
 from captionstew.training.checkpoint import StateDict, load_weights
 from captionstew.training.distributed import gather_rows
 from captionstew.training.loop import Losses
@@ -124,9 +124,15 @@ def contrastive_losses(
 
 
 def build_contrastive(config: dict[str, Any], tokenizer: Tokenizer) -> ContrastiveModel:
-    """The model that a checkpoint's `config` describes, with new weights."""
+    """The model that `config` describes, with new weights.
+
+    `text_tower` is a name or path for `build_text_tower`, or what an earlier tower's `to_dict` gave, as in checkpoints.
+    """
     encoder = Zipformer(ZipformerConfig.from_dict(config["encoder"]))
-    text_tower = build_text_tower(config["text_tower"], tokenizer.vocab_size, tokenizer.pad_id)
+    if isinstance(config["text_tower"], dict):
+        text_tower = text_tower_from_dict(config["text_tower"])
+    else:
+        text_tower = build_text_tower(config["text_tower"], tokenizer.vocab_size, tokenizer.pad_id)
     return ContrastiveModel(encoder, text_tower, config["embedding_dim"], config["temperature"])
 
 

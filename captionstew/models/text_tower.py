@@ -1,10 +1,12 @@
-"""Text encoders of the contrastive objective: BERT architectures of `transformers`."""
+"""Text encoders of the contrastive objective: BERT architectures of `transformers`, from scratch or pretrained."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, BertConfig, BertModel
+from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 
-from captionstew.models.pooling import mean_pool
+from captionstew.models.pooling import frame_mask, mean_pool
 
 # hidden size, layers, heads, feed-forward size
 ARCHITECTURES = {
@@ -19,21 +21,26 @@ class TextTower(nn.Module):
 
     def __init__(self, bert: nn.Module) -> None:
         super().__init__()
+        bert.pooler = None  # what some checkpoints have for their first token; the mean does without
         self.bert = bert
         self.dim = bert.config.hidden_size
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """(B, L), (B,) -> (B, dim)"""
-        mask = torch.arange(ids.size(1), device=ids.device) < lengths.unsqueeze(1)
-        hidden = self.bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        mask = frame_mask(lengths, ids.size(1)).long()
+        hidden = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state
         return mean_pool(hidden, lengths)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values from which `text_tower_from_dict` rebuilds it, with new weights."""
+        return {name: value for name, value in self.bert.config.to_dict().items() if name != "_name_or_path"}
 
 
 def build_text_tower(name_or_path: str, vocab_size: int, pad_id: int, dropout: float = 0.1) -> TextTower:
     """`tiny`, `small` and `bert-base` start from random weights; anything else is loaded by `transformers`.
 
     Raises:
-      ValueError: the pretrained model's vocabulary does not hold the tokenizer's.
+      ValueError: no text encoder there, weights of it are missing, or its vocabulary is not the tokenizer's.
     """
     if name_or_path in ARCHITECTURES:
         hidden, layers, heads, feedforward = ARCHITECTURES[name_or_path]
@@ -48,10 +55,30 @@ def build_text_tower(name_or_path: str, vocab_size: int, pad_id: int, dropout: f
             pad_token_id=pad_id,
         )
         return TextTower(BertModel(config, add_pooling_layer=False))
-    model = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
-    if model.config.vocab_size < vocab_size:
+    return _load_pretrained(name_or_path, vocab_size)
+
+
+def text_tower_from_dict(content: dict[str, Any]) -> TextTower:
+    """Inverse of `TextTower.to_dict`, with new weights."""
+    return TextTower(AutoModel.from_config(AutoConfig.for_model(**content)))
+
+
+def _load_pretrained(name_or_path: str, vocab_size: int) -> TextTower:
+    try:
+        model, report = AutoModel.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"text tower {name_or_path}: neither {', '.join(ARCHITECTURES)} nor a checkpoint of transformers "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    if model.config.is_encoder_decoder:
+        raise ValueError(f"{name_or_path}: a {model.config.model_type} model has a decoder; give an encoder like BERT")
+    if missing := [key for key in report["missing_keys"] if not key.startswith("pooler.")]:
+        raise ValueError(f"{name_or_path}: {len(missing)} weights are missing, e.g. {min(missing)}")
+    # A checkpoint may have a few rows more than its tokenizer has tokens, never fewer.
+    if not vocab_size <= model.config.vocab_size < vocab_size + 1024:
         raise ValueError(
             f"{name_or_path} knows {model.config.vocab_size} tokens, the tokenizer has {vocab_size}: "
-            f"a text checkpoint needs its own tokenizer, --tokenizer {name_or_path}"
+            "a text checkpoint needs its own tokenizer"
         )
     return TextTower(model)
