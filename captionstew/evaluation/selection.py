@@ -1,0 +1,56 @@
+"""Which weights of a training run an evaluation uses: flags, and what result files say of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from captionstew.hashing import sha256_of_file
+from captionstew.training.checkpoint import StateDict, load_checkpoint, select_model
+from captionstew.training.flags import flag
+
+
+@dataclass(frozen=True)
+class SelectionFlags:
+    """Weights as in icefall (--epoch or --iter, --avg, --use-averaged-model), or those of one file."""
+
+    exp_dir: Path = flag(Path("exp"), "folder of the training run; results go below it")
+    checkpoint: Path | None = flag(None, "checkpoint with the weights to use")
+    epoch: int = flag(10, "take epoch-<epoch>.pt")
+    iter: int = flag(0, "if positive, take checkpoint-<iter>.pt instead of an epoch")
+    avg: int = flag(1, "average this many checkpoints, or this many intervals with --use-averaged-model")
+    use_averaged_model: bool = flag(True, "use the running average of the parameters over the chosen steps")
+
+
+@dataclass(frozen=True)
+class SelectedWeights:
+    """Weights of a whole model and where they come from.
+
+    Attributes:
+      config: what the checkpoint says of the model.
+      source: the newest file that the weights come from.
+      choice: the flags that chose them, in words.
+    """
+
+    weights: StateDict
+    config: dict[str, Any]
+    source: Path
+    choice: str
+
+    def describe_encoder(self) -> dict[str, Any]:
+        """What a result file says of the audio encoder."""
+        return {
+            "path": str(self.source),
+            "sha256": sha256_of_file(self.source),
+            "preset": self.config["preset"],
+            "pretraining": self.config["task"],
+        }
+
+
+def select_weights(flags: SelectionFlags) -> SelectedWeights:
+    """Raises CheckpointError if a file that the choice needs is not there or cannot be used."""
+    if flags.checkpoint is not None:
+        content = load_checkpoint(flags.checkpoint)
+        return SelectedWeights(content["model"], content["config"], flags.checkpoint, "file")
+    weights, source = select_model(flags.exp_dir, flags.epoch, flags.iter, flags.avg, flags.use_averaged_model)
+    choice = f"epoch {flags.epoch} iter {flags.iter} avg {flags.avg} use-averaged-model {flags.use_averaged_model}"
+    return SelectedWeights(weights, load_checkpoint(source)["config"], source, choice)

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Captions for every clip of a manifest, and their scores beside two baselines that do not listen.
+
+    ./decode.py --exp-dir exp/captioning --epoch 24 --avg 4 --manifest data/mini/cuts_test.jsonl --num-beams 4
+
+The weights are chosen as in icefall (--epoch or --iter, --avg, --use-averaged-model), or named with --checkpoint.
+Writes <exp-dir>/results/captioning-<split>-<greedy|beam<n>>.json and, with the captions, .jsonl.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from captionstew.data.cuts import open_cuts
+from captionstew.data.fbank import FbankConfig
+from captionstew.data.loading import feature_batches
+from captionstew.data.tokenizer import tokenizer_from_dict
+from captionstew.evaluation.captioning import caption_clips, captioning_report, training_captions
+from captionstew.evaluation.results import write_result
+from captionstew.evaluation.selection import SelectionFlags, select_weights
+from captionstew.models.captioning import load_captioning
+from captionstew.training.distributed import pick_device
+from captionstew.training.flags import flag, parse_flags, run_main
+
+
+@dataclass(frozen=True)
+class Flags(SelectionFlags):
+    exp_dir: Path = flag(Path("exp/captioning"), "folder of the training run; results go below it")
+    manifest: Path = flag(Path("data/cuts_test.jsonl"), "clips to caption")
+    train_manifest: Path | None = flag(
+        None, "training clips whose captions are the baselines (default: cuts_train.jsonl beside --manifest)"
+    )
+    num_beams: int = flag(1, "1: greedy; more: beam search")
+    system: str = flag("", "name in the report (default: the experiment folder's)")
+    max_duration: float = flag(100.0, "seconds of audio per batch; results do not depend on it")
+    num_workers: int = flag(2, "data-loading processes")
+    device: str = flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
+    seed: int = flag(42, "seed of the baselines and of the bootstrap")
+
+    def check(self) -> None:
+        if self.num_beams < 1:
+            raise ValueError(f"--num-beams must be at least 1, not {self.num_beams}")
+
+
+def main() -> None:
+    flags = parse_flags(Flags, __doc__)
+    device = pick_device(flags.device, 0)
+    cuts = open_cuts(flags.manifest)
+    train_manifest = flags.train_manifest or flags.manifest.with_name("cuts_train.jsonl")
+    known = training_captions(open_cuts(train_manifest), flags.seed)
+
+    selected = select_weights(flags)
+    config = selected.config
+    model = load_captioning(config, selected.weights, selected.source).to(device)
+    tokenizer = tokenizer_from_dict(config["tokenizer"])
+    batches = feature_batches(cuts, FbankConfig.from_dict(config["fbank"]), flags.max_duration, flags.num_workers)
+    clips = caption_clips(model, batches, tokenizer, config["max_caption_tokens"], device, flags.num_beams)
+
+    split = flags.manifest.stem.removeprefix("cuts_")
+    variant = "greedy" if flags.num_beams == 1 else f"beam{flags.num_beams}"
+    result = write_result(
+        flags.exp_dir,
+        task="captioning",
+        split=split,
+        variant=variant,
+        system=flags.system or flags.exp_dir.name,
+        encoder=selected.describe_encoder(),
+        metrics=captioning_report(clips, known, flags.seed),
+        num_clips=len(clips.cut_ids),
+        num_captions=sum(map(len, clips.references)),
+        settings={
+            "corpus": flags.manifest.resolve().parent.name,
+            "decoding": variant,
+            "max_caption_tokens": config["max_caption_tokens"],
+            "parallel_fraction": config["parallel_fraction"],
+            "baseline_captions": len(known),
+            "weights": selected.choice,
+            "windows": "whole clip",
+            "seed": flags.seed,
+        },
+        checkpoint=str(selected.source),
+        frozen_parameters=sum(p.numel() for p in model.parameters()),
+    )
+    captions = result.with_suffix(".jsonl")
+    clips.write(captions)
+    print(f"wrote {captions}: {len(clips.cut_ids)} captions")
+
+
+if __name__ == "__main__":
+    run_main(main)

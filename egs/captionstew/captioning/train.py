@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Captioning pretraining, autoregressive and parallel (paper equations 2 and 3).
+
+At paper scale, from scratch (600k steps on 8 GPUs, 640 s of audio each):
+
+    ./train.py --world-size 8 --manifest-dir data/all --exp-dir exp/captioning --encoder-preset captionstew \\
+        --text-decoder bart-base --tokenizer facebook/bart-base --max-steps 600000 --num-epochs 1000 --use-bf16 true
+
+On two CPU cores, with the mini corpus (prepare.sh at the top of the repository makes it):
+
+    ./train.py --manifest-dir data/mini --exp-dir exp/captioning --encoder-preset mini --text-decoder tiny \\
+        --tokenizer data/mini/bpe.model --max-caption-tokens 40 --max-duration 100 --ref-duration 2 \\
+        --lr-batches 100 --lr-epochs 1000 --warm-step 100 --num-epochs 24
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from captionstew.data.loading import TrainingBatches
+from captionstew.data.tokenizer import load_tokenizer
+from captionstew.evaluation.captioning import captioning_validation
+from captionstew.models.captioning import CaptioningModel, captioning_losses
+from captionstew.models.text_decoder import ARCHITECTURES, build_text_decoder
+from captionstew.training.distributed import Rank, launch
+from captionstew.training.flags import (
+    DataFlags,
+    EncoderFlags,
+    TrainingFlags,
+    flag,
+    flags_to_dict,
+    parse_flags,
+    run_main,
+)
+from captionstew.training.log import start_logging
+from captionstew.training.loop import Losses, train
+from zipformer import Zipformer
+
+
+@dataclass(frozen=True)
+class Flags(TrainingFlags, DataFlags, EncoderFlags):
+    tokenizer: str = flag("", "a sentencepiece .model, a tokenizer folder or name (a text checkpoint brings its own)")
+    text_decoder: str = flag("bart-base", "tiny or bart-base from scratch, or a BART checkpoint's folder or name")
+    parallel_fraction: float = flag(0.75, "probability that a clip is decoded in parallel instead of autoregressively")
+    valid_captions: int = flag(100, "validation clips per process that get a greedy caption for ROUGE-L")
+
+    def check(self) -> None:
+        if not self.tokenizer and self.text_decoder in ARCHITECTURES:
+            raise ValueError("--tokenizer is needed: train one with local/train_bpe.py, or name BART's")
+        if not 0.0 <= self.parallel_fraction <= 1.0:
+            raise ValueError(f"--parallel-fraction is a share between 0 and 1, not {self.parallel_fraction}")
+        if self.max_caption_tokens < 3:
+            raise ValueError(f"--max-caption-tokens counts <s> and </s>: {self.max_caption_tokens} leave no caption")
+
+
+class CaptioningTask:
+    """Cross-entropy of captions, each clip autoregressively or in parallel."""
+
+    def __init__(self, flags: Flags, tokenizer, model: CaptioningModel) -> None:
+        self.flags = flags
+        self.tokenizer = tokenizer
+        self.config = {
+            "task": "captioning",
+            "preset": flags.encoder_preset,
+            "encoder": flags.encoder_config().to_dict(),
+            "text_decoder": model.decoder.to_dict(),
+            "parallel_fraction": flags.parallel_fraction,
+            "max_caption_tokens": flags.max_caption_tokens,
+            "tokenizer": tokenizer.to_dict(),
+        }
+
+    def losses(self, model, batch, device) -> Losses:
+        flags = self.flags
+        return captioning_losses(
+            model, batch, self.tokenizer, flags.max_caption_tokens, flags.parallel_fraction, device
+        )
+
+    def validate(self, model: CaptioningModel, batches, device) -> dict[str, float]:
+        flags = self.flags
+        metrics, _ = captioning_validation(
+            model, batches, self.tokenizer, flags.max_caption_tokens, flags.valid_captions, device
+        )
+        return metrics
+
+
+def run(rank: Rank, flags: Flags) -> None:
+    start_logging(flags.exp_dir, rank.rank, rank.world_size)
+    logging.info("%s", flags_to_dict(flags))
+    torch.manual_seed(flags.seed)
+    tokenizer = load_tokenizer(flags.tokenizer or flags.text_decoder)
+    decoder = build_text_decoder(flags.text_decoder, tokenizer, flags.max_caption_tokens - 1)
+    model = CaptioningModel(Zipformer(flags.encoder_config()), decoder)
+    task = CaptioningTask(flags, tokenizer, model)
+    data = TrainingBatches(flags, rank.rank, rank.world_size)
+    task.config |= {"fbank": data.fbank.to_dict(), "coverage": data.coverage}
+    train(model, task, data, flags, rank)
+
+
+def main() -> None:
+    flags = parse_flags(Flags, __doc__)
+    flags.exp_dir.mkdir(parents=True, exist_ok=True)
+    (flags.exp_dir / "flags.json").write_text(json.dumps(flags_to_dict(flags), indent=2) + "\n", encoding="utf-8")
+    launch(run, flags.world_size, flags.master_port, flags.device, flags)
+
+
+if __name__ == "__main__":
+    run_main(main)
