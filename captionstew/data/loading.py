@@ -106,11 +106,15 @@ def feature_batches(
     return iter(make_loader(sampler, CaptionDataset(fbank, strict=strict), num_workers))
 
 
-def waveform_batches(cuts: IndexedCuts, sampling_rate: int, max_duration: float, num_workers: int) -> Iterator[Batch]:
-    """Every clip once, as waveforms; a clip that cannot be read stops the evaluation (BadAudio)."""
+def waveform_batches(
+    cuts: IndexedCuts, sampling_rate: int, max_duration: float, num_workers: int, strict: bool = True
+) -> Iterator[Batch]:
+    """Every clip once, as waveforms; a clip that cannot be read stops the evaluation (BadAudio), or is listed under
+    `failed` if not `strict`.
+    """
     sampler = EpochBatches(cuts, max_duration, shuffle=False)
     fbank = FbankConfig(sampling_rate=sampling_rate)
-    return iter(make_loader(sampler, CaptionDataset(fbank, strict=True, waveforms=True), num_workers))
+    return iter(make_loader(sampler, CaptionDataset(fbank, strict=strict, waveforms=True), num_workers))
 
 
 def read_coverage(manifest_dir: Path) -> dict[str, Any]:

@@ -25,3 +25,4 @@ def mean_and_deviation_pool(frames: Tensor, lengths: Tensor) -> Tensor:
 
 
 POOLINGS = {"mean": mean_pool, "mean_std": mean_and_deviation_pool}
+POOLED_DIM = {"mean": 1, "mean_std": 2}  # channels of the pooled vector per channel of the frames
