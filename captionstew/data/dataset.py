@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lhotse import CutSet, MonoCut
 
     from captionstew.data.feature_store import FeatureStore
+    from captionstew.data.noise import NoiseMixer
 
 
 class CaptionDataset(Dataset):
@@ -59,7 +60,10 @@ class CaptionDataset(Dataset):
         captions_only: bool = False,
         augment: AugmentConfig | None = None,
         store: "FeatureStore | None" = None,
+        noise: "NoiseMixer | None" = None,
     ) -> None:
+        if noise is not None and store is not None:
+            raise ValueError(f"{store.folder}: noise cannot be mixed into stored features; leave out one of the two")
         if waveforms and store is not None:
             raise ValueError("a feature store holds no waveforms: give either waveforms=True or a store")
         if augment is not None and store is not None:
@@ -73,6 +77,7 @@ class CaptionDataset(Dataset):
         self.captions_only = captions_only
         self.augment = augment
         self.store = store
+        self.noise = noise
         self._fbank: Fbank | None = None
 
     def __getitem__(self, item: "CutSet | tuple[int, CutSet]") -> dict:
@@ -124,18 +129,20 @@ class CaptionDataset(Dataset):
     def _samples(self, cut: "MonoCut", epoch: int) -> np.ndarray:
         """(N,) float32 at 16 kHz, augmented."""
         samples = read_audio(*audio_part(cut), self.config.sampling_rate)
-        if self.augment is None:
-            return samples
-        draw = draw_augmentation(self.augment, self.seed, epoch, cut.id)
-        return augment_samples(samples, draw, self.config.sampling_rate)
+        if self.augment is not None:
+            draw = draw_augmentation(self.augment, self.seed, epoch, cut.id)
+            samples = augment_samples(samples, draw, self.config.sampling_rate)
+        return samples if self.noise is None else self.noise.mix(samples, epoch, cut.id, self.config.sampling_rate)
 
     def _features(self, cut: "MonoCut", epoch: int) -> tuple[Tensor, int]:
-        """(T, F) and the number of samples they stand for."""
+        """(T, F) and the number of samples they stand for; raises ValueError for noise on precomputed features."""
         if self.store is None and not cut.has_features:
             samples = self._samples(cut, epoch)
             if self._fbank is None:
                 self._fbank = Fbank(self.config)
             return self._fbank.extract(torch.from_numpy(samples)), len(samples)
+        if self.noise is not None:
+            raise ValueError(f"cut {cut.id}: noise cannot be mixed into precomputed features")
         draw = draw_augmentation(self.augment, self.seed, epoch, cut.id) if self.augment else None
         if self.store is not None:
             features = self.store.load(cut.id, draw.speed if draw else 1.0)
@@ -189,7 +196,6 @@ def make_loader(
     dataset: CaptionDataset,
     num_workers: int = 2,
     prefetch_factor: int = 4,
-    pin_memory: bool = False,
 ) -> DataLoader:
     """A loader over `batches`; each `for` loop over it goes through the epoch that `batches` is set to.
 
@@ -206,7 +212,6 @@ def make_loader(
         num_workers=num_workers,
         prefetch_factor=prefetch_factor if num_workers else None,
         persistent_workers=num_workers > 0,
-        pin_memory=pin_memory,
         generator=torch.Generator(),
     )
 

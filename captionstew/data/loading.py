@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -16,6 +16,10 @@ from captionstew.data.fbank import FbankConfig
 from captionstew.data.feature_store import FeatureStore
 from captionstew.data.manifest import IndexedCuts
 from captionstew.data.sampling import EpochBatches, ResumeMismatch
+
+if TYPE_CHECKING:
+    from captionstew.data.noise import NoiseMixer
+    from captionstew.data.weighted import WeightedDraw
 
 Batch = dict[str, Any]
 
@@ -41,27 +45,43 @@ class TrainingBatches:
             if flags.enable_spec_aug
             else None
         )
-        cuts = filter_by_duration(open_cuts(flags.manifest_dir / "cuts_train.jsonl"))
+        cuts = self.clips("train")
         self._sampler = EpochBatches(
-            cuts, flags.max_duration, num_buckets=flags.num_buckets, seed=flags.seed, rank=rank, world_size=world_size
-        )
-        dataset = CaptionDataset(self.fbank, seed=flags.seed, augment=augment, store=store)
+            cuts, flags.max_duration, num_buckets=flags.num_buckets, seed=flags.seed, rank=rank, world_size=world_size,
+            draw=self.draw(cuts),
+        )  # fmt: skip
+        dataset = CaptionDataset(self.fbank, seed=flags.seed, augment=augment, store=store, noise=self.noise())
         self._loader = make_loader(self._sampler, dataset, flags.num_workers)
+
+    def clips(self, split: str) -> IndexedCuts:
+        """The cuts to train (`train`) or validate (`valid`) on."""
+        return filter_by_duration(open_cuts(self._flags.manifest_dir / f"cuts_{split}.jsonl"))
+
+    def draw(self, cuts: IndexedCuts) -> "WeightedDraw | None":
+        """What an epoch is made of, if not of every clip once."""
+        return None
+
+    def noise(self) -> "NoiseMixer | None":
+        """What to mix into the training clips."""
+        return None
+
+    def augment_batch(self, batch: Batch) -> Batch:
+        """What happens to a whole training batch, here SpecAugment."""
+        if self._spec_augment is not None:
+            batch["features"] = self._spec_augment(batch["features"], batch["feature_lengths"])
+        return batch
 
     def train_batches(self, epoch: int, position: dict[str, Any] | None) -> Iterator[Batch]:
         """The batches of an epoch from a place on; one whose clips are all broken comes empty, as every rank must get
         the same number.
         """
         for batch in batches_from(self._sampler, self._loader, epoch, position, self._flags.resume_mode):
-            if self._spec_augment is not None and batch["cut_ids"]:
-                batch["features"] = self._spec_augment(batch["features"], batch["feature_lengths"])
-            yield batch
+            yield self.augment_batch(batch) if batch["cut_ids"] else batch
 
     def valid_batches(self) -> Iterator[Batch]:
         """This rank's share of at most --valid-clips validation clips, the same ones every time."""
         flags = self._flags
-        cuts = filter_by_duration(open_cuts(flags.manifest_dir / "cuts_valid.jsonl"))
-        share = validation_share(cuts, flags.valid_clips, *self._share)
+        share = validation_share(self.clips("valid"), flags.valid_clips, *self._share)
         if len(share) == 0:
             return iter(())
         return feature_batches(share, self.fbank, flags.max_duration, flags.num_workers, strict=False)

@@ -14,10 +14,12 @@ in the loader's workers.
 """
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -25,6 +27,9 @@ from torch.utils.data import Sampler
 from captionstew.data.audio import MIN_DURATION
 from captionstew.data.manifest import IndexedCuts
 from captionstew.data.programs import UserError
+
+if TYPE_CHECKING:
+    from captionstew.data.weighted import WeightedDraw
 
 BATCHES_PER_BUCKET = 2  # a bucket that holds fewer has the same clips meet in every epoch
 CUTS_FOR_BINS = 10_000  # cuts from which the buckets' boundaries are estimated
@@ -36,7 +41,9 @@ class ResumeMismatch(UserError):
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """All that decides which cuts share a batch. `max_duration` in seconds per rank, `manifest` a sha256."""
+    """All that decides which cuts share a batch. `max_duration` in seconds per rank, `manifest` a sha256, `draw` what a
+    weighted draw says of itself.
+    """
 
     manifest: str
     max_duration: float
@@ -48,6 +55,7 @@ class SamplerSettings:
     drop_last: bool
     segment_size: int
     buffer_size: int
+    draw: str | None
 
     def hash(self) -> str:
         return hashlib.sha256(json.dumps(vars(self), sort_keys=True).encode()).hexdigest()[:16]
@@ -59,7 +67,7 @@ class EpochBatches(Sampler):
     A batch holds at most `max_duration` seconds of audio, its padding and the padding of clips under 0.25 s
     included. `num_buckets` is lowered where the corpus is too small to fill that many. With `drop_last` False
     every cut is seen in every epoch (a few twice when the last batches are shared out among more ranks than
-    there are cuts).
+    there are cuts); with `draw` an epoch is made of the cuts that it draws.
     """
 
     def __init__(
@@ -76,6 +84,7 @@ class EpochBatches(Sampler):
         drop_last: bool = False,
         segment_size: int = 100_000,
         buffer_size: int = 10_000,
+        draw: "WeightedDraw | None" = None,
     ) -> None:
         if len(cuts) == 0:
             raise ValueError(f"{cuts.path}: no cuts to make batches of")
@@ -86,13 +95,16 @@ class EpochBatches(Sampler):
             raise ValueError(
                 f"{cuts.path}: the longest clip has {longest:.2f} s, raise --max-duration ({max_duration})"
             )
+        if draw is not None and (len(draw.weights) != len(cuts) or not shuffle):
+            raise ValueError(f"{cuts.path}: a weighted draw needs a weight for each of {len(cuts)} cuts, and shuffles")
         self.cuts = cuts
         self.rank = rank
         self.settings = SamplerSettings(
             cuts.sha256, float(max_duration), max_cuts, num_buckets, shuffle, seed, world_size, drop_last,
-            segment_size, buffer_size,
+            segment_size, buffer_size, draw.describe() if draw else None,
         )  # fmt: skip
         self.epoch = 0
+        self._draw = draw
         self._start = (0, 0, 0)  # segment, batches of it already consumed, batches consumed in the epoch
         self._finished: list[int] = []  # batches of the segments completed since _start
         self._durations = np.maximum(cuts.durations, MIN_DURATION)
@@ -100,8 +112,13 @@ class EpochBatches(Sampler):
         self._bins = self._duration_bins()
 
     @property
+    def num_clips(self) -> int:
+        """Clips of an epoch, of all ranks together."""
+        return self._draw.num_clips if self._draw else len(self.cuts)
+
+    @property
     def num_segments(self) -> int:
-        return math.ceil(len(self.cuts) / self.settings.segment_size)
+        return math.ceil(self.num_clips / self.settings.segment_size)
 
     @property
     def num_buckets(self) -> int:
@@ -111,7 +128,19 @@ class EpochBatches(Sampler):
     @property
     def expected_batches(self) -> int:
         """About how many batches an epoch has on each rank, for progress bars."""
-        return max(1, round(self._durations.sum() / self.settings.max_duration / self.settings.world_size))
+        return max(1, round(self._epoch_seconds() / self.settings.max_duration / self.settings.world_size))
+
+    def heaviest(self, num_batches: int = 1000) -> dict[str, list[int]]:
+        """Positions of batches that need most memory: as many of the longest clips as fit, and of the first
+        `num_batches` of an epoch those with most clips and most padded audio.
+        """
+        order = np.argsort(-self._durations, kind="stable")
+        batches = list(itertools.islice(self._segment_batches(0), num_batches))
+        return {
+            "longest clips": order[: self._capacity(order[:1].tolist())].tolist(),
+            "most clips": max(batches, key=len),
+            "most audio": max(batches, key=lambda batch: len(batch) * self._durations[batch].max()),
+        }
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch; a new one starts at its beginning, the one just restored where it was left."""
@@ -248,26 +277,36 @@ class EpochBatches(Sampler):
         )
 
     def _positions(self, segment: int) -> np.ndarray:
-        """Positions of the segment's cuts: an equal share of the epoch's permutation."""
+        """Positions of the segment's cuts: an equal share of the epoch's permutation, or draw."""
         if self._order is None or self._order[0] != self.epoch:
-            order = np.arange(len(self.cuts))
-            if self.settings.shuffle:
-                np.random.default_rng([self.settings.seed, self.epoch]).shuffle(order)
+            generator = np.random.default_rng([self.settings.seed, self.epoch])
+            order = self._draw.positions(generator) if self._draw else np.arange(len(self.cuts))
+            if self.settings.shuffle and self._draw is None:
+                generator.shuffle(order)
             self._order = self.epoch, order
         return np.array_split(self._order[1], self.num_segments)[segment]
+
+    def _epoch_seconds(self) -> float:
+        """Seconds of audio in an epoch (the expected ones of a draw)."""
+        if self._draw is None:
+            return float(self._durations.sum())
+        return float(self._durations @ self._draw.shares) * self._draw.num_clips
 
     def _duration_bins(self) -> list[float]:
         """Ascending boundaries (seconds) between buckets that hold equal shares of the audio."""
         from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 
         settings = self.settings
-        per_segment = self._durations.sum() / self.num_segments
+        per_segment = self._epoch_seconds() / self.num_segments
         batches = per_segment / (settings.max_duration * settings.world_size)
         num_buckets = min(settings.num_buckets, int(batches / BATCHES_PER_BUCKET), len(self.cuts))
         if num_buckets < 2:
             return [float(self._durations.max())]
-        count = min(CUTS_FOR_BINS, len(self.cuts))
-        sample = np.random.default_rng(settings.seed).choice(len(self.cuts), count, replace=False)
+        generator = np.random.default_rng(settings.seed)
+        if self._draw is not None:
+            sample = self._draw.positions(generator)[:CUTS_FOR_BINS]
+        else:
+            sample = generator.choice(len(self.cuts), min(CUTS_FOR_BINS, len(self.cuts)), replace=False)
         bins = estimate_duration_buckets(_Placeholders(sample, self._durations), num_buckets)
         return sorted({float(boundary) for boundary in bins})
 
