@@ -27,6 +27,7 @@ from captionstew.data.identity import IdentityError, name_stem
 from captionstew.data.tables import TableError, write_rows, write_table
 
 AUDIO_ENDINGS = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus")
+UNREADABLE = ".m4a"  # by libsndfile: where a decoded copy lies beside such a file, the copy is taken
 CHUNK = 2**22  # characters read at a time from a JSON list; longer than any record
 csv.field_size_limit(2**24)
 
@@ -98,14 +99,16 @@ class Corpus:
     flags: dict[str, dict] = field(default_factory=dict)  # further flags: name -> argparse keywords
 
 
-def get_parser(corpus: Corpus, description: str | None = None) -> argparse.ArgumentParser:
-    """The flags that all preparation programs have in common, and the corpus's own."""
+def get_parser(
+    corpus: Corpus, description: str | None = None, audio: str = "CORPUS_DIR/audio", output: str | None = None
+) -> argparse.ArgumentParser:
+    """The flags that all preparation programs have in common, and the corpus's own; `audio`: the default's name."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--corpus-dir", type=Path, required=True, help="folder of the release's text files")
-    parser.add_argument("--audio-dir", type=Path, help="folder of the audio (default: CORPUS_DIR/audio)")
-    parser.add_argument("--output-dir", type=Path, required=True, help=f"receives {corpus.name}.parquet")
+    parser.add_argument("--audio-dir", type=Path, help=f"folder of the audio (default: {audio})")
+    parser.add_argument("--output-dir", type=Path, required=True, help=f"receives {output or corpus.name + '.parquet'}")
     parser.add_argument(
         "--splits",
         nargs="+",
@@ -263,7 +266,7 @@ class AudioFolder:
         self._by_path: dict[str, str] = {}
         for root, folders, files in os.walk(folder):
             folders.sort()
-            for name in sorted(files):
+            for name in sorted(files, key=lambda name: (name.lower().endswith(UNREADABLE), name)):
                 if name.lower().endswith(AUDIO_ENDINGS):
                     path = os.path.relpath(os.path.join(root, name), folder)
                     self._by_stem.setdefault(name_stem(name), path)

@@ -69,11 +69,7 @@ def check_audio(
     line), coverage.json and coverage.md. An interrupted check goes on where it stopped; a finished one starts
     anew, because audio may have come since.
     """
-    share_folder = folder / f"shares-{_digest(clips, max_duration, clips_per_share)}"
-    shares = list(_shares(clips, share_folder, max_duration, clips_per_share))
-    todo = [share for share in shares if not share.output.is_file()]
-    run_shares(_check_share, todo, num_jobs=num_jobs, dask_scheduler=dask_scheduler, title="audio check")
-    parts = [share.output for share in shares]
+    parts = inspect_clips(clips, folder, max_duration, num_jobs, dask_scheduler, clips_per_share)
     table = coverage(parts)
     write_batches(folder / "checked.parquet", CHECKED_SCHEMA, _select(parts, lambda status: status == FOUND))
     for name, statuses in (("missing", (MISSING,)), ("broken", (BROKEN, TOO_LONG))):
@@ -85,9 +81,33 @@ def check_audio(
         _write_lines(folder / f"{name}.txt", lines)
     write_json(folder / "coverage.json", table)
     (folder / "coverage.md").write_text(coverage_as_markdown(table), encoding="utf-8")
+    remove_shares(folder)
+    return table
+
+
+def inspect_clips(
+    clips: Path,
+    folder: Path,
+    max_duration: float = MAX_DURATION,
+    num_jobs: int = 1,
+    dask_scheduler: str | None = None,
+    clips_per_share: int = CLIPS_PER_SHARE,
+) -> list[Path]:
+    """Decode the audio of every row of a table with `audio_key` and `files`.
+
+    Returns Parquet files below `folder` that hold the table's rows in order, with the CHECK_SCHEMA columns. Those that
+    an interrupted check has finished are used again; `remove_shares` takes all of them away.
+    """
+    share_folder = folder / f"shares-{_digest(clips, max_duration, clips_per_share)}"
+    shares = list(_shares(clips, share_folder, max_duration, clips_per_share))
+    todo = [share for share in shares if not share.output.is_file()]
+    run_shares(_check_share, todo, num_jobs=num_jobs, dask_scheduler=dask_scheduler, title="audio check")
+    return [share.output for share in shares]
+
+
+def remove_shares(folder: Path) -> None:
     for leftover in folder.glob("shares-*"):
         shutil.rmtree(leftover)
-    return table
 
 
 def _digest(clips: Path, *settings: float) -> str:
@@ -110,7 +130,7 @@ def _check_share(share: _Share) -> None:
     table = pq.ParquetFile(share.clips).read_row_group(share.row_group).slice(share.start, share.count)
     inspect = lru_cache(maxsize=64)(inspect_audio)  # segments of one track lie next to each other
     rows = ({**clip, **check_clip(clip, inspect, share.max_duration)} for clip in table.to_pylist())
-    write_rows(share.output, CHECKED_SCHEMA, rows)
+    write_rows(share.output, pa.schema([*table.schema, *CHECK_SCHEMA]), rows)
 
 
 def check_clip(

@@ -1,9 +1,11 @@
 """A small mini corpus and a way to run the repository's programs."""
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +45,12 @@ def mini_data(tmp_path_factory, program):
 
 
 @pytest.fixture(scope="session")
+def tiny_encoder():
+    """Flags of an encoder of a few thousand weights."""
+    return TINY_ENCODER.split()
+
+
+@pytest.fixture(scope="session")
 def train_command(repository):
     """train_command(data, exp, flag, value, ...) -> command line of a small contrastive training."""
 
@@ -65,3 +73,30 @@ def scalars():
         return [record for record in records if record["kind"] == "train"]
 
     return read
+
+
+@pytest.fixture(scope="session")
+def mini_release(request, tmp_path_factory):
+    """mini_release("fsd50k", broken_test_clips=1) -> folder of a miniature release in the real one's form.
+
+    Its parent folder holds the others too and serves as --corpora-dir. Do not change them. With the reference data,
+    rows and sounds are real; without, they are made up.
+    """
+    spec = importlib.util.spec_from_file_location("mini_releases", Path(__file__).with_name("mini_releases.py"))
+    releases = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(releases)
+    try:
+        shared = request.getfixturevalue("shared_dir")
+    except pytest.skip.Exception:
+        shared = None
+    folders = {}
+
+    def make(task, broken_test_clips=0):
+        if broken_test_clips not in folders:
+            folders[broken_test_clips] = tmp_path_factory.mktemp("releases")
+        folder = folders[broken_test_clips] / releases.FOLDERS.get(task, task)
+        if not folder.is_dir():
+            releases.make_release(task, folder, shared, broken_test_clips)
+        return folder
+
+    return make
