@@ -1,5 +1,6 @@
 """Fixtures that more than one test folder uses."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -20,3 +21,28 @@ def shared_dir() -> Path:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def small_encoder(tmp_path_factory):
+    """small_encoder("wav2vec2") -> folder or file with a small random-weight encoder of that kind, made once."""
+    import torch
+
+    from captionstew.data.programs import UserError
+
+    spec = importlib.util.spec_from_file_location("encoder_folders", Path(__file__).parent / "encoder_folders.py")
+    folders = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(folders)
+    root = tmp_path_factory.mktemp("encoders")
+
+    def make(kind: str) -> Path:
+        if not (root / kind).exists():
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                try:
+                    folders.SAVE[kind](root / kind)
+                except UserError as error:
+                    pytest.skip(str(error))
+        return root / kind
+
+    return make

@@ -15,7 +15,6 @@ A leading `module.` is dropped and heads are ignored. Pickles are read with `wei
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,8 +39,8 @@ def load_pretrained(path: str | Path, config: ZipformerConfig | None = None, **o
             heads and `encoder_unmasked_dim` cannot be read off the shapes).
         overrides: single fields of the configuration to set, such as batch_invariant=True.
 
-    Raises FileNotFoundError, or ValueError that says what does not fit: no encoder found, unknown sizes, keys missing,
-    unexpected or of another shape.
+    Raises FileNotFoundError, or ValueError that says what does not fit: no checkpoint, no encoder found, unknown sizes,
+    keys missing, unexpected or of another shape.
     """
     path = Path(path)
     weights, stored = read_checkpoint(path)
@@ -100,16 +99,23 @@ def infer_config(state: Mapping[str, Tensor], path: str | Path) -> ZipformerConf
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
         raise ImportError(f"reading {path} needs the safetensors package") from error
-    return load_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file, or a damaged one ({error})") from error
 
 
 def _stored_config(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    encoder = json.loads(path.read_text(encoding="utf-8")).get("encoder")
+    try:
+        encoder = json.loads(path.read_text(encoding="utf-8")).get("encoder")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is no JSON object ({error})") from error
     # Auden writes a config.json too, in its own terms; its sizes are read off the shapes.
     return encoder if isinstance(encoder, dict) and "downsampling_factor" in encoder else None
 
@@ -117,7 +123,13 @@ def _stored_config(path: Path) -> dict[str, Any] | None:
 def _read_pickle(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except OSError:
+        raise
+    except Exception as error:  # torch raises many kinds for files that are something else
+        if "Unsupported global" not in str(error):
+            raise ValueError(
+                f"{path} is no checkpoint that torch can read: damaged, or another kind of file"
+            ) from error
         raise ValueError(
             f"{path} holds more than tensors and plain values (icefall training checkpoints may), and "
             "is not opened in a way that could run code. If you trust its source, keep its weights alone with "
