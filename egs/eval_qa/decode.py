@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Answers the questions of a manifest, greedily, with a trained adaptor.
+
+    ./decode.py --exp-dir exp/qa/contrastive --epoch 2 --manifest data/cuts_foundation.jsonl
+
+Writes <exp-dir>/answers/<split>.jsonl, one reply per line, and <split>.json beside it: what gave them. score.py reads
+both.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from captionstew.data.corpus_cli import write_json
+from captionstew.data.cuts import open_cuts
+from captionstew.data.qa_batches import qa_batches, qa_items
+from captionstew.evaluation.frame_cache import cached_frames
+from captionstew.evaluation.qa_scores import answer_questions, write_replies
+from captionstew.evaluation.selection import SelectionFlags, select_weights
+from captionstew.hashing import sha256_of_file
+from captionstew.models.frozen import load_encoder
+from captionstew.models.language_model import load_language_model
+from captionstew.models.qa import build_adaptor
+from captionstew.training.checkpoint import CheckpointError, load_weights
+from captionstew.training.distributed import pick_device
+from captionstew.training.flags import flag, parse_flags, run_main
+
+
+@dataclass(frozen=True)
+class Flags(SelectionFlags):
+    manifest: Path = flag(Path("data/cuts_test.jsonl"), "questions to answer")
+    epoch: int = flag(2, "take epoch-<epoch>.pt")
+    encoder: str = flag("", "where the audio encoder lies now (default: where it lay in training)")
+    llm: str = flag("", "where the language model lies now (default: where it lay in training)")
+    allow_download: bool = flag(False, "fetch the language model from the Hub if it is not on this machine")
+    system: str = flag("", "name in the report (default: the experiment folder's)")
+    max_answer_tokens: int = flag(256, "longer replies are cut to this many tokens")
+    max_duration: float = flag(200.0, "seconds per batch: audio, and text at the training run's --token-rate")
+    cache_dir: Path = flag(Path("exp/embeddings"), "where frames are kept")
+    num_workers: int = flag(2, "data-loading processes")
+    device: str = flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
+
+
+def require_same(what: str, found: str, trained: str, flag_name: str) -> None:
+    """An adaptor speaks to one language model about one encoder's frames."""
+    if found != trained:
+        raise CheckpointError(
+            f"the adaptor was trained with another {what} (sha256 {trained}, not {found}): {flag_name}"
+        )
+
+
+def main() -> None:
+    flags = parse_flags(Flags, __doc__)
+    device = pick_device(flags.device, 0)
+    selected = select_weights(flags)
+    config = selected.config
+    if config.get("task") != "qa":
+        raise CheckpointError(f"{selected.source}: a checkpoint of {config.get('task')}, not of egs/eval_qa/train.py")
+    encoder = load_encoder(flags.encoder or config["audio_encoder"]["path"], device)
+    require_same("encoder", encoder.description["sha256"], config["audio_encoder"]["sha256"], "give it by --encoder")
+    llm = load_language_model(
+        flags.llm or config["llm"]["path"], device, bits=config["llm"]["bits"], allow_download=flags.allow_download
+    )
+    require_same("language model", llm.description["sha256"], config["llm"]["sha256"], "give it by --llm")
+    adaptor = build_adaptor(config, 1.0)
+    load_weights(adaptor, selected.weights, selected.source)
+    adaptor.to(device).eval()
+
+    cuts = open_cuts(flags.manifest)
+    table = cached_frames(encoder, cuts, flags.cache_dir, flags.max_duration, flags.num_workers, strict=True)
+    questions = qa_items(cuts, table, lambda items: llm.encode(items, flags.max_answer_tokens), config["token_rate"])
+    batches = qa_batches(questions, table, flags.max_duration, flags.num_workers)
+    split = flags.manifest.stem.removeprefix("cuts_")
+    path = flags.exp_dir / "answers" / f"{split}.jsonl"
+    with torch.inference_mode():
+        replies = answer_questions(adaptor, llm, batches, device, flags.max_answer_tokens)
+        count = write_replies(path, tqdm(replies, total=len(questions), desc="answer", disable=len(questions) < 200))
+    about = {
+        "split": split,
+        "system": flags.system or flags.exp_dir.name,
+        "encoder": config["audio_encoder"],
+        "llm": config["llm"],
+        "checkpoint": str(selected.source),
+        "weights": selected.choice,
+        "manifest_sha256": cuts.sha256,
+        "answers_sha256": sha256_of_file(path),
+        "max_answer_tokens": flags.max_answer_tokens,
+        "token_rate": config["token_rate"],
+        "trained_parameters": sum(p.numel() for p in adaptor.parameters()),
+        "frozen_parameters": llm.num_parameters + sum(p.numel() for p in encoder.parameters()),
+    }
+    write_json(path.with_suffix(".json"), about)
+    print(f"wrote {path}: {count} replies; score them with score.py --exp-dir {flags.exp_dir}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""Question answering: an adaptor learns to say a frozen encoder's frames in a frozen language model's embedding space.
+
+At paper scale (paper section 4.2; hours and memory in README.md):
+
+    ./train.py --encoder exp/contrastive/pretrained.pt --llm Qwen/Qwen2.5-7B-Instruct --manifest-dir data \\
+        --exp-dir exp/qa/contrastive --world-size 8 --use-bf16 true --gradient-checkpointing true
+
+On two CPU cores, with a language model of a few thousand weights (local/make_tiny_llm.py makes one):
+
+    ./train.py --encoder exp/contrastive/pretrained.pt --llm exp/tiny_llm --manifest-dir data --exp-dir exp/qa/mini \\
+        --max-duration 200 --hidden-dim 128 --num-epochs 10
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from captionstew.data.cuts import filter_by_duration, open_cuts
+from captionstew.data.qa_batches import QaBatches, qa_items
+from captionstew.evaluation.frame_batches import channel_statistics, frame_batches, frame_table
+from captionstew.evaluation.qa_scores import validation_metrics
+from captionstew.models.frozen import FrozenEncoder, load_encoder
+from captionstew.models.language_model import load_language_model
+from captionstew.models.qa import AudioAdaptor, FrozenLanguageModel, build_adaptor, frames_per_token
+from captionstew.training.distributed import Rank, launch
+from captionstew.training.flags import FrozenFlags, TrainingFlags, flag, flags_to_dict, parse_flags, run_main
+from captionstew.training.log import start_logging
+from captionstew.training.loop import Losses, train
+
+STATISTICS_CLIPS = 500  # training clips that the channels' mean and deviation are taken from
+
+
+@dataclass(frozen=True)
+class Flags(TrainingFlags, FrozenFlags):
+    base_lr: float = flag(0.02, "ScaledAdam's base learning rate")
+    num_epochs: int = flag(2, "train up to this epoch, counted from 1")
+    max_duration: float = flag(200.0, "seconds per batch and process: audio, and text at --token-rate")
+    llm: str = flag("Qwen/Qwen2.5-7B-Instruct", "folder or Hub name of an instruction-tuned causal language model")
+    llm_bits: int = flag(16, "16, or 8 or 4 with bitsandbytes", choices=(16, 8, 4))
+    allow_download: bool = flag(False, "fetch --llm from the Hub if it is not on this machine")
+    gradient_checkpointing: bool = flag(False, "recompute the language model's activations: less memory, more time")
+    token_rate: float = flag(5.0, "audio positions per second that the language model sees")
+    hidden_dim: int = flag(2048, "size of the adaptor's hidden layer")
+    max_answer_tokens: int = flag(256, "longer answers are cut to this many tokens")
+    valid_answers: int = flag(200, "validation questions of each process that are answered, not only scored")
+
+    def check(self) -> None:
+        if self.cache != "frames":
+            raise ValueError("--cache none: a clip has many questions here, so its frames are always kept")
+
+
+class QaTask:
+    """Cross-entropy of the right answers; the sum over questions of the mean over an answer's tokens."""
+
+    def __init__(self, flags: Flags, encoder: FrozenEncoder, llm: FrozenLanguageModel) -> None:
+        self.flags = flags
+        self.llm = llm
+        self.config = {
+            "task": "qa",
+            "audio_encoder": encoder.description,
+            "frame_dim": encoder.dim,
+            "stack": frames_per_token(encoder.frame_rate, flags.token_rate),
+            "token_rate": flags.token_rate,
+            "hidden_dim": flags.hidden_dim,
+            "llm": llm.description,
+            "llm_dim": llm.dim,
+            "max_answer_tokens": flags.max_answer_tokens,
+        }
+
+    def losses(self, model, batch, device) -> Losses:
+        audio, lengths = model(batch["features"].to(device), batch["feature_lengths"].to(device))
+        total = self.llm.answer_losses(audio, lengths, batch["question_ids"], batch["answer_ids"]).sum()
+        return Losses(total, {"loss": total}, {})
+
+    def validate(self, model: AudioAdaptor, batches, device) -> dict[str, float]:
+        return validation_metrics(
+            model, self.llm, batches, device, self.flags.max_answer_tokens, self.flags.valid_answers
+        )
+
+
+def run(rank: Rank, flags: Flags) -> None:
+    start_logging(flags.exp_dir, rank.rank, rank.world_size)
+    logging.info("%s", flags_to_dict(flags))
+    torch.manual_seed(flags.seed)
+    encoder = load_encoder(flags.encoder, rank.device)
+    cuts = [filter_by_duration(open_cuts(flags.manifest_dir / f"cuts_{split}.jsonl")) for split in ("train", "valid")]
+    tables = [frame_table(encoder, split, flags, rank) for split in cuts]
+    llm = load_language_model(
+        flags.llm,
+        rank.device,
+        bits=flags.llm_bits,
+        checkpointing=flags.gradient_checkpointing,
+        allow_download=flags.allow_download,
+    )
+    task = QaTask(flags, encoder, llm)
+    questions = [
+        qa_items(split, table, lambda items: llm.encode(items, flags.max_answer_tokens), flags.token_rate)
+        for split, table in zip(cuts, tables)
+    ]
+    data = QaBatches(questions[0], tables[0], questions[1], tables[1], flags, rank.rank, rank.world_size)
+    model = build_adaptor(task.config, llm.embedding_rms())
+    some = cuts[0].select(range(min(len(cuts[0]), STATISTICS_CLIPS)))
+    batches = frame_batches(encoder, some, tables[0], flags.max_duration, flags.num_workers, strict=False)
+    model.set_statistics(*channel_statistics(batches, encoder.dim))
+    trained = sum(p.numel() for p in model.parameters())
+    logging.info("%d parameters learn; %d of the language model are frozen", trained, llm.num_parameters)
+    train(model, task, data, flags, rank)
+
+
+def main() -> None:
+    flags = parse_flags(Flags, __doc__)
+    flags.exp_dir.mkdir(parents=True, exist_ok=True)
+    (flags.exp_dir / "flags.json").write_text(json.dumps(flags_to_dict(flags), indent=2) + "\n", encoding="utf-8")
+    launch(run, flags.world_size, flags.master_port, flags.device, flags)
+
+
+if __name__ == "__main__":
+    run_main(main)

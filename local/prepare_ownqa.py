@@ -1,0 +1,37 @@
+"""Questions about recordings of your own: from questions.csv, or made from the labels in metadata.csv.
+
+    questions.csv   file,question,answer[,choices,task,description]
+    dogs/1.wav,What animal is it?,dog
+
+The mini corpus and any labelled folder work as they are; see captionstew/data/label_questions.py.
+
+    python local/prepare_ownqa.py --corpus-dir my_recordings --output-dir data/tables
+"""
+
+import argparse
+from collections.abc import Iterator
+
+from captionstew.data.corpus_cli import Corpus, Report, run
+from captionstew.data.label_questions import folder_questions
+from captionstew.data.qa_table import QA_FIELDS
+
+
+def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
+    """One row per question, of the splits asked for (default: all)."""
+    for row in folder_questions(args.corpus_dir, report, args.seed):
+        if not args.splits or row["split"] in args.splits:
+            yield row
+
+
+CORPUS = Corpus(
+    name="ownqa",
+    home="your own data: questions.csv with the columns file,question,answer",
+    splits=(),
+    default_splits=(),
+    rows=rows,
+    extra=QA_FIELDS,
+    flags={"--seed": {"type": int, "default": 42, "help": "of the choices"}},
+)
+
+if __name__ == "__main__":
+    run(CORPUS, __doc__)
