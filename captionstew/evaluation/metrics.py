@@ -1,10 +1,13 @@
-"""Every number that a result file holds comes from here. Shares lie in [0, 1] unless a name says otherwise."""
+"""Ranking, tagging and classification metrics, and intervals. Shares lie in [0, 1] unless a name says otherwise.
+
+Captions are scored in `caption_metrics`, detection in `psds`, AIR-Bench replies in `airbench`.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 RECALL_AT = (1, 5, 10)
 
@@ -87,37 +90,84 @@ def retrieval_metrics(ranks: RetrievalRanks) -> dict[str, float]:
     return metrics
 
 
-def chance_recall(
-    similarity: np.ndarray, relevant: np.ndarray, k: int, seed: int, rounds: int = 20
-) -> dict[str, float]:
-    """R@k of pairs permuted at random: what this model's similarities give when they know nothing of the pairing."""
+def chance_metrics(similarity: np.ndarray, relevant: np.ndarray, seed: int, rounds: int = 20) -> dict[str, float]:
+    """`retrieval_metrics` of pairs permuted at random, mean over the rounds.
+
+    That is what this model's similarities give when they know nothing of the pairing.
+    """
     generator = np.random.default_rng(seed)
-    text, audio = [], []
-    for _ in range(rounds):
-        ranks = retrieval_ranks(similarity[generator.permutation(len(similarity))], relevant)
-        text.append(recall_at_k(ranks.text_to_audio, k))
-        audio.append(recall_at_k(ranks.audio_to_text, k))
-    return {f"text_to_audio_r{k}": float(np.mean(text)), f"audio_to_text_r{k}": float(np.mean(audio))}
+    drawn = [
+        retrieval_metrics(retrieval_ranks(similarity[generator.permutation(len(similarity))], relevant))
+        for _ in range(rounds)
+    ]
+    return {name: float(np.mean([metrics[name] for metrics in drawn])) for name in drawn[0]}
 
 
 def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
-    """(N, C) scores, (N,) class indices -> share of clips whose highest score is the label (first of equal ones)."""
-    return float((scores.argmax(1) == labels).mean())
+    """(N, C) scores, (N,) class indices -> share of clips whose highest score is the label (first of equal ones).
+
+    Raises:
+      ValueError: no clip, or a score is not finite.
+    """
+    return float(_correct(scores, labels).mean())
+
+
+def mean_class_recall(scores: np.ndarray, labels: np.ndarray) -> float:
+    """(N, C) scores, (N,) class indices -> mean share found over the classes that occur; raises as `accuracy`."""
+    correct = _correct(scores, labels)
+    return float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))
+
+
+def _correct(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    if len(scores) != len(labels) or not len(scores):
+        raise ValueError(f"{len(scores)} clips have scores and {len(labels)} have labels: nothing to compare")
+    _check_finite(scores)
+    return scores.argmax(1) == labels
 
 
 def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> tuple[float, int]:
     """(N, C) scores, (N, C) 0/1 -> macro average precision over classes with a positive, and how many those are.
 
+    Rank by logits: a sigmoid in float32 turns high scores into ties.
+
     Raises:
       ValueError: no class has a positive, or a score is not finite.
     """
-    present = targets.any(axis=0)
+    values = class_average_precisions(scores, targets)
+    present = ~np.isnan(values)
     if not present.any():
         raise ValueError("no class has a positive clip: nothing to average")
+    return float(values[present].mean()), int(present.sum())
+
+
+def class_average_precisions(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(N, C) scores, (N, C) 0/1 -> average precision of each class (C,), NaN where no clip is positive.
+
+    Tied clips enter together, so their order does not matter.
+    """
+    _check_finite(scores)
+    return np.array(
+        [
+            average_precision_score(truth, column) if truth.any() else np.nan
+            for column, truth in zip(scores.T, targets.T)
+        ]
+    )
+
+
+def class_roc_aucs(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(N, C) scores, (N, C) 0/1 -> area under the ROC of each class (C,), NaN where all clips are alike."""
+    _check_finite(scores)
+    return np.array(
+        [
+            roc_auc_score(truth, column) if truth.any() and not truth.all() else np.nan
+            for column, truth in zip(scores.T, targets.T)
+        ]
+    )
+
+
+def _check_finite(scores: np.ndarray) -> None:
     if not np.isfinite(scores).all():
         raise ValueError("scores hold NaN or infinite values")
-    values = [average_precision_score(targets[:, c], scores[:, c]) for c in np.flatnonzero(present)]
-    return float(np.mean(values)), int(present.sum())
 
 
 def bootstrap_interval(
@@ -126,6 +176,24 @@ def bootstrap_interval(
     """95 % percentile interval of a statistic of per-clip values (N, ...), clips drawn with replacement."""
     generator = np.random.default_rng(seed)
     drawn = [statistic(values[generator.integers(0, len(values), len(values))]) for _ in range(rounds)]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def bootstrap_interval_of_groups(
+    values: np.ndarray, groups: np.ndarray, seed: int = 0, rounds: int = 1000
+) -> tuple[float, float]:
+    """95 % percentile interval of the mean of values (N,) that belong together by groups (N,).
+
+    Whole groups are drawn with replacement: five captions of one clip are not five independent clips.
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    sums, counts = np.bincount(group, weights=values), np.bincount(group)
+    generator = np.random.default_rng(seed)
+    drawn = [
+        sums[picked].sum() / counts[picked].sum()
+        for picked in (generator.integers(0, len(sums), len(sums)) for _ in range(rounds))
+    ]
     low, high = np.percentile(drawn, [2.5, 97.5])
     return float(low), float(high)
 

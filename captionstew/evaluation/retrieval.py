@@ -106,20 +106,38 @@ def retrieval_recalls(clips: EmbeddedClips, duplicate_captions: str) -> dict[str
 
 
 def retrieval_report(clips: EmbeddedClips, duplicate_captions: str, seed: int) -> dict[str, Any]:
-    """Recalls in both directions with 95 % bootstrap intervals over clips, and the recall of permuted pairs.
+    """`ranking_report` of embedded clips.
 
     Args:
       duplicate_captions: strict: only the caption's own clip is right; match: so is any clip with the same caption.
     """
     relevant = metrics.relevance(clips.caption_clips, clips.captions if duplicate_captions == "match" else None)
-    similarity = clips.similarity
+    return ranking_report(clips.similarity, relevant, clips.caption_clips, seed)
+
+
+def ranking_report(
+    similarity: np.ndarray, relevant: np.ndarray, caption_clips: Sequence[int], seed: int
+) -> dict[str, Any]:
+    """(clips, captions) similarities and right answers -> everything that a result file says about retrieval.
+
+    R@1, R@5, R@10, mAP@10 and median rank in both directions; of the first four 95 % bootstrap intervals over clips
+    (`_interval`) and the values of permuted pairs (`_chance`).
+
+    Args:
+      caption_clips: for each caption, the index of its clip.
+    """
     ranks = metrics.retrieval_ranks(similarity, relevant)
     report: dict[str, Any] = metrics.retrieval_metrics(ranks)
-    for k in metrics.RECALL_AT:
-        for name, best in (("text_to_audio", ranks.text_to_audio), ("audio_to_text", ranks.audio_to_text)):
-            report[f"{name}_r{k}_interval"] = metrics.bootstrap_interval(best < k, seed=seed)
-    chance = metrics.chance_recall(similarity, relevant, k=10, seed=seed)
-    return report | {f"{name}_chance": value for name, value in chance.items()}
+    chance = metrics.chance_metrics(similarity, relevant, seed=seed)
+    for name, best, precision, groups in (
+        ("text_to_audio", ranks.text_to_audio, ranks.text_to_audio_map10, np.asarray(caption_clips)),
+        ("audio_to_text", ranks.audio_to_text, ranks.audio_to_text_map10, np.arange(len(similarity))),
+    ):
+        per_query = {f"{name}_r{k}": best < k for k in metrics.RECALL_AT} | {f"{name}_map10": precision}
+        for key, values in per_query.items():
+            report[f"{key}_interval"] = metrics.bootstrap_interval_of_groups(values, groups, seed=seed)
+            report[f"{key}_chance"] = chance[key]
+    return report
 
 
 def zero_shot_accuracy(
@@ -129,6 +147,7 @@ def zero_shot_accuracy(
     device: torch.device,
     max_tokens: int,
     template: str,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Accuracy of choosing the class whose sentence `template.format(label)` is nearest; every clip needs a label."""
     classes = sorted(set(clips.labels))
@@ -139,7 +158,7 @@ def zero_shot_accuracy(
     correct = scores.argmax(1) == truth
     return {
         "accuracy": float(correct.mean()),
-        "accuracy_interval": metrics.bootstrap_interval(correct),
+        "accuracy_interval": metrics.bootstrap_interval(correct, seed=seed),
         "majority_class_share": float(np.bincount(truth).max() / len(truth)),
         "num_classes": len(classes),
     }

@@ -95,7 +95,7 @@ def main() -> None:
             flags.exp_dir,
             task="zero_shot",
             metrics=zero_shot_accuracy(
-                subset, model, tokenizer, device, config["max_caption_tokens"], flags.label_template
+                subset, model, tokenizer, device, config["max_caption_tokens"], flags.label_template, flags.seed
             ),
             num_clips=len(subset.cut_ids),
             settings={"subset": name, "template": flags.label_template, "weights": weights_of},

@@ -2,20 +2,25 @@
 
 import numpy as np
 import pytest
+import torch
 
 from captionstew.evaluation.metrics import (
     RetrievalRanks,
     accuracy,
     bootstrap_interval,
+    bootstrap_interval_of_groups,
     bootstrap_interval_of_mean,
-    chance_recall,
+    chance_metrics,
+    class_average_precisions,
+    class_roc_aucs,
     mean_average_precision,
+    mean_class_recall,
     recall_at_k,
     relevance,
     retrieval_metrics,
     retrieval_ranks,
 )
-from captionstew.evaluation.retrieval import EmbeddedClips
+from captionstew.evaluation.retrieval import EmbeddedClips, ranking_report, zero_shot_accuracy
 
 RETRIEVAL_CASES = [
     "random_c5",
@@ -162,34 +167,71 @@ def test_chance_of_a_perfect_model_is_that_of_guessing():
     similarity = np.eye(200) + np.random.default_rng(0).uniform(0, 0.1, (200, 200))
     relevant = relevance(range(200))
     assert recall_at_k(retrieval_ranks(similarity, relevant).text_to_audio, 10) == 1.0
-    chance = chance_recall(similarity, relevant, k=10, seed=1)
+    chance = chance_metrics(similarity, relevant, seed=1)
     deviation = (0.05 * 0.95 / (200 * 20)) ** 0.5
     for direction in ("text_to_audio", "audio_to_text"):
         assert abs(chance[f"{direction}_r10"] - 0.05) < 4 * deviation
-    assert chance == chance_recall(similarity, relevant, k=10, seed=1)
-    assert chance != chance_recall(similarity, relevant, k=10, seed=2)
+    assert chance == chance_metrics(similarity, relevant, seed=1)
+    assert chance != chance_metrics(similarity, relevant, seed=2)
 
 
 def test_chance_counts_repeated_captions():
     """Where all clips share one caption, matching makes every answer right, also by chance."""
     relevant = relevance(range(20), ["rain"] * 20)
-    chance = chance_recall(np.random.default_rng(0).normal(size=(20, 20)), relevant, k=1, seed=0)
-    assert chance == {"text_to_audio_r1": 1.0, "audio_to_text_r1": 1.0}
+    chance = chance_metrics(np.random.default_rng(0).normal(size=(20, 20)), relevant, seed=0)
+    assert chance["text_to_audio_r1"] == chance["audio_to_text_r1"] == 1.0
+    assert chance["text_to_audio_map10"] == 0.5  # of twenty right answers ten fit
 
 
 @pytest.mark.parametrize("name", ["nsynth", "vggsound", "crema", "ties", "one_clip"])
 def test_accuracy_equals_the_reference(metric_golden, name):
     arrays = metric_golden("tagging.npz")
     scores, labels = arrays[f"accuracy_{name}__scores"], arrays[f"accuracy_{name}__targets"]
-    assert accuracy(scores, labels) == metric_golden("accuracy.json")[name]["accuracy"]
+    case = metric_golden("accuracy.json")[name]
+    assert accuracy(scores, labels) == case["accuracy"]
+    assert mean_class_recall(scores, labels) == pytest.approx(case["mean_per_class_recall"], abs=1e-12)
+
+
+def test_accuracy_takes_the_first_of_equal_scores_and_refuses_what_is_broken():
+    assert accuracy(np.zeros((4, 3)), np.array([0, 0, 1, 2])) == 0.5
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        accuracy(np.array([[0.0, np.nan]]), np.array([0]))
+    with pytest.raises(ValueError, match="0 clips have scores"):
+        accuracy(np.zeros((0, 3)), np.zeros(0))
+    with pytest.raises(ValueError, match="2 clips have scores and 1"):
+        accuracy(np.zeros((2, 3)), np.zeros(1))
 
 
 @pytest.mark.parametrize("name", TAGGING_CASES)
 def test_mean_average_precision_equals_the_reference(metric_golden, name):
     arrays, case = metric_golden("tagging.npz"), metric_golden("tagging.json")[name]
-    value, classes = mean_average_precision(arrays[f"{name}__scores"].astype(np.float64), arrays[f"{name}__targets"])
+    scores, targets = arrays[f"{name}__scores"].astype(np.float64), arrays[f"{name}__targets"]
+    value, classes = mean_average_precision(scores, targets)
     assert value == pytest.approx(case["mean_over_classes_with_positive"], abs=1e-9)
     assert classes == case["shape"][1] - case["classes_without_positive"]
+    each = class_average_precisions(scores, targets)
+    assert np.isnan(each).sum() == case["classes_without_positive"]
+    assert np.nan_to_num(each) == pytest.approx(case["average_precision"], abs=1e-9)  # the reference says 0 there
+    areas = np.array([float(area) for area in case["roc_auc"]])
+    assert class_roc_aucs(scores, targets) == pytest.approx(areas, abs=1e-9, nan_ok=True)
+
+
+def test_every_golden_tagging_and_accuracy_case_is_compared(metric_golden):
+    assert set(metric_golden("tagging.json")) == set(TAGGING_CASES)
+    assert len(metric_golden("accuracy.json")) == 5
+
+
+def test_worked_average_precision():
+    """Scores .9 .8 .7 .6, right first and third: AP = (1 + 2/3) / 2. All tied: two of four are right, AP = 1/2.
+
+    A class of one positive clip alone is 1, and a class without positives has no value and does not count.
+    """
+    targets = np.array([[1, 1, 1, 0], [0, 0, 1, 0], [1, 1, 1, 0], [0, 0, 1, 0]])
+    scores = np.array([[0.9, 0.5, 0.1, 0.4], [0.8, 0.5, 0.2, 0.3], [0.7, 0.5, 0.3, 0.2], [0.6, 0.5, 0.4, 0.1]])
+    each = class_average_precisions(scores, targets)
+    assert each[:3] == pytest.approx([(1 + 2 / 3) / 2, 0.5, 1.0]) and np.isnan(each[3])
+    assert mean_average_precision(scores, targets) == (pytest.approx(each[:3].mean()), 3)
+    assert mean_average_precision(np.array([[0.2, 0.7]]), np.array([[1, 0]])) == (1.0, 1)
 
 
 def test_mean_average_precision_refuses_what_has_no_answer():
@@ -217,3 +259,41 @@ def test_bootstrap_interval_of_a_mean_over_tasks():
     width = 2 * 1.96 * 0.5 * (0.25 / 100 + 0.25 / 900) ** 0.5
     assert (low + high) / 2 == pytest.approx(0.5, abs=0.01) and high - low == pytest.approx(width, rel=0.1)
     assert bootstrap_interval_of_mean([np.ones(5), np.zeros(7)]) == (0.5, 0.5)
+
+
+def test_captions_of_one_clip_are_drawn_together():
+    """100 clips of five captions each that are all right or all wrong are 100 observations, not 500."""
+    values, groups = np.repeat(np.arange(100) % 2, 5), np.repeat(np.arange(100), 5)
+    together = bootstrap_interval_of_groups(values, groups)
+    width, alone = (high - low for low, high in (together, bootstrap_interval(values)))
+    assert width == pytest.approx(2 * 1.96 * 0.05, rel=0.1) and width / alone == pytest.approx(5**0.5, rel=0.15)
+    assert together == bootstrap_interval_of_groups(values[::-1], groups[::-1])
+    single = bootstrap_interval_of_groups(np.arange(1000) % 2, np.arange(1000))
+    assert single == pytest.approx(bootstrap_interval(np.arange(1000) % 2), abs=0.005)
+
+
+def test_ranking_report_holds_every_number_of_the_result_file():
+    report = ranking_report(SIMILARITY, relevance(CAPTION_CLIPS), CAPTION_CLIPS, seed=3)
+    keys = [f"{way}_{name}" for way in ("text_to_audio", "audio_to_text") for name in ("r1", "r5", "r10", "map10")]
+    for key in keys:
+        low, high = report[f"{key}_interval"]
+        assert 0 <= low <= report[key] <= high <= 1 and 0 <= report[f"{key}_chance"] <= 1
+    assert len(report) == 3 * len(keys) + 2
+    assert report == ranking_report(SIMILARITY, relevance(CAPTION_CLIPS), CAPTION_CLIPS, seed=3)
+
+
+def test_zero_shot_interval_follows_the_seed():
+    class Model:
+        def embed_text(self, ids, lengths):
+            return torch.eye(2)
+
+    class Words:
+        def encode(self, texts, max_tokens):
+            return torch.zeros(len(texts), 1), torch.ones(len(texts))
+
+    vectors = np.eye(2)[np.arange(997) % 2]
+    labels = ["dog" if row % 3 else "rain" for row in range(997)]
+    clips = EmbeddedClips(vectors, vectors, [], [], labels, [], [])
+    score = [zero_shot_accuracy(clips, Model(), Words(), torch.device("cpu"), 5, "{}", seed) for seed in (0, 0, 1)]
+    assert score[0] == score[1] and score[0]["accuracy"] == score[2]["accuracy"]
+    assert score[0]["accuracy_interval"] != score[2]["accuracy_interval"]
