@@ -20,7 +20,7 @@ from captionstew.models.captioning import CaptioningModel, token_losses
 from captionstew.training.distributed import gather_objects, sum_over_ranks
 
 BASELINE_CLIPS = 100_000  # training clips whose captions the baselines know
-RANDOM_DRAWS = 10  # random captions per clip, whose scores are averaged
+RANDOM_DRAWS = 10  # captions drawn per clip, whose scores are averaged: one draw would itself be a lottery
 
 
 @dataclass
@@ -108,23 +108,26 @@ def captioning_validation(
 
 
 def captioning_report(clips: CaptionedClips, train_captions: Sequence[str], seed: int) -> dict[str, Any]:
-    """Scores of the captions; ROUGE-L of the two baselines; 95 % bootstrap intervals over clips.
+    """Scores of the captions; ROUGE-L of captions that do not listen; 95 % bootstrap intervals over clips.
 
-    `rouge_l_random`: a training caption drawn at random; `rouge_l_frequent`: the most frequent training caption.
+    `rouge_l_random`: a training caption drawn at random; `rouge_l_frequent`: the most frequent training caption;
+    `rouge_l_shuffled`: what the model wrote for another clip, hence what its language alone is worth.
     `distinct_captions`: share of the captions that differ; near 0, the model writes one caption for everything.
     """
-    report: dict[str, Any] = caption_scores(clips.candidates, clips.references)
-    per_clip = {
-        "rouge_l": rouge_l_per_clip(clips.candidates, clips.references),
-        "rouge_l_random": _random_caption(clips.references, train_captions, seed),
-        "rouge_l_frequent": rouge_l_per_clip(
-            [most_frequent_caption(train_captions)] * len(clips.references), clips.references
-        ),
+    generator, count = np.random.default_rng(seed), len(clips.references)
+    random_rows = generator.integers(0, len(train_captions), (RANDOM_DRAWS, count))
+    draws = {
+        "rouge_l": [clips.candidates],
+        "rouge_l_random": [[train_captions[i] for i in row] for row in random_rows],
+        "rouge_l_frequent": [[most_frequent_caption(train_captions)] * count],
+        "rouge_l_shuffled": [[clips.candidates[i] for i in generator.permutation(count)] for _ in range(RANDOM_DRAWS)],
     }
-    for name, values in per_clip.items():
-        report[name] = float(values.mean())
-        report[f"{name}_interval"] = bootstrap_interval(values, seed=seed)
-    return report | {"distinct_captions": len(set(clips.candidates)) / len(clips.candidates)}
+    report: dict[str, Any] = caption_scores(clips.candidates, clips.references)
+    for name, drawn in draws.items():
+        per_clip = np.mean([rouge_l_per_clip(texts, clips.references) for texts in drawn], axis=0)
+        report[name] = float(per_clip.mean())
+        report[f"{name}_interval"] = bootstrap_interval(per_clip, seed=seed)
+    return report | {"distinct_captions": len(set(clips.candidates)) / count}
 
 
 def training_captions(cuts: IndexedCuts, seed: int) -> list[str]:
@@ -142,12 +145,6 @@ def most_frequent_caption(captions: Sequence[str]) -> str:
     """The caption that occurs most often, upper and lower case alike; of several the first in the alphabet."""
     counts = Counter(normalise_caption(caption).lower() for caption in captions)
     return min(counts, key=lambda caption: (-counts[caption], caption))
-
-
-def _random_caption(references: Sequence[Sequence[str]], captions: Sequence[str], seed: int) -> np.ndarray:
-    """ROUGE-L of each clip (N,) with a random caption, averaged over draws: one draw would itself be a lottery."""
-    drawn = np.random.default_rng(seed).integers(0, len(captions), (RANDOM_DRAWS, len(references)))
-    return np.mean([rouge_l_per_clip([captions[i] for i in row], references) for row in drawn], axis=0)
 
 
 def _texts(tokenizer: Tokenizer, ids: torch.Tensor) -> list[str]:

@@ -90,8 +90,10 @@ def test_the_report_holds_scores_baselines_and_intervals(captions):
     # an independent estimate of what a random caption scores: all pairs
     pairs = [rouge_l_per_clip([text] * 48, references).mean() for text in known]
     assert right["rouge_l_random"] == pytest.approx(np.mean(pairs), abs=0.03)
+    assert right["rouge_l_shuffled"] == pytest.approx(np.mean(pairs[:48]), abs=0.03)
     same = captioning_report(CaptionedClips([f"{n}" for n in range(48)], ["rain falls"] * 48, references), known, 1)
     assert same["rouge_l"] == pytest.approx(right["rouge_l_frequent"])
+    assert same["rouge_l_shuffled"] == pytest.approx(same["rouge_l"])
     assert same["rouge_l_interval"] == right["rouge_l_frequent_interval"] and same["distinct_captions"] == 1 / 48
 
 
