@@ -92,6 +92,11 @@ def share_randomness(model: nn.Module, randomness: Randomness) -> None:
             module.randomness = randomness
 
 
+def draws(model: nn.Module) -> bool:
+    """Whether the model holds modules of the encoder that draw random numbers."""
+    return any(isinstance(module, StochasticModule) for module in model.modules())
+
+
 def get_randomness(model: nn.Module) -> Randomness:
     """The source that a model's modules share. Raises ValueError if the model does not draw at all."""
     for module in model.modules():

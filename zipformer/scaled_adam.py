@@ -24,6 +24,10 @@ EARLY_THRESHOLD_STEPS = (10, 20, 40)  # steps at which a first, looser clipping 
 EXACT_CORRECTION = 0.99  # above this the bias correction of the second moment is dropped
 
 
+class Diverged(RuntimeError):
+    """Gradients have been infinite or NaN for so long that training cannot recover."""
+
+
 @dataclass(frozen=True)
 class StepReport:
     """What the last call of `ScaledAdam.step` did; one entry per parameter group in each tuple.
@@ -137,7 +141,7 @@ class ScaledAdam(Optimizer):
     def step(self, closure=None):
         """One update; returns the closure's loss, if a closure is given. See `last_step` for what was done.
 
-        Raises RuntimeError if the median gradient norm of the recent steps is infinite or NaN.
+        Raises Diverged if the median gradient norm of the recent steps is infinite or NaN.
         """
         loss = None
         if closure is not None:
@@ -275,7 +279,7 @@ def _clip_factor(group: dict, state: dict, norm: float) -> tuple[float, float]:
         recent = norms.sort().values[-step:] if early else norms.sort().values
         median = recent[min(len(recent) - 1, 2 * (len(recent) // 4))].item()
         if not math.isfinite(median):
-            raise RuntimeError(
+            raise Diverged(
                 f"the median gradient norm of the last {len(recent)} steps is {median} at step {step}: "
                 "training has diverged; restart from an earlier checkpoint with a smaller learning rate"
             )

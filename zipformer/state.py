@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from zipformer.randomness import get_randomness
+from zipformer.randomness import draws, get_randomness
 from zipformer.regularisers import Whiten
 from zipformer.schedules import get_batch_count, set_batch_count
 
@@ -18,11 +18,11 @@ _VERSION = 1
 
 
 def training_state(model: nn.Module) -> dict[str, Any]:
-    """State of a model that contains an encoder, as numbers, strings, lists and dicts (JSON and weights_only safe)."""
+    """State of a model as numbers, strings, lists and dicts (JSON and weights_only safe); empty without an encoder."""
     return {
         "version": _VERSION,
         "batch_count": get_batch_count(model),
-        "decisions": get_randomness(model).state(),
+        "decisions": get_randomness(model).state() if draws(model) else None,
         "whiten_prob": {path: module.prob for path, module in _whitens(model).items()},
     }
 
@@ -37,7 +37,8 @@ def load_training_state(model: nn.Module, state: dict[str, Any]) -> None:
         raise ValueError(f"training state is of another model; Whiten modules on one side only: {', '.join(odd)}")
     for path, module in whitens.items():
         module.prob = state["whiten_prob"][path]
-    get_randomness(model).load_state(state["decisions"])
+    if state["decisions"] is not None:
+        get_randomness(model).load_state(state["decisions"])
     if state["batch_count"] is not None:
         set_batch_count(model, state["batch_count"])
 

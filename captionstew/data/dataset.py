@@ -18,6 +18,7 @@ A batch is a dict, B clips in the cuts' order:
 """
 
 import math
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -213,7 +214,13 @@ def make_loader(
         prefetch_factor=prefetch_factor if num_workers else None,
         persistent_workers=num_workers > 0,
         generator=torch.Generator(),
+        worker_init_fn=_ignore_sigterm,
     )
+
+
+def _ignore_sigterm(_: int) -> None:
+    """A signal to the whole process group asks the training to save and end, for which it needs its workers."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _as_it_is(batch: dict) -> dict:

@@ -1,7 +1,8 @@
 """Batches for training and evaluation, from flags and manifests."""
 
+import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +47,12 @@ class TrainingBatches:
             else None
         )
         cuts = self.clips("train")
-        self._sampler = EpochBatches(
+        self.sampler = EpochBatches(
             cuts, flags.max_duration, num_buckets=flags.num_buckets, seed=flags.seed, rank=rank, world_size=world_size,
             draw=self.draw(cuts),
         )  # fmt: skip
-        dataset = CaptionDataset(self.fbank, seed=flags.seed, augment=augment, store=store, noise=self.noise())
-        self._loader = make_loader(self._sampler, dataset, flags.num_workers)
+        self._dataset = CaptionDataset(self.fbank, seed=flags.seed, augment=augment, store=store, noise=self.noise())
+        self._loader = make_loader(self.sampler, self._dataset, flags.num_workers)
 
     def clips(self, split: str) -> IndexedCuts:
         """The cuts to train (`train`) or validate (`valid`) on."""
@@ -75,8 +76,14 @@ class TrainingBatches:
         """The batches of an epoch from a place on; one whose clips are all broken comes empty, as every rank must get
         the same number.
         """
-        for batch in batches_from(self._sampler, self._loader, epoch, position, self._flags.resume_mode):
+        for batch in batches_from(self.sampler, self._loader, epoch, position, self._flags.resume_mode):
             yield self.augment_batch(batch) if batch["cut_ids"] else batch
+
+    def batch_of(self, positions: Sequence[int]) -> Batch:
+        """The training batch of the cuts at these positions, made in this process."""
+        dataset = copy.copy(self._dataset)  # what it opens here must not travel to the loader's processes
+        batch = dataset[1, self.sampler.cuts.read(positions)]
+        return self.augment_batch(batch) if batch["cut_ids"] else batch
 
     def valid_batches(self) -> Iterator[Batch]:
         """This rank's share of at most --valid-clips validation clips, the same ones every time."""

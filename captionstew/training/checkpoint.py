@@ -19,7 +19,7 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +100,14 @@ def _numbered(exp_dir: Path, stem: str) -> list[Path]:
 def newest_checkpoint(exp_dir: Path) -> tuple[Path, dict[str, Any]] | None:
     """The readable checkpoint with most steps, or None in a folder without any.
 
-    Unreadable files are passed over with a warning.
+    Unreadable files are passed over with a warning; what a killed write left is removed.
 
     Raises:
       CheckpointError: there are checkpoints, but none can be read.
     """
+    for path in exp_dir.glob(".*.pt.partial"):
+        logging.warning("%s: a write that was cut off, removed", path)
+        path.unlink(missing_ok=True)
     paths = sorted(epoch_checkpoints(exp_dir) + step_checkpoints(exp_dir), key=_step_of, reverse=True)
     for path in paths:
         try:
@@ -204,8 +207,10 @@ def select_model(
     if iteration > 0:
         # Averaging over intervals needs the checkpoint before the first of them.
         needed = avg + 1 if use_averaged_model else avg
-        files = [path for path in step_checkpoints(exp_dir) if _number(path) <= iteration][:needed]
         there = step_checkpoints(exp_dir)
+        files = [path for path in there if _number(path) <= iteration][:needed]
+        if not files or _number(files[0]) != iteration:
+            raise CheckpointError(f"{exp_dir}: there is no checkpoint-{iteration}.pt; there are {_names(there)}")
     else:
         # A running average covers the epochs in between, so its two ends are enough; epoch 0 has no file.
         numbers = (epoch, epoch - avg) if use_averaged_model else range(epoch, epoch - avg, -1)
@@ -213,11 +218,14 @@ def select_model(
         needed, files = len(wanted), [path for path in wanted if path.is_file()]
         there = epoch_checkpoints(exp_dir)
     if len(files) < needed:
-        names = ", ".join(path.name for path in there) or "none"
-        raise CheckpointError(f"{exp_dir}: {asked} --avg {avg} needs {needed} checkpoints, there are {names}")
+        raise CheckpointError(f"{exp_dir}: {asked} --avg {avg} needs {needed} checkpoints, there are {_names(there)}")
     if use_averaged_model:
         return average_between(files[-1] if len(files) > 1 else None, files[0]), files[0]
     return average_checkpoints(files), files[0]
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return ", ".join(path.name for path in paths) or "none"
 
 
 def _number(path: Path) -> int:
@@ -276,13 +284,12 @@ def git_sha() -> str:
         return "unknown"
 
 
-def load_weights(model: nn.Module, state: StateDict, source: Path | str, ignore: Iterable[str] = ()) -> None:
+def load_weights(model: nn.Module, state: StateDict, source: Path | str) -> None:
     """Strict load_state_dict whose CheckpointError lists what is missing, unexpected or of another shape."""
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise CheckpointError(f"{source}: does not fit the model; {' '.join(str(error).split())}") from error
-    missing = [name for name in missing if name not in set(ignore)]
     if missing or unexpected:
         raise CheckpointError(
             f"{source}: does not fit the model; missing: {_listed(missing)}; unexpected: {_listed(unexpected)}"

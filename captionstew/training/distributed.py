@@ -1,77 +1,14 @@
-"""Processes: one, several on this machine (`--world-size N`), or many machines (torchrun)."""
+"""What several processes do together; with one process every function here is a no-op."""
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
-TIMEOUT = timedelta(minutes=30)
-
-
-@dataclass(frozen=True)
-class Rank:
-    """Place of this process among all processes."""
-
-    rank: int
-    local_rank: int
-    world_size: int
-    device: torch.device
-
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
-
-
-def launch(function: Callable[..., None], world_size: int, master_port: int, device: str, *args: Any) -> None:
-    """Calls function(rank, *args) in every process.
-
-    Under torchrun (RANK is set) this process is one of many and the environment decides. Otherwise `world_size` local
-    processes are started; if one dies, the others are ended and its error is raised here.
-    """
-    if "RANK" in os.environ:
-        _run(
-            int(os.environ["RANK"]),
-            int(os.environ["LOCAL_RANK"]),
-            int(os.environ["WORLD_SIZE"]),
-            device,
-            function,
-            args,
-        )
-    elif world_size == 1:
-        function(Rank(0, 0, 1, pick_device(device, 0)), *args)
-    else:
-        os.environ["MASTER_ADDR"] = "localhost"
-        os.environ["MASTER_PORT"] = str(master_port)
-        torch.multiprocessing.spawn(_run_local, (world_size, device, function, args), nprocs=world_size, join=True)
-
-
-def pick_device(name: str, local_rank: int) -> torch.device:
-    """`auto` takes a GPU where there is one. Raises ValueError if a GPU is asked for and absent."""
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise ValueError(f"process {local_rank} needs its own GPU, but {torch.cuda.device_count()} are visible")
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
-
-
-def _run_local(rank: int, world_size: int, device: str, function: Callable, args: tuple) -> None:
-    _run(rank, rank, world_size, device, function, args)
-
-
-def _run(rank: int, local_rank: int, world_size: int, device_name: str, function: Callable, args: tuple) -> None:
-    device = pick_device(device_name, local_rank)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=TIMEOUT)
-    try:
-        function(Rank(rank, local_rank, world_size, device), *args)
-    finally:
-        dist.destroy_process_group()
+from captionstew.training.launch import Rank as Rank
+from captionstew.training.launch import launch as launch
+from captionstew.training.launch import pick_device as pick_device
 
 
 def is_distributed() -> bool:
@@ -133,3 +70,19 @@ def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
     if is_distributed():
         dist.all_reduce(total)
     return total.tolist()
+
+
+def any_rank(conditions: list[Any], device: torch.device) -> list[bool]:
+    """For each condition: does it hold on any rank?"""
+    return [count > 0 for count in sum_over_ranks([float(condition) for condition in conditions], device)]
+
+
+@torch.no_grad()
+def sum_gradients(model: nn.Module) -> None:
+    """Adds up the gradients of all ranks, in place; a parameter without one counts as zero."""
+    if not is_distributed():
+        return
+    for parameter in model.parameters():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        dist.all_reduce(parameter.grad)

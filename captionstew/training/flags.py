@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import torch
+
 from captionstew.data.programs import run_main as run_main
 from zipformer import ZipformerConfig
 
@@ -28,53 +30,63 @@ FlagsT = TypeVar("FlagsT")
 
 def flag(default: Any, help: str, choices: tuple | None = None) -> Any:
     """A dataclass field that is a command-line flag."""
-    return field(default=default, metadata={"help": help, "choices": choices})
+    return field(default=default, metadata={"help": help, "choices": choices, "may_change": False})
+
+
+def free_flag(default: Any, help: str, choices: tuple | None = None) -> Any:
+    """A flag that an exact resume may change: it decides nothing that a step computes, or is a rate, or a path.
+
+    What the path of a manifest or a tokenizer leads to is compared by its content.
+    """
+    return field(default=default, metadata={"help": help, "choices": choices, "may_change": True})
 
 
 @dataclass(frozen=True)
 class TrainingFlags:
     """Flags of the training loop."""
 
-    exp_dir: Path = flag(Path("exp"), "folder for checkpoints, logs and results")
-    world_size: int = flag(1, "number of local processes (GPUs); under torchrun the environment wins")
-    master_port: int = flag(12354, "port for the processes to meet on")
-    num_epochs: int = flag(10, "train up to this epoch, counted from 1")
-    max_steps: int = flag(0, "stop after this many steps in all (0: no limit)")
-    start_epoch: int = flag(1, "start from the checkpoint of the epoch before this one")
-    start_batch: int = flag(0, "if positive, start from checkpoint-<start_batch>.pt")
-    resume: bool = flag(False, "continue from the newest complete checkpoint of --exp-dir, if there is one")
-    resume_mode: str = flag(
+    exp_dir: Path = free_flag(Path("exp"), "folder for checkpoints, logs and results")
+    world_size: int = free_flag(1, "number of local processes (GPUs); under torchrun the environment wins")
+    master_port: int = free_flag(12354, "port for the processes to meet on")
+    num_epochs: int = free_flag(10, "train up to this epoch, counted from 1")
+    max_steps: int = free_flag(0, "stop after this many steps in all (0: no limit)")
+    start_epoch: int = free_flag(1, "start from the checkpoint of the epoch before this one")
+    start_batch: int = free_flag(0, "if positive, start from checkpoint-<start_batch>.pt")
+    resume: bool = free_flag(False, "continue from the newest complete checkpoint of --exp-dir, if there is one")
+    resume_mode: str = free_flag(
         "exact",
         "exact: refuse to resume under other sampling settings; reseed: accept them and reshuffle",
         choices=("exact", "reseed"),
     )
-    base_lr: float = flag(0.045, "ScaledAdam's base learning rate")
-    lr_batches: float = flag(7500, "Eden: steps after which the rate decays noticeably")
-    lr_epochs: float = flag(3.5, "Eden: epochs after which the rate decays noticeably")
-    warm_step: float = flag(500, "Eden: steps over which the rate rises from half of its value")
+    base_lr: float = free_flag(0.045, "ScaledAdam's base learning rate")
+    lr_batches: float = free_flag(7500, "Eden: steps after which the rate decays noticeably")
+    lr_epochs: float = free_flag(3.5, "Eden: epochs after which the rate decays noticeably")
+    warm_step: float = free_flag(500, "Eden: steps over which the rate rises from half of its value")
     ref_duration: float = flag(
         600, "seconds of audio per step that the encoder's schedules were made for; smaller makes them run faster"
     )
-    clipping_scale: float = flag(2.0, "gradients are clipped at this multiple of their median norm")
+    clipping_scale: float = free_flag(2.0, "gradients are clipped at this multiple of their median norm")
     seed: int = flag(42, "seed of initial values, shuffling and augmentation")
-    save_every_n: int = flag(4000, "write checkpoint-<step>.pt every this many steps")
-    keep_last_k: int = flag(30, "keep only this many checkpoint-<step>.pt files")
+    save_every_n: int = free_flag(4000, "write checkpoint-<step>.pt every this many steps")
+    keep_last_k: int = free_flag(30, "keep only this many checkpoint-<step>.pt files")
     average_period: int = flag(200, "update the running average of the parameters every this many steps")
-    save_every_epochs: int = flag(1, "write epoch-<number>.pt every this many epochs, counted back from the last")
-    valid_interval: int = flag(0, "validate every this many steps (0: at each epoch's end)")
-    log_interval: int = flag(50, "write a progress line every this many steps")
+    save_every_epochs: int = free_flag(1, "write epoch-<number>.pt every this many epochs, counted back from the last")
+    valid_interval: int = free_flag(0, "validate every this many steps (0: at each epoch's end)")
+    log_interval: int = free_flag(50, "write a progress line every this many steps")
     use_fp16: bool = flag(False, "train in float16 with gradient scaling")
     use_bf16: bool = flag(False, "train in bfloat16")
-    device: str = flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
-    num_threads: int = flag(0, "CPU threads per process (0: PyTorch's choice)")
-    tensorboard: bool = flag(True, "write TensorBoard curves next to the JSON lines")
-    wandb: bool = flag(False, "log to Weights & Biases as well (needs the wandb package and network)")
-    max_nonfinite: int = flag(20, "stop after this many batches with a NaN or infinite loss or gradient")
+    device: str = free_flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
+    num_threads: int = free_flag(0, "CPU threads per process (0: PyTorch's choice)")
+    tensorboard: bool = free_flag(True, "write TensorBoard curves next to the JSON lines")
+    wandb: bool = free_flag(False, "log to Weights & Biases as well (needs the wandb package and network)")
+    accum_grad: int = flag(1, "sum the gradients of this many batches per step, where the loss is a sum over clips")
+    preflight: bool = free_flag(True, "try the heaviest batches before training starts")
+    max_nonfinite: int = free_flag(20, "stop after this many batches with a NaN or infinite loss or gradient")
 
     def check(self) -> None:
         if self.use_fp16 and self.use_bf16:
             raise ValueError("--use-fp16 and --use-bf16 exclude each other")
-        if self.use_fp16 and self.device == "cpu":
+        if self.use_fp16 and (self.device == "cpu" or not torch.cuda.is_available()):
             raise ValueError("--use-fp16 needs a GPU; on a CPU use --use-bf16 true or float32")
         if self.resume and (self.start_batch > 0 or self.start_epoch > 1):
             raise ValueError("--resume true picks the checkpoint itself; leave out --start-epoch and --start-batch")
@@ -97,19 +109,29 @@ _POSITIVE = (
     "keep_last_k",
     "average_period",
     "log_interval",
+    "accum_grad",
 )
+
+
+def refuse_accumulation(flags: TrainingFlags) -> None:
+    """For objectives with negatives. Raises ValueError if --accum-grad is above 1."""
+    if flags.accum_grad > 1:
+        raise ValueError(
+            "--accum-grad does not go with a contrastive loss: each clip's negatives are the other clips of its batch, "
+            "so parts of a batch have another loss than the whole; raise --max-duration or the number of processes"
+        )
 
 
 @dataclass(frozen=True)
 class BatchFlags:
     """Flags of the clips that a model is trained on, and of their batches."""
 
-    manifest_dir: Path = flag(Path("data"), "folder with cuts_train.jsonl, cuts_valid.jsonl, cuts_test.jsonl")
+    manifest_dir: Path = free_flag(Path("data"), "folder with cuts_train.jsonl, cuts_valid.jsonl, cuts_test.jsonl")
     max_duration: float = flag(640.0, "seconds of audio per batch and process")
     num_buckets: int = flag(30, "duration buckets of the sampler")
-    num_workers: int = flag(2, "data-loading processes per rank (0: load in the training process)")
+    num_workers: int = free_flag(2, "data-loading processes per rank (0: load in the training process)")
     max_caption_tokens: int = flag(128, "longer captions are cut to this many tokens")
-    valid_clips: int = flag(2000, "validate on at most this many clips, chosen by a hash")
+    valid_clips: int = free_flag(2000, "validate on at most this many clips, chosen by a hash")
 
     def check(self) -> None:
         if not self.max_duration > 0:
@@ -120,7 +142,7 @@ class BatchFlags:
 class DataFlags(BatchFlags):
     """Flags of features and their augmentation."""
 
-    feature_store: Path | None = flag(None, "folder of precomputed features (captionstew.data.feature_store)")
+    feature_store: Path | None = free_flag(None, "folder of precomputed features (captionstew.data.feature_store)")
     fbank_backend: str = flag("lhotse", "feature extractor", choices=("lhotse", "kaldifeat"))
     enable_spec_aug: bool = flag(True, "mask bands and frames of the training features (SpecAugment)")
     spec_aug_frame_masks: int = flag(10, "SpecAugment: time masks per clip, at most 15 % of it in all")
@@ -150,8 +172,10 @@ class FrozenFlags(BatchFlags):
     """Flags of a frozen audio encoder and of the frames it gives."""
 
     encoder: str = flag("", "checkpoint of an encoder, or a name that captionstew.load_encoder knows")
-    cache: str = flag("frames", "keep the encoder's frames on disk, or compute them anew", choices=("frames", "none"))
-    cache_dir: Path = flag(Path("exp/embeddings"), "where frames are kept")
+    cache: str = free_flag(
+        "frames", "keep the encoder's frames on disk, or compute them anew", choices=("frames", "none")
+    )
+    cache_dir: Path = free_flag(Path("exp/embeddings"), "where frames are kept")
 
     def check(self) -> None:
         if not self.encoder:
@@ -194,6 +218,14 @@ class EncoderFlags:
             if text:
                 changes[name] = _integers(name, text)
         return dataclasses.replace(ZipformerConfig.preset(self.encoder_preset), **changes)
+
+
+@dataclass(frozen=True)
+class InitFlags:
+    """Flags of what training starts from instead of random weights; a resumed run goes on from its own checkpoint."""
+
+    init_encoder: Path | None = free_flag(None, "checkpoint to start the audio encoder from: a tagger, or any other")
+    init_text: str = free_flag("", "transformers checkpoint to start the text side from (folder or name on the Hub)")
 
 
 _PER_STACK = (

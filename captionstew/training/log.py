@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class ScalarLog:
     """Records of named numbers by step; a disabled one (other ranks) ignores everything."""
 
     def __init__(self, exp_dir: Path, enabled: bool, tensorboard: bool, wandb: bool, config: dict[str, Any]) -> None:
+        self._exp_dir = exp_dir
         self._lines = self._board = self._wandb = None
         if not enabled:
             return
@@ -51,6 +53,18 @@ class ScalarLog:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
         if self._wandb is not None:
             self._wandb.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
+
+    def write_samples(self, step: int, rows: Sequence[tuple[str, str, str]]) -> None:
+        """Appends (cut id, caption, hypothesis) to samples.jsonl, and to TensorBoard as text."""
+        if self._lines is None:
+            return
+        with open(self._exp_dir / "samples.jsonl", "a", encoding="utf-8") as file:
+            for cut_id, caption, hypothesis in rows:
+                record = {"step": step, "cut_id": cut_id, "caption": caption, "hypothesis": hypothesis}
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        if self._board is not None:
+            shown = "\n\n".join(f"{cut_id}: {caption}  \n{hypothesis}" for cut_id, caption, hypothesis in rows)
+            self._board.add_text("samples", shown, step)
 
     def close(self) -> None:
         for sink in (self._lines, self._board):

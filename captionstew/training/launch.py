@@ -1,0 +1,193 @@
+"""Starting processes: one, several on this machine (`--world-size N`), or one of many that torchrun or Slurm started.
+
+With `--world-size N` this process only watches: it hands SIGTERM on to the others, which save and end, and when one of
+them dies it ends the rest, because they would wait for it without end.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from captionstew.data.programs import USER_ERRORS, UserError, one_line
+
+TIMEOUT = timedelta(minutes=30)
+FIRST_REPORT_SECONDS = 1.0  # how long a failed process's own account is waited for
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Place of this process among all processes."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+class ProcessDied(UserError):
+    """One of several processes ended before its time, so the others were ended as well."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a process reports of itself before it ends: when, one line, and a traceback unless it is a user's error."""
+
+    time: float
+    message: str
+    traceback: str
+
+
+@dataclass
+class Child:
+    rank: int
+    process: BaseProcess
+    reports: Connection
+
+    def failure(self) -> Failure | None:
+        """Its report, if it left one."""
+        try:
+            return self.reports.recv() if self.reports.poll() else None
+        except EOFError:
+            return None
+
+
+def launch(function: Callable[..., None], world_size: int, master_port: int, device: str, *args: Any) -> None:
+    """Calls function(rank, *args) in every process.
+
+    Under torchrun, or with RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set by hand, this process is one
+    of many and the environment decides. Otherwise `world_size` local processes are started.
+
+    Raises:
+      ProcessDied: one of the local processes failed or was killed; the message says which and why.
+    """
+    if "RANK" in os.environ:
+        place = [int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")]
+        _run_rank(*place, device, function, args)
+    elif world_size == 1:
+        function(Rank(0, 0, 1, pick_device(device, 0)), *args)
+    else:
+        os.environ["MASTER_ADDR"] = "localhost"
+        os.environ["MASTER_PORT"] = str(master_port)
+        children = [_start(rank, world_size, device, function, args) for rank in range(world_size)]
+        try:
+            with _handing_on_sigterm(children) as asked:
+                _watch(children, asked)
+        finally:
+            for child in children:
+                child.process.kill()
+
+
+def pick_device(name: str, local_rank: int) -> torch.device:
+    """`auto` takes a GPU where there is one. Raises ValueError if a GPU is asked for and absent."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise ValueError(f"process {local_rank} needs its own GPU, but {torch.cuda.device_count()} are visible")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _start(rank: int, world_size: int, device: str, function: Callable, args: tuple) -> Child:
+    context = multiprocessing.get_context("spawn")
+    reports, writer = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(rank, world_size, device, function, args, writer))
+    process.start()
+    writer.close()
+    return Child(rank, process, reports)
+
+
+def _child(rank: int, world_size: int, device: str, function: Callable, args: tuple, reports: Connection) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        _run_rank(rank, rank, world_size, device, function, args)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        trace = "" if isinstance(error, USER_ERRORS) else traceback.format_exc()
+        reports.send(Failure(time.monotonic(), one_line(error), trace))
+        os._exit(1)  # an orderly end would wait for the other processes
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _run_rank(rank: int, local_rank: int, world_size: int, device_name: str, function: Callable, args: tuple) -> None:
+    device = pick_device(device_name, local_rank)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=TIMEOUT)
+    function(Rank(rank, local_rank, world_size, device), *args)
+    dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _handing_on_sigterm(children: list[Child]) -> Iterator[threading.Event]:
+    """While open, SIGTERM goes on to the children, and sets the event."""
+    asked = threading.Event()
+
+    def hand_on(*_: Any) -> None:
+        asked.set()
+        for child in children:
+            child.process.terminate()
+
+    previous = signal.signal(signal.SIGTERM, hand_on)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _watch(children: list[Child], asked: threading.Event) -> None:
+    """Returns when all have ended well; raises ProcessDied as soon as one has not."""
+    running = list(children)
+    while running:
+        wait([child.process.sentinel for child in running])
+        ended = [child for child in running if not child.process.is_alive()]
+        running = [child for child in running if child not in ended]
+        codes = [child.process.exitcode for child in ended]
+        if asked.is_set() and -signal.SIGTERM in codes:
+            logging.warning("stopped on request before training began")
+            return
+        if any(codes):
+            time.sleep(FIRST_REPORT_SECONDS)
+            raise ProcessDied(_why(children))
+
+
+def _why(children: list[Child]) -> str:
+    """What happened first, in one line; the traceback of an error of ours goes to stderr."""
+    world_size = len(children)
+    for child in children:
+        code = child.process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            return (
+                f"process {child.rank} of {world_size} was killed by {name}; the others were ended too. If it was not "
+                "killed by hand, memory may have run out. Go on with --resume true"
+            )
+    failures = [(failure.time, child.rank, failure) for child in children if (failure := child.failure()) is not None]
+    if not failures:
+        return f"one of {world_size} processes ended without a word; the others were ended too"
+    _, rank, first = min(failures, key=lambda entry: entry[:2])
+    if first.traceback:
+        print(first.traceback, file=sys.stderr, end="")
+    return f"{first.message} (process {rank} of {world_size}; the others were ended too)"

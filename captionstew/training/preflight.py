@@ -1,0 +1,156 @@
+"""The heaviest batches, tried before training starts: memory runs out now or not at all.
+
+Forward and backward of batches as heavy as training can meet, the longest captions on them. Neither the model nor any
+random number is different afterwards, so a training with this trial and one without it are the same.
+"""
+
+import logging
+import math
+import resource
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captionstew.data.manifest import IndexedCuts
+from captionstew.training import checkpoint as checkpoints
+from captionstew.training.distributed import Rank
+from captionstew.training.flags import TrainingFlags
+from captionstew.training.nonfinite import TrainingStopped
+from captionstew.training.precision import autocast
+from captionstew.training.run import Run
+from captionstew.training.task import Task, TrainingData
+from zipformer import load_training_state, training_state
+
+SAMPLED_CLIPS = 1000  # clips among which the longest captions are looked for
+SMALLEST_SHARE = 1 / 64  # of a batch that did not fit, the smallest part that is tried
+GIGABYTE = 1e9
+
+
+def run_preflight(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank) -> None:
+    """Tries the heaviest batches and reports their peak memory.
+
+    Raises:
+      TrainingStopped: a batch does not fit into memory; the message names the --max-duration to try.
+    """
+    captions = _sample_captions(data.sampler.cuts)
+    _report_data(captions, task, data, flags)
+    random_state, encoder_state = checkpoints.random_state(), training_state(run.model)
+    run.update_schedules(flags)
+    reserve = _memory_of_later_state(run, rank)
+    for name, positions in data.sampler.heaviest().items():
+        batch = data.batch_of(positions)
+        if not batch["cut_ids"]:
+            logging.warning("preflight: none of the %s can be read", name)
+            continue
+        if captions:
+            batch["captions"] = _longest(captions, len(batch["cut_ids"]))
+        started = time.monotonic()
+        if not _fits(run, task, batch, flags, rank):
+            raise TrainingStopped(_advice(run, task, batch, flags, rank))
+        logging.info(
+            "preflight: %s, %s: %.1f s, peak memory %s", name, _describe(batch), time.monotonic() - started, _peak(rank)
+        )
+    del reserve
+    load_training_state(run.model, encoder_state)
+    checkpoints.set_random_state(random_state)
+
+
+def _report_data(captions: Sequence[str], task: Task, data: TrainingData, flags: TrainingFlags) -> None:
+    """Says what there is to train on, and how many captions are too long."""
+    cuts = data.sampler.cuts
+    logging.info("training on %d clips, %.2f h, of %s", len(cuts), cuts.durations.sum() / 3600, cuts.path)
+    tokenizer = getattr(task, "tokenizer", None)
+    if captions and tokenizer is not None:
+        lengths = tokenizer.encode(captions, max_tokens=10 * flags.max_caption_tokens)[1]
+        too_long = int((lengths > flags.max_caption_tokens).sum())
+        logging.info(
+            "captions: %d of %d sampled ones are longer than --max-caption-tokens %d and get cut; the longest has %d",
+            too_long, len(captions), flags.max_caption_tokens, int(lengths.max()),
+        )  # fmt: skip
+
+
+def _sample_captions(cuts: Any) -> list[str]:
+    """Captions of some clips; none where the rows of `cuts` are no captioned clips."""
+    if not isinstance(cuts, IndexedCuts):
+        return []
+    count = min(SAMPLED_CLIPS, len(cuts))
+    positions = np.sort(np.random.default_rng(0).choice(len(cuts), count, replace=False))
+    rows = cuts.read(positions.tolist())
+    return [caption for cut in rows for caption in cut.supervisions[0].custom.get("captions", ())]
+
+
+def _longest(captions: Sequence[str], count: int) -> list[str]:
+    """The `count` longest captions, repeated if there are fewer."""
+    longest = sorted(captions, key=len, reverse=True)[:count]
+    return (longest * math.ceil(count / len(longest)))[:count]
+
+
+def _fits(run: Run, task: Task, batch: dict[str, Any], flags: TrainingFlags, rank: Rank) -> bool:
+    """Whether memory suffices for a forward and backward pass."""
+    if rank.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(rank.device)
+    try:
+        with autocast(flags, rank.device):
+            losses = task.losses(run.model, batch, rank.device)
+        losses.total.backward()
+    except torch.OutOfMemoryError:
+        fits = False
+    else:
+        fits = True
+    losses = None  # its graph holds the memory of the failed trial
+    run.model.zero_grad(set_to_none=True)
+    if not fits and rank.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return fits
+
+
+def _advice(run: Run, task: Task, batch: dict[str, Any], flags: TrainingFlags, rank: Rank) -> str:
+    """What to try instead of a batch that does not fit."""
+    reason = f"--max-duration {flags.max_duration:g} needs more memory than there is ({_describe(batch)})"
+    if rank.world_size > 1:  # the other processes may have had enough memory: no more trials together
+        return f"{reason}; try --max-duration {flags.max_duration / 2:.0f}"
+    share = 0.5
+    while share >= SMALLEST_SHARE and not _fits(run, task, _part(batch, share), flags, rank):
+        share /= 2
+    if share < SMALLEST_SHARE:
+        return f"{reason}, not even for one clip; take a smaller --encoder-preset or shorter clips"
+    if _fits(run, task, _part(batch, 1.5 * share), flags, rank):
+        share *= 1.5
+    return f"{reason}; try --max-duration {0.95 * share * flags.max_duration:.0f}"
+
+
+def _part(batch: dict[str, Any], share: float) -> dict[str, Any]:
+    """The first clips of a batch."""
+    clips = len(batch["cut_ids"])
+    kept = max(1, int(share * clips))
+    return {
+        name: value[:kept] if isinstance(value, (Tensor, list)) and len(value) == clips else value
+        for name, value in batch.items()
+    }
+
+
+def _describe(batch: dict[str, Any]) -> str:
+    clips, frames = batch["features"].shape[:2]
+    texts = batch.get("captions")
+    return f"{clips} clips of {frames} frames" + (f", captions of {max(map(len, texts))} characters" if texts else "")
+
+
+def _memory_of_later_state(run: Run, rank: Rank) -> Tensor | None:
+    """On a GPU, a stand-in for what the first steps will allocate: optimiser state, and DDP's buckets of gradients."""
+    if rank.device.type != "cuda":
+        return None
+    size = sum(p.numel() * p.element_size() for p in run.model.parameters())
+    copies = (0 if run.optimizer.state else 2) + (rank.world_size > 1)
+    return torch.empty(copies * size, dtype=torch.uint8, device=rank.device)
+
+
+def _peak(rank: Rank) -> str:
+    """Of the GPU, or of this process so far."""
+    if rank.device.type == "cuda":
+        total = torch.cuda.get_device_properties(rank.device).total_memory
+        return f"{torch.cuda.max_memory_allocated(rank.device) / GIGABYTE:.1f} of {total / GIGABYTE:.1f} GB"
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIGABYTE:.1f} GB (whole process)"

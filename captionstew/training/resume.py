@@ -1,0 +1,155 @@
+"""Writing a run's checkpoint, and going on from one.
+
+An exact resume gives the losses of a run that was never interrupted. So everything that decides what a step computes
+must be as it was: the number of processes, the sampler's settings, the model's configuration with its tokenizer, and
+all flags but the free ones (flags.free_flag). `--resume-mode reseed` accepts other flags, batches and processes, never
+another model.
+"""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captionstew.training import checkpoint as checkpoints
+from captionstew.training.checkpoint import CheckpointError
+from captionstew.training.distributed import Rank, barrier, gather_objects
+from captionstew.training.flags import TrainingFlags, flags_to_dict
+from captionstew.training.run import Run
+from captionstew.training.task import Task, TrainingData
+from zipformer import ScaledAdam, load_training_state, training_state
+
+NOT_THE_MODEL = ("coverage",)  # entries of a task's config that say where data came from
+
+
+def save(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank, name: str) -> None:
+    """Rank 0 writes <exp-dir>/<name> with every rank's random state."""
+    ranks = gather_objects({"encoder": training_state(run.model), "random": checkpoints.random_state()})
+    if rank.is_main:
+        content = {
+            "model": run.model.state_dict(),
+            "model_avg": run.average,
+            "config": task.config,
+            "flags": flags_to_dict(flags),
+            "sampler": vars(data.sampler.settings).copy(),
+            "step": run.step,
+            "epoch": run.epoch,
+            "position": run.position,
+            "nonfinite": run.nonfinite,
+            "average_period": flags.average_period,
+            "optimizer": run.optimizer.state_dict(),
+            "scheduler": run.scheduler.state_dict(),
+            "grad_scaler": run.scaler.state_dict(),
+            "ranks": ranks,
+            "provenance": checkpoints.provenance(),
+        }
+        checkpoints.save_checkpoint(flags.exp_dir / name, content)
+    barrier()
+
+
+def restore(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank) -> None:
+    """Puts the run where the checkpoint that the flags ask for left it, if they ask for one, and says so.
+
+    Raises:
+      CheckpointError: there is no such checkpoint, or it cannot be continued under these flags.
+    """
+    found = _checkpoint_to_continue(flags)
+    if found is None:
+        logging.info("starting from step 0 with %d parameters", sum(p.numel() for p in run.model.parameters()))
+        return
+    path, content = found
+    _check_same(path, content, task, data, flags, rank)
+    checkpoints.load_weights(run.model, content["model"], path)
+    for name, value in content["model_avg"].items():
+        run.average[name].copy_(value)
+    _restore_optimizer(run.optimizer, content["optimizer"])
+    run.scheduler.load_state_dict(content["scheduler"])
+    run.scaler.load_state_dict(content["grad_scaler"])
+    run.step, run.epoch, run.position = content["step"], content["epoch"], content["position"]
+    run.nonfinite = content["nonfinite"]
+    ranks = content["ranks"]
+    load_training_state(run.model, ranks[rank.rank % len(ranks)]["encoder"])
+    if len(ranks) == rank.world_size:
+        checkpoints.set_random_state(ranks[rank.rank]["random"])
+    else:
+        torch.manual_seed(flags.seed + run.step + rank.rank)
+        run.update_schedules(flags)
+    place = f"after batch {run.position['consumed']}" if run.position else "at its start"
+    logging.info("restored %s: step %d, epoch %d %s", path, run.step, run.epoch, place)
+
+
+def _checkpoint_to_continue(flags: TrainingFlags) -> tuple[Path, dict[str, Any]] | None:
+    if flags.resume:
+        return checkpoints.newest_checkpoint(flags.exp_dir)
+    if flags.start_batch > 0:
+        path = flags.exp_dir / f"checkpoint-{flags.start_batch}.pt"
+    elif flags.start_epoch > 1:
+        path = flags.exp_dir / f"epoch-{flags.start_epoch - 1}.pt"
+    else:
+        return None
+    return path, checkpoints.load_checkpoint(path)
+
+
+def _check_same(
+    path: Path, content: dict[str, Any], task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank
+) -> None:
+    """Raises CheckpointError that lists what has changed and must not."""
+    theirs = {name: value for name, value in content["config"].items() if name not in NOT_THE_MODEL}
+    ours = {name: value for name, value in task.config.items() if name not in NOT_THE_MODEL}
+    if changed := _differences(theirs, ours):
+        raise CheckpointError(
+            f"{path}: holds another model than the flags describe: {changed}. Restore the old flags, or train "
+            "it anew in another --exp-dir"
+        )
+    if flags.resume_mode != "exact":
+        return
+    if len(content["ranks"]) != rank.world_size:
+        raise CheckpointError(
+            f"{path}: was written by {len(content['ranks'])} processes, this run has {rank.world_size}: use the same "
+            "number, or --resume-mode reseed to go on with other random numbers"
+        )
+    fixed = {item.name for item in dataclasses.fields(flags) if not item.metadata["may_change"]}
+    theirs = {name: value for name, value in content["flags"].items() if name in fixed}
+    ours = {name: value for name, value in flags_to_dict(flags).items() if name in theirs}
+    changed = _differences(theirs, ours) or _differences(content["sampler"], vars(data.sampler.settings))
+    if changed:
+        raise CheckpointError(
+            f"{path}: cannot be continued exactly, these have changed: {changed}. Restore the old values, or "
+            "--resume-mode reseed to go on with the new ones"
+        )
+
+
+def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """`name old -> new` of the entries that differ; empty if none does."""
+    names = sorted(name for name in theirs.keys() | ours.keys() if not _equal(theirs.get(name), ours.get(name)))
+    return "; ".join(f"{name} {_shortly(theirs.get(name))} -> {_shortly(ours.get(name))}" for name in names)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Equality of nested plain values and tensors; a list equals a tuple."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_equal(value, other[key]) for key, value in one.items())
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return one == other
+
+
+def _shortly(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else "(of another content)"
+
+
+def _restore_optimizer(optimizer: ScaledAdam, state: dict[str, Any]) -> None:
+    """Loads the optimiser's state, but keeps rates and clipping of this command line: a run may go on with others."""
+    asked = [{name: group[name] for name in ("base_lr", "clipping_scale")} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, options in zip(optimizer.param_groups, asked):
+        for name, value in options.items():
+            if group[name] != value:
+                logging.info("%s changes from %s to %s", name, group[name], value)
+                group[name] = value
