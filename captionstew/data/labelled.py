@@ -72,9 +72,9 @@ class LabelledCorpus:
     ships_audio: bool = True  # False: audio is on YouTube, and what has vanished there is no defect of a copy
 
 
-def held_out_for_validation(key: str) -> bool:
+def held_out_for_validation(key: str, share: float = VALID_SHARE) -> bool:
     """Whether a training clip is to validate on: a seeded hash of its recording decides, so no video is in both."""
-    return key_hash(group_key(key), VALID_SEED) < VALID_SHARE * 2**64
+    return key_hash(group_key(key), VALID_SEED) < share * 2**64
 
 
 def class_names_of(labels: dict) -> list[str]:

@@ -7,6 +7,7 @@ in training.
 
 import csv
 import gzip
+import itertools
 import json
 import random
 import string
@@ -131,28 +132,26 @@ def make_fsd50k(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
         names = sorted({name for kind in kinds for name in parents.get(kind, [kind])})
         vocabulary = [[str(index), name, f"/m/{index:05d}"] for index, name in enumerate(names)]
     mids = {name: mid for _, name, mid in vocabulary}
-    rows, test, allowed = (
-        {"dev": [["fname", "labels", "mids", "split"]], "eval": [["fname", "labels", "mids"]]},
-        [],
-        set(),
-    )
-    for part, splits in (("dev", ["train"] * COUNTS["train"] + ["val"] * COUNTS["valid"]), ("eval", ["test"] * 3)):
-        listed = []
+    rows = {"dev": [["fname", "labels", "mids", "split"]], "eval": [["fname", "labels", "mids"]]}
+    listed, test, used, allowed = {"dev": [], "eval": []}, [], set(), set(mids)
+    for part, found in listed.items():
         if metadata:
             for record in metadata.records(f"fsd50k/fsd50k_{part}_labels.jsonl.gz"):
-                listed.append((record["id"], [official(x) for x in record["audio_events"].split("; ")]))
-        for position, (kind, sound) in enumerate(kinds.items()):
-            own = [(x, labels) for x, labels in listed if kind in labels and (not allowed or set(labels) <= allowed)]
-            made_up = [
-                (str(1000 * position + 100 * (part == "eval") + n), parents.get(kind, [kind])) for n in range(10)
-            ]
-            for number, (split, (clip, labels)) in enumerate(zip(splits, own or made_up)):
-                row = [clip, ",".join(labels), ",".join(mids[label] for label in labels)]
-                rows[part].append([*row, split] if part == "dev" else row)
-                samples = sounds(f"esc10/{sound}", number + 10 * (part == "eval"))[: 3 * SAMPLING_RATE]
+                found.append((record["id"], [official(name) for name in record["audio_events"].split("; ")]))
+        else:
+            clips = (f"{'12'[part == 'eval']}{number:03d}" for number in range(100))
+            found += [(clip, parents.get(kind, [kind])) for clip, kind in zip(clips, itertools.cycle(kinds))]
+    for offset, (split, part) in enumerate((("train", "dev"), ("val", "dev"), ("test", "eval"))):
+        for kind, sound in kinds.items():
+            own = [x for x in listed[part] if kind in x[1] and set(x[1]) <= allowed and x[0] not in used]
+            for number, (clip, labels) in enumerate(own[: COUNTS["valid" if split == "val" else split]]):
+                used.add(clip)
+                rows[part].append(
+                    [clip, ",".join(labels), ",".join(mids[x] for x in labels), split][: len(rows[part][0])]
+                )
+                samples = sounds(f"esc10/{sound}", number + 10 * offset)[: 3 * SAMPLING_RATE]
                 path = write_audio(folder / f"FSD50K.{part}_audio" / f"{clip}.wav", samples, 44_100)
-                if part == "eval":
-                    test.append(path)
+                test += [path] if part == "eval" else []
         allowed = {label for row in rows["dev"][1:] if row[3] == "train" for label in row[1].split(",")}
     for part, table in rows.items():
         write_csv(folder / "FSD50K.ground_truth" / f"{part}.csv", table)

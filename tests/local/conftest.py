@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captionstew.data.corpus_cli import run
+from captionstew.data.labelled import run_labelled
 
 
 @pytest.fixture
@@ -33,5 +34,18 @@ def prepare(program, tmp_path):
             ["--corpus-dir", str(corpus_dir), "--output-dir", str(tmp_path / "tables"), *flags],
         )
         return pq.read_table(table).to_pylist()
+
+    return prepare
+
+
+@pytest.fixture
+def prepare_labelled(program, tmp_path):
+    """prepare_labelled("nsynth", corpus_dir, "--lists-only") -> folder that the program wrote."""
+
+    def prepare(name: str, corpus_dir, *flags: str):
+        module, output = program(f"prepare_{name}"), tmp_path / "manifests" / name
+        flags = ["--corpus-dir", str(corpus_dir), "--output-dir", str(output), "--num-jobs", "1", *map(str, flags)]
+        run_labelled(module.CORPUS, module.__doc__, flags)
+        return output
 
     return prepare

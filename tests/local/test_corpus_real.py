@@ -102,7 +102,7 @@ def make_paraspeechcaps(metadata: Path, releases: Path) -> None:
         }
         pq.write_table(pa.table(table), releases / "paraspeechcaps" / f"{split}-00000-of-00001.parquet")
     (releases / "voxceleb").mkdir()
-    vox2 = [clip["id"] for clip in rows["train_base"] if clip["id"].startswith("voxceleb2")]
+    vox2 = [clip["id"] for clip in rows["train_base"] if clip["id"].startswith("voxceleb2_dev")]
     names = (x.removeprefix("voxceleb2_dev_aac_") for x in vox2)
     text = "\n".join(f"{x[:7]}/{x[8:19]}/{x[20:25]}" for x in names)
     (releases / "voxceleb" / "vox2_dev_utterances.txt").write_text(text)
