@@ -119,6 +119,7 @@ def test_modes_are_drawn_clip_by_clip_from_torchs_generator():
     state = torch.get_rng_state()
     drawn = draw_parallel(20_000, 0.75)
     assert drawn.dtype == torch.bool and abs(drawn.float().mean().item() - 0.75) < 0.01
+    assert not torch.equal(draw_parallel(20_000, 0.75), drawn)
     torch.set_rng_state(state)
     assert torch.equal(draw_parallel(20_000, 0.75), drawn)
     assert not draw_parallel(1000, 0.0).any() and draw_parallel(1000, 1.0).all()

@@ -15,7 +15,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from captionstew.data.tokenizer import load_tokenizer
-from captionstew.models.text_decoder import build_text_decoder, text_decoder_from_dict
+from captionstew.models.text_decoder import attention_mask, build_text_decoder, text_decoder_from_dict
 from captionstew.training.checkpoint import load_checkpoint, save_checkpoint
 
 SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
@@ -78,6 +78,14 @@ def test_autoregressive_clips_see_no_later_token_in_a_mixed_batch(decoder, memor
         assert torch.equal(after[:, :t], before[:, :t]) and torch.equal(after[MIXED], before[MIXED])
         later = (after - before).abs().amax(-1)[1, t : lengths[1] - 1]
         assert len(later) == 7 - t and (later > 1e-3).all()
+
+
+def test_who_sees_whom():
+    """An autoregressive clip of 2 inputs and a parallel one of 3, among 3 positions."""
+    mask = attention_mask(torch.tensor([2, 3]), torch.tensor([False, True]), 3)
+    assert mask.shape == (2, 1, 3, 3)
+    assert mask[0, 0].long().tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 0]]
+    assert mask[1, 0].all()
 
 
 @torch.no_grad()
