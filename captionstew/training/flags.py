@@ -26,6 +26,7 @@ from captionstew.data.programs import run_main as run_main
 from zipformer import ZipformerConfig
 
 FlagsT = TypeVar("FlagsT")
+PRETRAINED_BATCH_COUNT = 100_000.0  # what icefall adds when it fine-tunes; the last schedule ends at 50,000
 
 
 def flag(default: Any, help: str, choices: tuple | None = None) -> Any:
@@ -82,6 +83,10 @@ class TrainingFlags:
     accum_grad: int = flag(1, "sum the gradients of this many batches per step, where the loss is a sum over clips")
     preflight: bool = free_flag(True, "try the heaviest batches before training starts")
     max_nonfinite: int = free_flag(20, "stop after this many batches with a NaN or infinite loss or gradient")
+
+    def first_batch_count(self) -> float:
+        """Where the encoder's schedules start: those of a pretrained one (--init-encoder) have ended."""
+        return PRETRAINED_BATCH_COUNT if getattr(self, "init_encoder", None) else 0.0
 
     def check(self) -> None:
         if self.use_fp16 and self.use_bf16:
@@ -224,7 +229,7 @@ class EncoderFlags:
 class InitFlags:
     """Flags of what training starts from instead of random weights; a resumed run goes on from its own checkpoint."""
 
-    init_encoder: Path | None = free_flag(None, "checkpoint to start the audio encoder from: a tagger, or any other")
+    init_encoder: Path | None = flag(None, "checkpoint to start the audio encoder from: a tagger, or any other")
     init_text: str = free_flag("", "transformers checkpoint to start the text side from (folder or name on the Hub)")
 
 

@@ -38,7 +38,7 @@ class Run:
     def update_schedules(self, flags: TrainingFlags) -> None:
         """Hands the encoder the batch count of the last step that icefall would have done so at."""
         step = self.step - self.step % BATCH_COUNT_INTERVAL
-        set_batch_count(self.model, step * self.audio_per_step / flags.ref_duration)
+        set_batch_count(self.model, flags.first_batch_count() + step * self.audio_per_step / flags.ref_duration)
 
 
 def new_run(model: nn.Module, flags: TrainingFlags, rank: Rank) -> Run:

@@ -90,7 +90,7 @@ def test_a_resumed_training_draws_the_same_modes(train, exp, tmp_path):
         (["--parallel-fraction", 1.5], "--parallel-fraction is a share between 0 and 1, not 1.5"),
         (["--max-caption-tokens", 2], "--max-caption-tokens counts <s> and </s>: 2 leave no caption"),
         (["--tokenizer", ""], "--tokenizer is needed"),
-        (["--text-decoder", "no/such"], "text decoder no/such: neither tiny, bart-base nor a BART checkpoint"),
+        (["--tokenizer", "", "--init-text", "no/such"], "tokenizer no/such: not a folder here and not loadable"),
     ],
 )
 def test_flags_that_cannot_be_end_with_one_line(train, tmp_path, flags, message):

@@ -23,11 +23,13 @@ from captionstew.data.loading import TrainingBatches
 from captionstew.data.tokenizer import load_tokenizer
 from captionstew.evaluation.captioning import captioning_validation
 from captionstew.models.captioning import CaptioningModel, captioning_losses
+from captionstew.models.initialise import initialisation_line, initialise_encoder
 from captionstew.models.text_decoder import ARCHITECTURES, build_text_decoder
 from captionstew.training.distributed import Rank, launch
 from captionstew.training.flags import (
     DataFlags,
     EncoderFlags,
+    InitFlags,
     TrainingFlags,
     flag,
     flags_to_dict,
@@ -40,15 +42,17 @@ from zipformer import Zipformer
 
 
 @dataclass(frozen=True)
-class Flags(TrainingFlags, DataFlags, EncoderFlags):
-    tokenizer: str = flag("", "a sentencepiece .model, a tokenizer folder or name (a text checkpoint brings its own)")
-    text_decoder: str = flag("bart-base", "tiny or bart-base from scratch, or a BART checkpoint's folder or name")
+class Flags(TrainingFlags, DataFlags, EncoderFlags, InitFlags):
+    tokenizer: str = flag("", "a sentencepiece .model file, a tokenizer folder, or a name on the Hub")
+    text_decoder: str = flag("bart-base", "size of the decoder, unless --init-text brings a BART", tuple(ARCHITECTURES))
     parallel_fraction: float = flag(0.75, "probability that a clip is decoded in parallel instead of autoregressively")
     valid_captions: int = flag(100, "validation clips per process that get a greedy caption for ROUGE-L")
 
     def check(self) -> None:
-        if not self.tokenizer and self.text_decoder in ARCHITECTURES:
+        if not self.tokenizer and not self.init_text:
             raise ValueError("--tokenizer is needed: train one with local/train_bpe.py, or name BART's")
+        if self.tokenizer and self.init_text:
+            raise ValueError("--init-text brings its own tokenizer: leave out --tokenizer")
         if not 0.0 <= self.parallel_fraction <= 1.0:
             raise ValueError(f"--parallel-fraction is a share between 0 and 1, not {self.parallel_fraction}")
         if self.max_caption_tokens < 3:
@@ -85,13 +89,23 @@ class CaptioningTask:
         return metrics
 
 
+def initial_model(flags: Flags, tokenizer) -> CaptioningModel:
+    """Random weights, but for what --init-encoder and --init-text bring."""
+    decoder = build_text_decoder(flags.init_text or flags.text_decoder, tokenizer, flags.max_caption_tokens - 1)
+    model = CaptioningModel(Zipformer(flags.encoder_config()), decoder)
+    if flags.init_encoder:
+        initialise_encoder(model.encoder, flags.init_encoder)
+    sources = {"encoder": flags.init_encoder, "decoder": flags.init_text}
+    logging.info(initialisation_line(model, {part: str(path) for part, path in sources.items() if path}))
+    return model
+
+
 def run(rank: Rank, flags: Flags) -> None:
     start_logging(flags.exp_dir, rank.rank, rank.world_size)
     logging.info("%s", flags_to_dict(flags))
     torch.manual_seed(flags.seed)
-    tokenizer = load_tokenizer(flags.tokenizer or flags.text_decoder)
-    decoder = build_text_decoder(flags.text_decoder, tokenizer, flags.max_caption_tokens - 1)
-    model = CaptioningModel(Zipformer(flags.encoder_config()), decoder)
+    tokenizer = load_tokenizer(flags.tokenizer or flags.init_text)
+    model = initial_model(flags, tokenizer)
     task = CaptioningTask(flags, tokenizer, model)
     data = TrainingBatches(flags, rank.rank, rank.world_size)
     task.config |= {"fbank": data.fbank.to_dict(), "coverage": data.coverage}

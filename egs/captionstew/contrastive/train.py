@@ -22,25 +22,31 @@ import torch
 from captionstew.data.loading import TrainingBatches
 from captionstew.data.tokenizer import load_tokenizer
 from captionstew.evaluation.retrieval import embed_clips, retrieval_recalls
-from captionstew.models.contrastive import ContrastiveModel, build_contrastive, contrastive_losses
+from captionstew.models.contrastive import ContrastiveModel, contrastive_losses
+from captionstew.models.initialise import initialisation_line, initialise_encoder
+from captionstew.models.text_tower import ARCHITECTURES, build_text_tower
 from captionstew.training.distributed import Rank, launch
 from captionstew.training.flags import (
     DataFlags,
     EncoderFlags,
+    InitFlags,
     TrainingFlags,
     flag,
     flags_to_dict,
+    free_flag,
     parse_flags,
+    refuse_accumulation,
     run_main,
 )
 from captionstew.training.log import start_logging
 from captionstew.training.loop import Losses, train
+from zipformer import Zipformer
 
 
 @dataclass(frozen=True)
-class Flags(TrainingFlags, DataFlags, EncoderFlags):
-    tokenizer: str = flag("", "a sentencepiece .model file, a tokenizer folder, or a name on the Hub")
-    text_tower: str = flag("bert-base", "tiny, small or bert-base from scratch, or a checkpoint's folder or name")
+class Flags(TrainingFlags, DataFlags, EncoderFlags, InitFlags):
+    tokenizer: str = free_flag("", "a sentencepiece .model file, a tokenizer folder, or a name on the Hub")
+    text_tower: str = flag("bert-base", "size of the text encoder, unless --init-text brings one", tuple(ARCHITECTURES))
     embedding_dim: int = flag(512, "size of the joint space")
     temperature: float = flag(0.07, "initial temperature of the softmax")
     train_duplicates: str = flag(
@@ -48,26 +54,29 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags):
         "clips of a batch that share a caption: ignore (no negatives of each other) or negative",
         choices=("ignore", "negative"),
     )
-    duplicate_captions: str = flag(
+    duplicate_captions: str = free_flag(
         "strict", "what counts as found in validation: the clip itself, or any with its caption", ("strict", "match")
     )
 
     def check(self) -> None:
-        if not self.tokenizer:
+        if not self.tokenizer and not self.init_text:
             raise ValueError("--tokenizer is needed: train one with local/train_bpe.py, or name BART's")
+        refuse_accumulation(self)
+        if self.tokenizer and self.init_text:
+            raise ValueError("--init-text brings its own tokenizer: leave out --tokenizer")
 
 
 class ContrastiveTask:
     """Symmetric InfoNCE over the clips of all processes."""
 
-    def __init__(self, flags: Flags, tokenizer) -> None:
+    def __init__(self, flags: Flags, tokenizer, model: ContrastiveModel) -> None:
         self.flags = flags
         self.tokenizer = tokenizer
         self.config = {
             "task": "contrastive",
             "preset": flags.encoder_preset,
             "encoder": flags.encoder_config().to_dict(),
-            "text_tower": flags.text_tower,
+            "text_tower": model.text_tower.to_dict(),
             "embedding_dim": flags.embedding_dim,
             "temperature": flags.temperature,
             "max_caption_tokens": flags.max_caption_tokens,
@@ -83,15 +92,28 @@ class ContrastiveTask:
         return retrieval_recalls(clips, self.flags.duplicate_captions)
 
 
+def initial_model(flags: Flags, tokenizer) -> ContrastiveModel:
+    """Random weights, but for what --init-encoder and --init-text bring."""
+    encoder = Zipformer(flags.encoder_config())
+    tower = build_text_tower(flags.init_text or flags.text_tower, tokenizer.vocab_size, tokenizer.pad_id)
+    model = ContrastiveModel(encoder, tower, flags.embedding_dim, flags.temperature)
+    if flags.init_encoder:
+        initialise_encoder(encoder, flags.init_encoder)
+    sources = {"encoder": flags.init_encoder, "text_tower": flags.init_text}
+    logging.info(initialisation_line(model, {part: str(path) for part, path in sources.items() if path}))
+    return model
+
+
 def run(rank: Rank, flags: Flags) -> None:
     start_logging(flags.exp_dir, rank.rank, rank.world_size)
     logging.info("%s", flags_to_dict(flags))
     torch.manual_seed(flags.seed)
-    tokenizer = load_tokenizer(flags.tokenizer)
-    task = ContrastiveTask(flags, tokenizer)
+    tokenizer = load_tokenizer(flags.tokenizer or flags.init_text)
+    model = initial_model(flags, tokenizer)
+    task = ContrastiveTask(flags, tokenizer, model)
     data = TrainingBatches(flags, rank.rank, rank.world_size)
     task.config |= {"fbank": data.fbank.to_dict(), "coverage": data.coverage}
-    train(build_contrastive(task.config, tokenizer), task, data, flags, rank)
+    train(model, task, data, flags, rank)
 
 
 def main() -> None:

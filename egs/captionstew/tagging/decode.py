@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Mean average precision of a tagger, over all classes and class by class.
+
+    ./decode.py --exp-dir exp/tagging --epoch 40 --avg 10 --manifest data/audioset/cuts_test.jsonl
+
+The weights are chosen as in icefall (--epoch or --iter, --avg, --use-averaged-model), or named with --checkpoint, which
+may be one of icefall's (with --class-list class_labels_indices.csv: it does not name its classes).
+Writes <exp-dir>/results/tagging_<corpus>-<split>.json, and the classes to tagging_<corpus>-<split>-classes.csv.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from captionstew.data.cuts import open_cuts
+from captionstew.data.fbank import FbankConfig
+from captionstew.data.labels import read_class_list
+from captionstew.data.loading import feature_batches
+from captionstew.data.tagging_batches import labelled_cuts
+from captionstew.evaluation.results import write_result
+from captionstew.evaluation.tagging import tag_clips, tagging_report, write_class_table
+from captionstew.hashing import sha256_of_file
+from captionstew.models.tagging import load_tagger, read_tagger, require_tagger
+from captionstew.training.checkpoint import load_checkpoint, select_model
+from captionstew.training.distributed import pick_device
+from captionstew.training.flags import flag, parse_flags, run_main
+
+
+@dataclass(frozen=True)
+class Flags:
+    exp_dir: Path = flag(Path("exp/tagging"), "folder of the training run; results go below it")
+    checkpoint: Path | None = flag(None, "checkpoint with the weights to use")
+    epoch: int = flag(10, "take epoch-<epoch>.pt")
+    iter: int = flag(0, "if positive, take checkpoint-<iter>.pt instead of an epoch")
+    avg: int = flag(1, "average this many checkpoints, or this many intervals with --use-averaged-model")
+    use_averaged_model: bool = flag(True, "use the running average of the parameters over the chosen steps")
+    class_list: Path | None = flag(None, "classes of a --checkpoint that does not name them, JSON or CSV")
+    manifest: Path = flag(Path("data/cuts_test.jsonl"), "clips to evaluate on; those without labels are left out")
+    label_field: str = flag("", "entry of a clip's `custom` with its classes (default: as in training)")
+    corpus: str = flag("", "name of the clips in the report (default: the manifest's folder)")
+    system: str = flag("", "name in the report (default: the experiment folder's)")
+    max_duration: float = flag(100.0, "seconds of audio per batch; results do not depend on it")
+    num_workers: int = flag(2, "data-loading processes")
+    device: str = flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
+    seed: int = flag(42, "seed of the bootstrap")
+
+
+def main() -> None:
+    flags = parse_flags(Flags, __doc__)
+    device = pick_device(flags.device, 0)
+    if flags.checkpoint is not None:
+        source, weights_of = flags.checkpoint, "file"
+        config, weights = read_tagger(source, read_class_list(flags.class_list) if flags.class_list else None)
+    else:
+        weights, source = select_model(flags.exp_dir, flags.epoch, flags.iter, flags.avg, flags.use_averaged_model)
+        weights_of = (
+            f"epoch {flags.epoch} iter {flags.iter} avg {flags.avg} use-averaged-model {flags.use_averaged_model}"
+        )
+        config = load_checkpoint(source)["config"]
+        require_tagger(config, source)
+    model = load_tagger(config, weights, source).to(device)
+    label_field = flags.label_field or config["label_field"]
+    cuts, table = labelled_cuts(open_cuts(flags.manifest), label_field, config["classes"])
+    batches = feature_batches(cuts, FbankConfig.from_dict(config["fbank"]), flags.max_duration, flags.num_workers)
+    clips = tag_clips(model, batches, config["classes"], label_field, device)
+
+    split = flags.manifest.stem.removeprefix("cuts_")
+    task = f"tagging_{flags.corpus or flags.manifest.resolve().parent.name}"
+    write_result(
+        flags.exp_dir,
+        task=task,
+        split=split,
+        system=flags.system or flags.exp_dir.name,
+        encoder={
+            "path": str(source),
+            "sha256": sha256_of_file(source),
+            "preset": config["preset"],
+            "pretraining": config["task"],
+        },
+        metrics=tagging_report(clips, flags.seed),
+        num_clips=len(clips.cut_ids),
+        settings={
+            "classes": len(config["classes"]),
+            "label_field": label_field,
+            "unknown_labels": table.unknown.total(),
+            "weights": weights_of,
+            "windows": "whole clip",
+            "seed": flags.seed,
+        },
+        frozen_parameters=sum(p.numel() for p in model.parameters()),
+        checkpoint=str(source),
+    )
+    path = flags.exp_dir / "results" / f"{task}-{split}-classes.csv"
+    write_class_table(path, clips)
+    print(f"wrote {path}: average precision of each class")
+
+
+if __name__ == "__main__":
+    run_main(main)

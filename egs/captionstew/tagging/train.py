@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Supervised tagging: several classes per clip, binary cross entropy. The encoder is what the -init systems start from.
+
+On AudioSet (local/prepare_audioset.py writes the manifests), with clips drawn by the inverse frequency of their classes
+and noise of MUSAN:
+
+    ./train.py --world-size 8 --manifest-dir data/audioset --exp-dir exp/tagging --encoder-preset captionstew \\
+        --max-duration 1000 --num-epochs 40 --lr-epochs 15 --weighted-sampler true --num-samples 200000 \\
+        --enable-musan true --musan-dir data/musan --use-fp16 true
+
+On two CPU cores, with the mini corpus (prepare.sh at the top of the repository makes it):
+
+    ./train.py --manifest-dir data/mini --exp-dir exp/tagging --encoder-preset mini --max-duration 100 \\
+        --ref-duration 2 --lr-batches 100 --lr-epochs 1000 --warm-step 100 --num-epochs 10
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from captionstew.data.tagging_batches import TaggingBatches
+from captionstew.evaluation.tagging import tag_clips, tagging_metrics
+from captionstew.models.initialise import initialisation_line, initialise_encoder
+from captionstew.models.tagging import build_tagger, tagging_loss
+from captionstew.training.distributed import Rank, launch
+from captionstew.training.flags import (
+    DataFlags,
+    EncoderFlags,
+    TrainingFlags,
+    flag,
+    flags_to_dict,
+    free_flag,
+    parse_flags,
+    run_main,
+)
+from captionstew.training.log import start_logging
+from captionstew.training.loop import Losses, train
+from zipformer import AudioTagger
+
+
+@dataclass(frozen=True)
+class Flags(TrainingFlags, DataFlags, EncoderFlags):
+    init_encoder: Path | None = flag(None, "checkpoint to start the encoder from, of any objective")
+    class_list: Path | None = free_flag(
+        None,
+        "classes in order, JSON or CSV (default: classes.json of the manifests, or all labels of the training clips)",
+    )
+    label_field: str = flag("labels", "entry of a clip's `custom` with its classes, or its class")
+    weighted_sampler: bool = flag(False, "draw clips by the inverse frequency of their classes, instead of each once")
+    num_samples: int = flag(0, "clips of an epoch with --weighted-sampler (0: as many as there are)")
+    enable_musan: bool = flag(False, "mix noise into half of the training clips, 10 to 20 dB below them")
+    musan_dir: Path | None = free_flag(None, "folder with MUSAN, or any other recordings of noise")
+    mixup: float = flag(0.0, "share of the training clips that another one is mixed into (0: none)")
+    mixup_alpha: float = flag(10.0, "mixup: both parameters of the beta distribution of a clip's weight")
+
+    def check(self) -> None:
+        if self.enable_musan and self.musan_dir is None:
+            raise ValueError("--enable-musan needs --musan-dir, a folder with recordings")
+        if self.enable_musan and self.feature_store is not None:
+            raise ValueError("--enable-musan mixes waveforms: leave out --feature-store")
+        if self.num_samples and not self.weighted_sampler:
+            raise ValueError("--num-samples is for --weighted-sampler true; without it an epoch has every clip once")
+        if not (0 <= self.mixup <= 1 and self.mixup_alpha > 0 and self.num_samples >= 0):
+            raise ValueError("--mixup lies between 0 and 1, --mixup-alpha above 0, --num-samples not below 0")
+
+
+class TaggingTask:
+    """Binary cross entropy, summed over classes and clips."""
+
+    def __init__(self, flags: Flags, data: TaggingBatches) -> None:
+        self.config = {
+            "task": "tagging",
+            "preset": flags.encoder_preset,
+            "encoder": flags.encoder_config().to_dict(),
+            "classes": data.classes,
+            "label_field": flags.label_field,
+            "fbank": data.fbank.to_dict(),
+            "coverage": data.coverage,
+        }
+
+    def losses(self, model, batch, device) -> Losses:
+        logits = model(batch["features"].to(device), batch["feature_lengths"].to(device))
+        total = tagging_loss(logits, batch["targets"].to(device))
+        return Losses(total, {"loss": total}, {})
+
+    def validate(self, model: AudioTagger, batches, device) -> dict[str, float]:
+        return tagging_metrics(tag_clips(model, batches, self.config["classes"], self.config["label_field"], device))
+
+
+def run(rank: Rank, flags: Flags) -> None:
+    start_logging(flags.exp_dir, rank.rank, rank.world_size)
+    logging.info("%s", flags_to_dict(flags))
+    torch.manual_seed(flags.seed)
+    data = TaggingBatches(flags, rank.rank, rank.world_size)
+    task = TaggingTask(flags, data)
+    model = build_tagger(task.config)
+    if flags.init_encoder:
+        initialise_encoder(model, flags.init_encoder)
+        sources = dict.fromkeys(("encoder_embed", "encoder"), str(flags.init_encoder))
+        logging.info(initialisation_line(model, sources))
+    train(model, task, data, flags, rank)
+
+
+def main() -> None:
+    flags = parse_flags(Flags, __doc__)
+    flags.exp_dir.mkdir(parents=True, exist_ok=True)
+    (flags.exp_dir / "flags.json").write_text(json.dumps(flags_to_dict(flags), indent=2) + "\n", encoding="utf-8")
+    launch(run, flags.world_size, flags.master_port, flags.device, flags)
+
+
+if __name__ == "__main__":
+    run_main(main)
