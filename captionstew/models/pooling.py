@@ -26,3 +26,16 @@ def mean_and_deviation_pool(frames: Tensor, lengths: Tensor) -> Tensor:
 
 POOLINGS = {"mean": mean_pool, "mean_std": mean_and_deviation_pool}
 POOLED_DIM = {"mean": 1, "mean_std": 2}  # channels of the pooled vector per channel of the frames
+
+
+def attention_pool(frames: Tensor, lengths: Tensor, queries: Tensor) -> Tensor:
+    """(B, T, D), (B,), queries (K, D) -> (B, K, D): for each query a weighted mean of the clip's own frames.
+
+    Weights are softmax_t(q . z_t). This is Multihead(S, Z, Z) of Lee et al. (2019), equation 4, for a single learned
+    seed S before the value projection: with one seed only the product of query and key projection acts, so it is
+    learned as one vector per attention head, in the space of the frames.
+    """
+    mask = frame_mask(lengths, frames.size(1)).unsqueeze(-1)
+    frames = frames.masked_fill(~mask, 0.0)
+    weights = (frames @ queries.T).masked_fill(~mask, -torch.inf).softmax(dim=1)  # (B, T, K)
+    return weights.transpose(1, 2) @ frames

@@ -1,32 +1,41 @@
 #!/usr/bin/env python3
-"""Scores the probes of an experiment folder on the test cuts.
+"""Scores the probes that the last train.py left in an experiment folder on the test cuts.
 
     ./decode.py --exp-dir exp/probe/contrastive --system contrastive
 
-Writes <exp-dir>/results/probe_<task>-test.json for every task, and probe_average-test.json over tasks of one metric.
+Writes <exp-dir>/results/probe_<task>-test.json for every task (probe_<task>-test-attention.json after attention
+pooling), and probe_average-test.json over tasks of accuracy. Every clip of the test list counts; one whose audio cannot
+be read is wrong.
 """
 
-from collections.abc import Callable
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from captionstew.data.cuts import open_cuts
-from captionstew.evaluation.metrics import bootstrap_interval, bootstrap_interval_of_mean
-from captionstew.evaluation.probing import ProbeTask, clip_vectors, select_cuts, targets
+from captionstew.evaluation.metrics import bootstrap_interval_of_mean
+from captionstew.evaluation.probe_files import find_probes
+from captionstew.evaluation.probe_scoring import mean_and_deviation, score_probe
+from captionstew.evaluation.probing import ProbeTask, broken_clips, num_missing, task_clips
+from captionstew.evaluation.representations import ATTENTION, Representations, load_system
 from captionstew.evaluation.results import write_result
-from captionstew.models.frozen import load_encoder
 from captionstew.models.probe import Probe
 from captionstew.training.checkpoint import CheckpointError, load_checkpoint
 from captionstew.training.distributed import pick_device
 from captionstew.training.flags import flag, parse_flags, run_main
 
+NAMED_CLIPS = 5  # of those that could not be read; the rest is counted
+
 
 @dataclass(frozen=True)
 class Flags:
-    exp_dir: Path = flag(Path("exp"), "folder with probe-<task>.pt files")
-    manifest: Path | None = flag(None, "test cuts (default: cuts_test.jsonl of the probe's --manifest-dir)")
+    exp_dir: Path = flag(Path("exp"), "folder of the probes; results go below it")
+    tasks: str = flag("", "comma-separated names of trained tasks (default: those of the last training)")
+    split: str = flag("test", "which of a task's splits to score", choices=("test", "valid"))
+    manifest: Path | None = flag(None, "cuts to score (default: those of --split in the probe's --manifest-dir)")
     system: str = flag("", "name in the report (default: the experiment folder's)")
     num_workers: int = flag(2, "data-loading processes")
     device: str = flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
@@ -34,91 +43,83 @@ class Flags:
 
 def main() -> None:
     flags = parse_flags(Flags, __doc__)
-    paths = sorted(flags.exp_dir.glob("probe-*.pt"))
-    if not paths:
-        raise CheckpointError(f"{flags.exp_dir}: no probe-<task>.pt; run train.py first")
-    per_clip = {}
-    for path in paths:
-        content = load_checkpoint(path)
-        task = ProbeTask(**content["task"])
-        values, common = score(content, task, path, flags)
-        if values is not None:
-            per_clip[task.name] = values
-    if len(per_clip) > 1:
-        write_average(per_clip, common, flags)
+    systems: dict[str, Any] = {}
+    by_pooling: dict[str, list[dict]] = defaultdict(list)
+    for path in find_probes(flags.exp_dir, flags.tasks):
+        scored = score(path, systems, flags)
+        if scored["correct"] is not None:
+            by_pooling[scored["pooling"]].append(scored)
+    for pooling, tasks in by_pooling.items():
+        if len(tasks) > 1:
+            write_average(tasks, pooling, flags)
 
 
-def score(content: dict, task: ProbeTask, path: Path, flags: Flags) -> tuple[np.ndarray | None, dict]:
-    """Writes the task's result; for single labels returns which clips were right (seeds, N)."""
-    options = content["flags"]
-    encoder = load_encoder(options["encoder"], pick_device(flags.device, 0))
-    if encoder.description["sha256"] != content["encoder"]["sha256"]:
-        raise CheckpointError(f"{path}: the encoder {options['encoder']} has changed since its probe was trained")
-    manifest = flags.manifest or Path(options["manifest_dir"]) / "cuts_test.jsonl"
-    cuts = select_cuts(open_cuts(manifest), task)
-    vectors = clip_vectors(
-        encoder, cuts, options["pooling"], Path(options["cache_dir"]), options["max_duration"], flags.num_workers
+def score(path: Path, systems: dict[str, Any], flags: Flags) -> dict[str, Any]:
+    """Writes a task's result; returns what the average over tasks needs."""
+    content = load_checkpoint(path)
+    task, options, probe = ProbeTask(**content["task"]), content["flags"], Probe.from_dict(content["probe"])
+    name = options["embeddings"] or options["encoder"]
+    device = pick_device(flags.device, 0)
+    if name not in systems:
+        systems[name] = load_system(options["encoder"], options["embeddings"], device)
+    if systems[name].description["sha256"] != content["encoder"]["sha256"]:
+        raise CheckpointError(f"{path}: the encoder {name} has changed since its probe was trained")
+    representations = Representations(
+        systems[name], options["pooling"], options["cache"], Path(options["cache_dir"]), options["max_duration"],
+        flags.num_workers,
+    )  # fmt: skip
+    manifest = flags.manifest or task.manifest(Path(options["manifest_dir"]), flags.split)
+    loaded = representations.load(task_clips(open_cuts(manifest), task), task, content["classes"])
+    broken = [*broken_clips(manifest, task), *loaded.failed]
+    for clip in broken[:NAMED_CLIPS]:
+        print(f"{manifest}: {clip.cut_id} counts as wrong: {clip.reason}")
+    result = score_probe(
+        probe, task, content["classes"], content["trained_classes"], loaded, broken, device, flags.exp_dir
     )
-    truth = targets(cuts, task, content["classes"]).numpy()
-    probe = Probe(**content["probe"])
-    scores = probe.scores(vectors).numpy()
-    values = np.array([task.score(one, truth) for one in scores])
-    correct = None if task.multi_label else scores.argmax(-1) == truth
     common = {
         "split": manifest.stem.removeprefix("cuts_"),
+        "variant": "attention" if content["pooling"] == ATTENTION else "",
         "system": flags.system or flags.exp_dir.name,
-        "encoder": encoder.description,
-        "checkpoint": str(path),
+        "encoder": systems[name].description,
+        "frozen_parameters": representations.num_parameters,
+    }
+    num_clips = len(loaded.kept.ids) + len(broken)
+    settings = {
+        "metric": task.metric,
+        "pooling": content["pooling"],
+        "learning_rate": probe.learning_rate,
+        "grid": options["learning_rates"],
+        "seeds": probe.num_seeds,
+        "num_train": content["num_train"],
+        "num_unreadable": content["num_unreadable"],
+        "num_broken": len(broken),
+        "num_missing": num_missing(manifest),
+        "windows": f"first {task.max_seconds:g} s" if task.max_seconds else "whole clip",
+        **result.settings,
     }
     write_result(
-        flags.exp_dir,
-        task=f"probe_{task.name}",
-        metrics={
-            task.metric: float(values.mean()),
-            f"{task.metric}_deviation": float(values.std(ddof=1)) if len(values) > 1 else 0.0,
-            f"{task.metric}_interval": _interval(scores, truth, correct, task.score),
-            "chance": None if task.multi_label else float(np.bincount(truth).max() / len(truth)),
-        },
-        num_clips=len(cuts),
-        settings={
-            "metric": task.metric,
-            "pooling": options["pooling"],
-            "learning_rate": probe.learning_rate,
-            "grid": options["learning_rates"],
-            "seeds": len(values),
-            "num_train": content["num_train"],
-            "windows": "whole clip",
-        },
-        trained_parameters=probe.weight[0].numel() + probe.bias[0].numel(),
-        frozen_parameters=sum(p.numel() for p in encoder.parameters()),
-        **common,
-    )
-    return correct, common
+        flags.exp_dir, task=f"probe_{task.name}", metrics=result.metrics, num_clips=num_clips, settings=settings,
+        trained_parameters=probe.num_parameters, checkpoint=str(path), **common,
+    )  # fmt: skip
+    if broken:
+        print(f"{task.name}: {len(broken)} of {num_clips} clips cannot be heard and count as wrong")
+    shared = {"common": common, "pooling": content["pooling"], "trained": probe.num_parameters}
+    return shared | {"task": task.name, "correct": result.correct}
 
 
-def _interval(
-    scores: np.ndarray, truth: np.ndarray, correct: np.ndarray | None, metric: Callable
-) -> tuple[float, float]:
-    if correct is not None:
-        return bootstrap_interval(correct.mean(0))
-    rows = np.arange(len(truth))
-    return bootstrap_interval(rows, lambda drawn: float(np.mean([metric(one[drawn], truth[drawn]) for one in scores])))
-
-
-def write_average(per_clip: dict[str, np.ndarray], common: dict, flags: Flags) -> None:
-    values = list(per_clip.values())  # (seeds, N) each
-    by_seed = np.mean([one.mean(1) for one in values], axis=0)
+def write_average(tasks: list[dict[str, Any]], pooling: str, flags: Flags) -> None:
+    """Mean accuracy over tasks; its parameters are those of all heads together."""
+    correct = [task["correct"] for task in tasks]  # (seeds, N) each
+    by_seed = np.mean([one.mean(1) for one in correct], axis=0)
+    interval = bootstrap_interval_of_mean([one.mean(0) for one in correct])
     write_result(
         flags.exp_dir,
         task="probe_average",
-        metrics={
-            "accuracy": float(by_seed.mean()),
-            "accuracy_deviation": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else 0.0,
-            "accuracy_interval": bootstrap_interval_of_mean([one.mean(0) for one in values]),
-        },
-        num_clips=sum(one.shape[1] for one in values),
-        settings={"metric": "accuracy", "tasks": sorted(per_clip)},
-        **common,
+        metrics=mean_and_deviation("accuracy", by_seed) | {"accuracy_interval": interval},
+        num_clips=sum(one.shape[1] for one in correct),
+        settings={"metric": "accuracy", "pooling": pooling, "tasks": sorted(task["task"] for task in tasks)},
+        trained_parameters=sum(task["trained"] for task in tasks),
+        **tasks[-1]["common"],
     )
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Linear probes on a frozen encoder's clip vectors.
+"""Linear probes on a frozen encoder's representations (paper Tables 3a and 9).
 
     ./train.py --encoder exp/contrastive/pretrained.pt --tasks esc10,ravdess:emotion --manifest-dir data/mine \\
         --exp-dir exp/probe/contrastive
     ./decode.py --exp-dir exp/probe/contrastive
 
 A task is a row of tasks.json, or <source>[:<field>] for a folder with a metadata.csv. Heads for every learning rate and
-seed are trained together on vectors that are computed once; validation chooses epoch and rate, no test clip is
+seed are trained together on representations that are computed once; validation chooses epoch and rate, no test clip is
 heard here. Controls: --encoder logmel, --encoder random:<preset or checkpoint>.
 """
 
@@ -14,16 +14,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from captionstew.data.cuts import open_cuts
+from captionstew.evaluation.probe_files import probe_name, record_probes
+from captionstew.evaluation.probe_metrics import HEAD_METRICS
 from captionstew.evaluation.probing import (
     MIN_TEST_CLIPS,
+    ProbeTask,
+    all_tasks,
     class_names,
-    clip_vectors,
-    labelled_sources,
+    names_in,
     parse_tasks,
-    select_cuts,
-    targets,
+    read_task_table,
+    task_clips,
 )
-from captionstew.models.frozen import load_encoder
+from captionstew.evaluation.representations import CACHES, Representations, load_system
 from captionstew.models.probe import ProbeSettings, train_probe
 from captionstew.training.checkpoint import save_checkpoint
 from captionstew.training.distributed import pick_device
@@ -33,18 +36,24 @@ from captionstew.training.flags import flag, flags_to_dict, parse_flags, run_mai
 @dataclass(frozen=True)
 class Flags:
     exp_dir: Path = flag(Path("exp"), "probes are written to <exp-dir>/probe-<task>.pt")
-    encoder: str = flag("", "checkpoint of an encoder, logmel, or random:<preset or checkpoint>[:seed]")
+    encoder: str = flag("", "checkpoint, folder or name of an encoder: see captionstew.models.frozen")
+    embeddings: Path | None = flag(None, "clip vectors computed elsewhere, in the place of --encoder")
     tasks: str = flag(
         "all", "all (every labelled source), or comma-separated rows of --task-table and <source>[:<field>]"
     )
     task_table: Path = flag(Path(__file__).with_name("tasks.json"), "JSON list of tasks")
-    manifest_dir: Path = flag(Path("data"), "folder with cuts_train.jsonl and cuts_valid.jsonl")
-    cache_dir: Path = flag(Path("exp/embeddings"), "where clip vectors are kept")
-    pooling: str = flag("mean", "clip vector from frames", choices=("mean", "mean_std"))
+    manifest_dir: Path = flag(
+        Path("data"), "folder with cuts_train.jsonl and cuts_valid.jsonl, or with a folder of these for every task"
+    )
+    pooling: str = flag("mean", "clip vector from frames", choices=("mean", "mean_std", "attention"))
+    attention_heads: int = flag(4, "heads of attention pooling")
+    cache: str = flag("auto", "what is kept on disk; auto: vectors, or frames where they are needed", choices=CACHES)
+    cache_dir: Path = flag(Path("exp/embeddings"), "where it is kept")
     learning_rates: str = flag("0.0001,0.0003,0.001,0.003,0.01", "grid of Adam's rates")
     num_seeds: int = flag(5, "heads per rate, seeds 0, 1, ...")
     max_epochs: int = flag(200, "epochs at most")
     patience: int = flag(20, "stop a head after this many epochs without a better validation metric")
+    valid_every: int = flag(1, "validate every this many epochs")
     batch_size: int = flag(128, "clips per step")
     standardise: bool = flag(True, "scale every channel to mean 0 and deviation 1 of the training clips")
     max_duration: float = flag(100.0, "seconds of audio per batch while encoding")
@@ -52,8 +61,10 @@ class Flags:
     device: str = flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
 
     def check(self) -> None:
-        if not self.encoder:
-            raise ValueError("--encoder is needed: a checkpoint, logmel or random:<preset or checkpoint>")
+        if bool(self.encoder) == bool(self.embeddings):
+            raise ValueError("give either --encoder (a checkpoint, logmel, random:<preset>, ...) or --embeddings FILE")
+        if self.pooling == "attention" and self.cache == "clip":
+            raise ValueError("--pooling attention needs frames: --cache frames, none or auto")
         self.settings()
 
     def settings(self) -> ProbeSettings:
@@ -62,6 +73,7 @@ class Flags:
             seeds=tuple(range(self.num_seeds)),
             max_epochs=self.max_epochs,
             patience=self.patience,
+            valid_every=self.valid_every,
             batch_size=self.batch_size,
             standardise=self.standardise,
         )
@@ -70,30 +82,53 @@ class Flags:
 def main() -> None:
     flags = parse_flags(Flags, __doc__)
     flags.exp_dir.mkdir(parents=True, exist_ok=True)
-    encoder = load_encoder(flags.encoder, pick_device(flags.device, 0))
-    splits = [open_cuts(flags.manifest_dir / f"cuts_{split}.jsonl") for split in ("train", "valid")]
-    if flags.tasks == "all":
-        tasks = labelled_sources(open_cuts(flags.manifest_dir / "cuts_test.jsonl"))
-        if not tasks:
-            print(f"{flags.manifest_dir}: no source has a label of two or more classes on {MIN_TEST_CLIPS} test clips")
-    else:
-        tasks = parse_tasks(flags.tasks, flags.task_table)
+    table = read_task_table(flags.task_table)
+    tasks = all_tasks(flags.manifest_dir, table) if flags.tasks == "all" else parse_tasks(flags.tasks, table)
+    if not tasks:
+        print(f"{flags.manifest_dir}: no source has a label of two or more classes on {MIN_TEST_CLIPS} test clips")
+    system = load_system(flags.encoder, flags.embeddings, pick_device(flags.device, 0))
+    representations = Representations(
+        system, flags.pooling, flags.cache, flags.cache_dir, flags.max_duration, flags.num_workers
+    )
     for task in tasks:
-        train, valid = (select_cuts(cuts, task) for cuts in splits)
-        classes = class_names(train, task)
-        pairs = [
-            (
-                clip_vectors(encoder, cuts, flags.pooling, flags.cache_dir, flags.max_duration, flags.num_workers),
-                targets(cuts, task, classes),
-            )
-            for cuts in (train, valid)
-        ]
-        probe = train_probe(*pairs, len(classes), task.loss, task.score, flags.settings())
-        path = flags.exp_dir / f"probe-{task.name}.pt"
-        content = {"probe": probe.to_dict(), "classes": classes, "task": asdict(task), "flags": flags_to_dict(flags)}
-        save_checkpoint(path, content | {"encoder": encoder.description, "num_train": len(train)})
-        mean = sum(probe.valid_metric) / len(probe.valid_metric)
-        print(f"{task.name}: {len(train)} + {len(valid)} clips, rate {probe.learning_rate:g}, validation {mean:.3f}")
+        representations.pooling_of(task)  # a task that cannot be had ends the program before hours of others
+    probes: list[str] = []
+    record_probes(flags.exp_dir, probes)
+    for task in tasks:
+        train_task(task, representations, flags)
+        probes.append(probe_name(task.name, representations.pooling_of(task)))
+        record_probes(flags.exp_dir, probes)
+
+
+def train_task(task: ProbeTask, representations: Representations, flags: Flags) -> None:
+    """Writes the task's probe file."""
+    found = [task_clips(open_cuts(task.manifest(flags.manifest_dir, split)), task) for split in ("train", "valid")]
+    classes = class_names(found[0], task, task.manifest(flags.manifest_dir, "train").parent)
+    train, valid = (representations.load(clips, task, classes) for clips in found)
+    device = representations.device
+    head = representations.head(task, len(classes), flags.attention_heads)
+    probe = train_probe(
+        head, train.clips, valid.clips, task.loss_per_head, HEAD_METRICS[task.metric], flags.settings(), device
+    )
+    trained = {name for value in train.kept.values for name in names_in(value)}
+    content = {
+        "probe": probe.to_dict(),
+        "classes": classes,
+        "trained_classes": [name for name in classes if name in trained],
+        "task": asdict(task),
+        "flags": flags_to_dict(flags),
+        "encoder": representations.system.description,
+        "pooling": representations.pooling_of(task),
+        "num_train": len(train.clips),
+        "num_unreadable": {"train": len(train.failed), "valid": len(valid.failed)},
+    }
+    save_checkpoint(flags.exp_dir / probe_name(task.name, representations.pooling_of(task)), content)
+    chosen = f"loss {sum(probe.valid_loss) / probe.num_seeds:.4f}"
+    if task.metric != "psds1":
+        chosen = f"{task.metric} {sum(probe.valid_metric) / probe.num_seeds:.3f}"
+    print(
+        f"{task.name}: {len(train.clips)} + {len(valid.clips)} clips, rate {probe.learning_rate:g}, validation {chosen}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,121 @@
+"""Metrics of many heads at once, for validation while probes train, and of bootstrap draws.
+
+Average precision is scikit-learn's definition, in one sort for all heads and classes: a call of scikit-learn per head
+and class would take longer than the training. H heads, N clips, C classes.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captionstew.models.probe import HeadMetric
+
+MAX_SORTED = 1 << 25  # scores sorted at a time
+
+
+class AccuracyPerHead:
+    """Share of clips whose highest score is the label."""
+
+    def __init__(self) -> None:
+        self._right: Tensor | int = 0
+        self._count = 0
+
+    def update(self, scores: Tensor, targets: Tensor) -> None:
+        """(H, n, C), (n,)"""
+        self._right = self._right + (scores.argmax(-1) == targets).sum(1)
+        self._count += len(targets)
+
+    def values(self) -> np.ndarray:
+        """-> (H,)"""
+        return self._right.cpu().numpy() / self._count
+
+
+class AveragePrecisionPerHead:
+    """Mean over the classes that have a positive."""
+
+    def __init__(self) -> None:
+        self._scores: list[Tensor] = []
+        self._targets: list[Tensor] = []
+
+    def update(self, scores: Tensor, targets: Tensor) -> None:
+        """(H, n, C), (n, C) zeros and ones"""
+        self._scores.append(scores)
+        self._targets.append(targets)
+
+    def values(self) -> np.ndarray:
+        """-> (H,)
+
+        Raises:
+          ValueError: no class has a positive.
+        """
+        targets = torch.cat(self._targets).T.contiguous()  # (C, N)
+        if not targets.any():
+            raise ValueError("no validation clip has a label: there is nothing to choose by")
+        scores = torch.cat(self._scores, dim=1).transpose(1, 2)  # (H, C, N)
+        at_once = max(1, MAX_SORTED // targets.numel())
+        means = [average_precision(part.contiguous(), targets).nanmean(-1) for part in scores.split(at_once)]
+        return torch.cat(means).cpu().numpy()
+
+
+class NoMetric:
+    """The same for all heads: the validation loss alone decides."""
+
+    def update(self, scores: Tensor, targets: Tensor) -> None:
+        self._count = len(scores)
+
+    def values(self) -> np.ndarray:
+        """-> (H,)"""
+        return np.zeros(self._count)
+
+
+HEAD_METRICS: dict[str, type[HeadMetric]] = {
+    "accuracy": AccuracyPerHead,
+    "map": AveragePrecisionPerHead,
+    "psds1": NoMetric,
+}
+
+
+class RankedScores:
+    """Scores (..., N) sorted once, from which average precisions under many weightings of the clips follow."""
+
+    def __init__(self, scores: Tensor, targets: Tensor) -> None:
+        """scores (..., N), targets (..., N) zeros and ones, broadcast over the leading axes."""
+        ranked, self.order = scores.sort(dim=-1, descending=True)
+        self.hits = targets.expand_as(scores).gather(-1, self.order).bool()
+        # Clips of equal score enter together: precision counts where a group of equal scores ends.
+        self.ends = torch.ones_like(self.hits)
+        self.ends[..., :-1] = ranked[..., 1:] != ranked[..., :-1]
+
+    def average_precision(self, weights: Tensor | None = None) -> Tensor:
+        """-> (...); NaN for a class without positives. `weights` (N,): how often each clip counts.
+
+        AP = sum over distinct scores, falling, of (recall gained) x (precision there).
+        """
+        counts = torch.ones_like(self.hits, dtype=torch.float64) if weights is None else weights.double()[self.order]
+        found = (counts * self.hits).cumsum(-1)
+        seen = counts.cumsum(-1).clamp(min=1.0)
+        at_ends = torch.where(self.ends, found, 0.0).cummax(-1).values
+        before = torch.nn.functional.pad(at_ends[..., :-1], (1, 0))
+        return (torch.where(self.ends, found - before, 0.0) * found / seen).sum(-1) / found[..., -1]
+
+
+def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
+    """(..., N), (..., N) zeros and ones -> (...), NaN without positives; equal to scikit-learn's, ties included."""
+    return RankedScores(scores, targets).average_precision()
+
+
+def map_interval(scores: np.ndarray, targets: np.ndarray, seed: int = 0, rounds: int = 200) -> tuple[float, float]:
+    """(S, N, C), (N, C) -> 95 % bootstrap interval over clips of the mean average precision, averaged over S seeds."""
+    generator = np.random.default_rng(seed)
+    draws = [
+        torch.from_numpy(np.bincount(generator.integers(0, len(targets), len(targets)), minlength=len(targets)))
+        for _ in range(rounds)
+    ]
+    present = targets.any(axis=0)
+    truth = torch.from_numpy(targets[:, present].T.copy())
+    values = torch.zeros(rounds, dtype=torch.float64)
+    for one in scores:
+        ranked = RankedScores(torch.from_numpy(one[:, present].T.copy()), truth)
+        values += torch.stack([ranked.average_precision(weights).nanmean() for weights in draws])
+    low, high = np.percentile((values / len(scores)).numpy(), [2.5, 97.5])
+    return float(low), float(high)
