@@ -72,9 +72,7 @@ def split_table(table: Path, corpus: str, output: Path, seed: int) -> dict[str, 
     for split, clips in chosen.items():
         release_split = CORPORA[corpus][split].release_split
         if not clips:
-            raise ValueError(
-                f"{table}: no clip of split {release_split}; prepare the corpus with --splits {release_split}"
-            )
+            raise ValueError(f"{table}: no clip of split {release_split}; make it with --splits {release_split}")
         wanted = pa.array(sorted(clips))
         rows = (
             batch.filter(

@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Captions by an adapted BART decoder over frozen audio, and their scores.
+
+    ./decode.py --exp-dir exp/lit_captioning/mini --manifest data/mini/cuts_test.jsonl --num-beams 4
+
+Validation chooses the epoch (--epoch 0) by ROUGE-L. Writes <exp-dir>/results/lit_captioning_<corpus>-<split>-<decoding>
+.json, and the captions as .jsonl; the corpus is the manifest's folder.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from captionstew.data.cuts import open_cuts
+from captionstew.data.tokenizer import tokenizer_from_dict
+from captionstew.evaluation.alignment import (
+    AlignmentFlags,
+    choose_weights,
+    corpus_name,
+    evaluation_batches,
+    result_fields,
+)
+from captionstew.evaluation.captioning import caption_clips, captioning_report, training_captions
+from captionstew.evaluation.results import write_result
+from captionstew.models.lit import audio_encoder_of, load_lit_captioning
+from captionstew.training.distributed import Rank, pick_device
+from captionstew.training.flags import flag, parse_flags, run_main
+
+
+@dataclass(frozen=True)
+class Flags(AlignmentFlags):
+    num_beams: int = flag(4, "1: greedy; more: beam search")
+    train_manifest: Path | None = flag(
+        None, "training clips whose captions are the baselines (default: cuts_train.jsonl beside --manifest)"
+    )
+
+    def check(self) -> None:
+        if self.num_beams < 1:
+            raise ValueError(f"--num-beams must be at least 1, not {self.num_beams}")
+
+
+def main() -> None:
+    flags = parse_flags(Flags, __doc__)
+    device = pick_device(flags.device, 0)
+    known = training_captions(
+        open_cuts(flags.train_manifest or flags.manifest.with_name("cuts_train.jsonl")), flags.seed
+    )
+    selected = choose_weights(flags, "lit_captioning", "rouge_l")
+    config = selected.config
+    encoder = audio_encoder_of(config, flags.encoder, device, selected.source)
+    model = load_lit_captioning(config, selected.weights, selected.source).to(device)
+    cuts, batches = evaluation_batches(flags, encoder, Rank(0, 0, 1, device))
+    tokenizer = tokenizer_from_dict(config["tokenizer"])
+    clips = caption_clips(model, batches, tokenizer, config["max_caption_tokens"], device, flags.num_beams)
+    fields = result_fields(flags, selected, encoder, model, cuts)
+    variant = "greedy" if flags.num_beams == 1 else f"beam{flags.num_beams}"
+    fields["settings"] |= {"decoding": variant, "baseline_captions": len(known)}
+    result = write_result(
+        flags.exp_dir,
+        task=f"lit_captioning_{corpus_name(flags.manifest)}",
+        metrics=captioning_report(clips, known, flags.seed),
+        num_captions=sum(map(len, clips.references)),
+        variant=variant,
+        **fields,
+    )
+    clips.write(result.with_suffix(".jsonl"))
+
+
+if __name__ == "__main__":
+    run_main(main)

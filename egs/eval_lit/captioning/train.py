@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Captioning on frozen audio (LiT): of a pretrained BART decoder only the cross-attention learns.
+
+With the paper's decoder (section 4.2, Table 3b):
+
+    ./train.py --encoder exp/contrastive/pretrained.pt --manifest-dir data/audiocaps --exp-dir exp/lit/audiocaps \\
+        --text-decoder facebook/bart-base --use-bf16 true
+
+On two CPU cores, with the small text models that ../local/make_text_models.py trains on the captions:
+
+    ./train.py --encoder exp/contrastive/pretrained.pt --manifest-dir data/mini --exp-dir exp/lit_captioning/mini \\
+        --text-decoder exp/text/bart --max-duration 200 --lr-batches 200 --lr-epochs 1000 --warm-step 50 \\
+        --num-epochs 10
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from captionstew.data.tokenizer import load_tokenizer
+from captionstew.evaluation.captioning import captioning_validation
+from captionstew.evaluation.frame_batches import FrameBatches
+from captionstew.models.captioning import CaptioningModel, captioning_losses
+from captionstew.models.frozen import FrozenEncoder, load_encoder
+from captionstew.models.lit import FrozenFrames, freeze_all_but_cross_attention, log_parameters
+from captionstew.models.text_decoder import ARCHITECTURES, build_text_decoder
+from captionstew.training.distributed import Rank, launch
+from captionstew.training.flags import FrozenFlags, TrainingFlags, flag, flags_to_dict, parse_flags, run_main
+from captionstew.training.log import start_logging
+from captionstew.training.loop import Losses, train
+
+
+@dataclass(frozen=True)
+class Flags(TrainingFlags, FrozenFlags):
+    base_lr: float = flag(0.02, "ScaledAdam's base learning rate, less than for models that start from nothing")
+    text_decoder: str = flag("facebook/bart-base", "folder or name of a pretrained BART, with its tokenizer")
+    valid_captions: int = flag(100, "validation clips per process that get a greedy caption for ROUGE-L")
+
+    def check(self) -> None:
+        if self.text_decoder in ARCHITECTURES:
+            raise ValueError(
+                f"--text-decoder {self.text_decoder} has random weights, and most of them would stay so: "
+                "name a pretrained BART, or make a small one with local/make_text_models.py"
+            )
+
+
+class CaptioningTask:
+    """Cross-entropy of captions, autoregressive, in a decoder that is frozen but for its cross-attention."""
+
+    def __init__(self, flags: Flags, encoder: FrozenEncoder, model: CaptioningModel, tokenizer) -> None:
+        self.flags = flags
+        self.tokenizer = tokenizer
+        self.config = {
+            "task": "lit_captioning",
+            "audio_encoder": encoder.description,
+            "frame_dim": encoder.dim,
+            "text_decoder": model.decoder.to_dict(),
+            "text_name": flags.text_decoder,
+            "max_caption_tokens": flags.max_caption_tokens,
+            "tokenizer": tokenizer.to_dict(),
+        }
+
+    def losses(self, model, batch, device) -> Losses:
+        return captioning_losses(model, batch, self.tokenizer, self.flags.max_caption_tokens, 0.0, device)
+
+    def validate(self, model: CaptioningModel, batches, device) -> dict[str, float]:
+        flags = self.flags
+        metrics, _ = captioning_validation(
+            model, batches, self.tokenizer, flags.max_caption_tokens, flags.valid_captions, device
+        )
+        return metrics
+
+
+def run(rank: Rank, flags: Flags) -> None:
+    start_logging(flags.exp_dir, rank.rank, rank.world_size)
+    logging.info("%s", flags_to_dict(flags))
+    torch.manual_seed(flags.seed)
+    encoder = load_encoder(flags.encoder, rank.device)
+    data = FrameBatches(encoder, flags, rank)
+    tokenizer = load_tokenizer(flags.text_decoder)
+    decoder = build_text_decoder(flags.text_decoder, tokenizer, flags.max_caption_tokens - 1)
+    frames = FrozenFrames(encoder.dim, *data.channel_statistics())
+    model = freeze_all_but_cross_attention(CaptioningModel(frames, decoder))
+    log_parameters(model, encoder)
+    task = CaptioningTask(flags, encoder, model, tokenizer)
+    task.config |= {"coverage": data.coverage}
+    train(model, task, data, flags, rank)
+
+
+def main() -> None:
+    flags = parse_flags(Flags, __doc__)
+    flags.exp_dir.mkdir(parents=True, exist_ok=True)
+    (flags.exp_dir / "flags.json").write_text(json.dumps(flags_to_dict(flags), indent=2) + "\n", encoding="utf-8")
+    launch(run, flags.world_size, flags.master_port, flags.device, flags)
+
+
+if __name__ == "__main__":
+    run_main(main)

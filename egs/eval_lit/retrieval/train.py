@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Retrieval on frozen audio (LiT): a text encoder and two projections learn to meet a frozen audio encoder.
+
+With the paper's text encoder (section 4.2, Table 3b):
+
+    ./train.py --encoder exp/contrastive/pretrained.pt --manifest-dir data/audiocaps --exp-dir exp/lit/audiocaps \\
+        --text-tower roberta-base --use-bf16 true
+
+On two CPU cores, with a text encoder from scratch:
+
+    ./train.py --encoder exp/contrastive/pretrained.pt --manifest-dir data/mini --exp-dir exp/lit_retrieval/mini \\
+        --text-tower tiny --tokenizer data/mini/bpe.model --max-duration 200 --lr-batches 200 --lr-epochs 1000 \\
+        --warm-step 50 --num-epochs 10
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from captionstew.data.tokenizer import load_tokenizer
+from captionstew.evaluation.frame_batches import FrameBatches
+from captionstew.evaluation.retrieval import embed_clips, retrieval_recalls
+from captionstew.models.contrastive import ContrastiveModel, contrastive_losses
+from captionstew.models.frozen import FrozenEncoder, load_encoder
+from captionstew.models.lit import FrozenFrames, log_parameters
+from captionstew.models.text_tower import ARCHITECTURES, build_text_tower
+from captionstew.training.distributed import Rank, launch
+from captionstew.training.flags import FrozenFlags, TrainingFlags, flag, flags_to_dict, parse_flags, run_main
+from captionstew.training.log import start_logging
+from captionstew.training.loop import Losses, train
+
+
+@dataclass(frozen=True)
+class Flags(TrainingFlags, FrozenFlags):
+    base_lr: float = flag(0.01, "ScaledAdam's base learning rate, less than for models that start from nothing")
+    text_tower: str = flag("roberta-base", "folder or name of a pretrained text encoder; tiny, small: from scratch")
+    tokenizer: str = flag("", "tokenizer of a text encoder from scratch (a pretrained one brings its own)")
+    embedding_dim: int = flag(512, "size of the joint space")
+    temperature: float = flag(0.07, "initial temperature of the softmax")
+    train_duplicates: str = flag(
+        "ignore",
+        "clips of a batch that share a caption: ignore (no negatives of each other) or negative",
+        choices=("ignore", "negative"),
+    )
+    duplicate_captions: str = flag(
+        "strict", "what counts as found in validation: the clip itself, or any with its caption", ("strict", "match")
+    )
+
+    def check(self) -> None:
+        if not self.tokenizer and self.text_tower in ARCHITECTURES:
+            raise ValueError("--tokenizer is needed: a text encoder from scratch has none of its own")
+
+
+class RetrievalTask:
+    """Symmetric InfoNCE between frozen audio and a text encoder that learns."""
+
+    def __init__(self, flags: Flags, encoder: FrozenEncoder, model: ContrastiveModel, tokenizer) -> None:
+        self.flags = flags
+        self.tokenizer = tokenizer
+        self.config = {
+            "task": "lit_retrieval",
+            "audio_encoder": encoder.description,
+            "frame_dim": encoder.dim,
+            "text_tower": model.text_tower.to_dict(),
+            "text_name": flags.text_tower,
+            "embedding_dim": flags.embedding_dim,
+            "temperature": flags.temperature,
+            "max_caption_tokens": flags.max_caption_tokens,
+            "tokenizer": tokenizer.to_dict(),
+        }
+
+    def losses(self, model, batch, device) -> Losses:
+        ignore = self.flags.train_duplicates == "ignore"
+        return contrastive_losses(model, batch, self.tokenizer, self.flags.max_caption_tokens, ignore, device)
+
+    def validate(self, model: ContrastiveModel, batches, device) -> dict[str, float]:
+        clips = embed_clips(model, self.tokenizer, batches, device, self.flags.max_caption_tokens)
+        return retrieval_recalls(clips, self.flags.duplicate_captions)
+
+
+def run(rank: Rank, flags: Flags) -> None:
+    start_logging(flags.exp_dir, rank.rank, rank.world_size)
+    logging.info("%s", flags_to_dict(flags))
+    torch.manual_seed(flags.seed)
+    encoder = load_encoder(flags.encoder, rank.device)
+    data = FrameBatches(encoder, flags, rank)
+    tokenizer = load_tokenizer(flags.tokenizer or flags.text_tower)
+    tower = build_text_tower(flags.text_tower, tokenizer.vocab_size, tokenizer.pad_id)
+    frames = FrozenFrames(encoder.dim, *data.channel_statistics())
+    model = ContrastiveModel(frames, tower, flags.embedding_dim, flags.temperature)
+    log_parameters(model, encoder)
+    task = RetrievalTask(flags, encoder, model, tokenizer)
+    task.config |= {"coverage": data.coverage}
+    train(model, task, data, flags, rank)
+
+
+def main() -> None:
+    flags = parse_flags(Flags, __doc__)
+    flags.exp_dir.mkdir(parents=True, exist_ok=True)
+    (flags.exp_dir / "flags.json").write_text(json.dumps(flags_to_dict(flags), indent=2) + "\n", encoding="utf-8")
+    launch(run, flags.world_size, flags.master_port, flags.device, flags)
+
+
+if __name__ == "__main__":
+    run_main(main)
