@@ -71,15 +71,18 @@ def read_items(cuts: IndexedCuts) -> list[QaItem]:
 class QaItems:
     """Questions in the place of a manifest's cuts: what the sampler and the loader ask of one.
 
-    `durations` (N,): seconds of audio plus text, at `token_rate` tokens per second.
+    `durations` (N,): seconds of audio plus text, at `token_rate` tokens per second, `fixed_tokens` of which every
+    question has around it.
     """
 
-    def __init__(self, path: Path, items: Sequence[QaItem], encoded: Sequence[Encoded], token_rate: float) -> None:
+    def __init__(
+        self, path: Path, items: Sequence[QaItem], encoded: Sequence[Encoded], token_rate: float, fixed_tokens: int = 0
+    ) -> None:
         self.path = path
         self.items = list(items)
         self.encoded = list(encoded)
-        self.token_rate = token_rate
-        tokens = np.array([len(row.question) + len(row.answer) for row in self.encoded], dtype=np.float64)
+        self._rates = (token_rate, fixed_tokens)
+        tokens = np.array([fixed_tokens + len(row.question) + len(row.answer) for row in self.encoded])
         self.durations = np.array([item.seconds for item in self.items]) + tokens / token_rate
         digest = hashlib.sha256(self.durations.tobytes())
         for item in self.items:
@@ -93,7 +96,7 @@ class QaItems:
         """The questions at these positions, in this order."""
         chosen = [int(row) for row in rows]
         items, encoded = [self.items[row] for row in chosen], [self.encoded[row] for row in chosen]
-        return QaItems(self.path, items, encoded, self.token_rate)
+        return QaItems(self.path, items, encoded, *self._rates)
 
     def read(self, positions: Sequence[int]) -> list[tuple[QaItem, Encoded]]:
         return [(self.items[position], self.encoded[position]) for position in positions]
@@ -125,14 +128,18 @@ class _QaDataset(Dataset):
 
 
 def qa_items(
-    cuts: IndexedCuts, table: Any, encode: Callable[[Sequence[QaItem]], list[Encoded]], token_rate: float
+    cuts: IndexedCuts,
+    table: Any,
+    encode: Callable[[Sequence[QaItem]], list[Encoded]],
+    token_rate: float,
+    fixed_tokens: int = 0,
 ) -> QaItems:
     """The questions of a manifest whose clips have frames in `table`; says how many have none."""
     found = read_items(cuts)
     items = [item for item in found if item.cut_id in table]
     if len(items) < len(found):
         print(f"{cuts.path}: {len(found) - len(items)} of {len(found)} questions are about clips that cannot be read")
-    return QaItems(cuts.path, items, encode(items), token_rate)
+    return QaItems(cuts.path, items, encode(items), token_rate, fixed_tokens)
 
 
 def qa_batches(questions: QaItems, table: Any, max_duration: float, num_workers: int) -> Iterator[Batch]:
@@ -149,16 +156,21 @@ class QaBatches:
         self, train: QaItems, train_table: Any, valid: QaItems, valid_table: Any, flags: Any, rank: int, world_size: int
     ) -> None:
         self._flags = flags
-        self._sampler = EpochBatches(
+        self.sampler = EpochBatches(
             train, flags.max_duration, num_buckets=flags.num_buckets, seed=flags.seed, rank=rank, world_size=world_size
         )
-        self._loader = make_loader(self._sampler, _QaDataset(train_table), flags.num_workers)
+        self._dataset = _QaDataset(train_table)
+        self._loader = make_loader(self.sampler, self._dataset, flags.num_workers)
         self._valid = validation_share(valid, flags.valid_clips, rank, world_size)
         self._valid_table = valid_table
 
     def train_batches(self, epoch: int, position: dict[str, Any] | None) -> Iterator[Batch]:
         """The batches of an epoch, from its start or from after `position`."""
-        return batches_from(self._sampler, self._loader, epoch, position, self._flags.resume_mode)
+        return batches_from(self.sampler, self._loader, epoch, position, self._flags.resume_mode)
+
+    def batch_of(self, positions: Sequence[int]) -> Batch:
+        """The training batch of the questions at these positions, made in this process."""
+        return self._dataset[1, self.sampler.cuts.read(positions)]
 
     def valid_batches(self) -> Iterator[Batch]:
         """This rank's share of at most --valid-clips validation questions, the same ones every time."""

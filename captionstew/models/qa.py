@@ -83,6 +83,11 @@ class FrozenLanguageModel:
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
+    @property
+    def fixed_tokens(self) -> int:
+        """Positions that every sequence has beside audio, question and answer."""
+        return len(self.prompt.before) + len(self.prompt.after) + 1
+
     def encode(self, items: Sequence[QaItem], max_answer_tokens: int) -> list[Encoded]:
         """Tokens of every question, with its choices, and of what has to be said, cut to `max_answer_tokens`."""
         questions = encode_texts(self.tokenizer, [question_text(item.question, item.choices) for item in items])

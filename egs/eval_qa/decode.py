@@ -8,6 +8,7 @@ both.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -70,7 +71,8 @@ def main() -> None:
 
     cuts = open_cuts(flags.manifest)
     table = cached_frames(encoder, cuts, flags.cache_dir, flags.max_duration, flags.num_workers, strict=True)
-    questions = qa_items(cuts, table, lambda items: llm.encode(items, flags.max_answer_tokens), config["token_rate"])
+    encode = partial(llm.encode, max_answer_tokens=flags.max_answer_tokens)
+    questions = qa_items(cuts, table, encode, config["token_rate"], llm.fixed_tokens)
     batches = qa_batches(questions, table, flags.max_duration, flags.num_workers)
     split = flags.manifest.stem.removeprefix("cuts_")
     path = flags.exp_dir / "answers" / f"{split}.jsonl"

@@ -15,6 +15,7 @@ On two CPU cores, with a language model of a few thousand weights (local/make_ti
 import json
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -26,7 +27,7 @@ from captionstew.models.frozen import FrozenEncoder, load_encoder
 from captionstew.models.language_model import load_language_model
 from captionstew.models.qa import AudioAdaptor, FrozenLanguageModel, build_adaptor, frames_per_token
 from captionstew.training.distributed import Rank, launch
-from captionstew.training.flags import FrozenFlags, TrainingFlags, flag, flags_to_dict, parse_flags, run_main
+from captionstew.training.flags import FrozenFlags, TrainingFlags, flag, flags_to_dict, free_flag, parse_flags, run_main
 from captionstew.training.log import start_logging
 from captionstew.training.loop import Losses, train
 
@@ -38,14 +39,16 @@ class Flags(TrainingFlags, FrozenFlags):
     base_lr: float = flag(0.02, "ScaledAdam's base learning rate")
     num_epochs: int = flag(2, "train up to this epoch, counted from 1")
     max_duration: float = flag(200.0, "seconds per batch and process: audio, and text at --token-rate")
-    llm: str = flag("Qwen/Qwen2.5-7B-Instruct", "folder or Hub name of an instruction-tuned causal language model")
+    llm: str = free_flag("Qwen/Qwen2.5-7B-Instruct", "folder or Hub name of an instruction-tuned causal language model")
     llm_bits: int = flag(16, "16, or 8 or 4 with bitsandbytes", choices=(16, 8, 4))
-    allow_download: bool = flag(False, "fetch --llm from the Hub if it is not on this machine")
-    gradient_checkpointing: bool = flag(False, "recompute the language model's activations: less memory, more time")
+    allow_download: bool = free_flag(False, "fetch --llm from the Hub if it is not on this machine")
+    gradient_checkpointing: bool = free_flag(
+        False, "recompute the language model's activations: less memory, more time"
+    )
     token_rate: float = flag(5.0, "audio positions per second that the language model sees")
     hidden_dim: int = flag(2048, "size of the adaptor's hidden layer")
     max_answer_tokens: int = flag(256, "longer answers are cut to this many tokens")
-    valid_answers: int = flag(200, "validation questions of each process that are answered, not only scored")
+    valid_answers: int = free_flag(200, "validation questions of each process that are answered, not only scored")
 
     def check(self) -> None:
         if self.cache != "frames":
@@ -96,11 +99,11 @@ def run(rank: Rank, flags: Flags) -> None:
         allow_download=flags.allow_download,
     )
     task = QaTask(flags, encoder, llm)
-    questions = [
-        qa_items(split, table, lambda items: llm.encode(items, flags.max_answer_tokens), flags.token_rate)
-        for split, table in zip(cuts, tables)
-    ]
-    data = QaBatches(questions[0], tables[0], questions[1], tables[1], flags, rank.rank, rank.world_size)
+    encode = partial(llm.encode, max_answer_tokens=flags.max_answer_tokens)
+    train_questions, valid_questions = (
+        qa_items(split, table, encode, flags.token_rate, llm.fixed_tokens) for split, table in zip(cuts, tables)
+    )
+    data = QaBatches(train_questions, tables[0], valid_questions, tables[1], flags, rank.rank, rank.world_size)
     model = build_adaptor(task.config, llm.embedding_rms())
     some = cuts[0].select(range(min(len(cuts[0]), STATISTICS_CLIPS)))
     batches = frame_batches(encoder, some, tables[0], flags.max_duration, flags.num_workers, strict=False)
