@@ -5,6 +5,8 @@
 #   ./run.sh --corpus DIR               your recordings: audio files, captions.csv and, for labels, metadata.csv;
 #                                       or a folder of such folders
 #   ./run.sh --stage 3                  from the evaluation on
+#   ./run.sh --study mini               the whole comparison of the paper in small: every system, size and protocol
+#                                       (mini, paper, or a plan of your own: see egs/study/README.md)
 #
 # Stages: 1 data; 2 pretraining; 3 evaluation; 4 report. A killed run continues where it was.
 #
@@ -21,6 +23,8 @@
 #   --num-jobs 2               processes for preparation
 #   --num-workers 2            processes for loading
 #   --seed 42
+#   --study ""                 a plan; the options above then come from the plan
+#   --dry-run false            with --study: print the commands that are missing, run nothing
 
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -40,6 +44,8 @@ duplicate_captions=
 num_jobs=2
 num_workers=2
 seed=42
+study=
+dry_run=false
 
 . "$root/shared/log.sh"
 . "$root/shared/stages.sh"
@@ -54,6 +60,13 @@ absolute() {
   esac
 }
 
+if [ -n "$study" ]; then
+  ensure_environment "$root"
+  if [ -f "$caller/$study" ]; then study=$caller/$study; fi
+  # glibc would give the memory of every step back to the kernel and ask for it again.
+  export MALLOC_MMAP_THRESHOLD_=10000000000 MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_TOP_PAD_=500000000
+  exec "$root/egs/study/run.py" --plan "$study" --dry-run "$dry_run"
+fi
 if [ -n "$corpus" ]; then
   if [ ! -d "$corpus" ]; then option_error "--corpus $corpus is not a folder"; fi
   corpus=$(cd "$corpus" && pwd)
