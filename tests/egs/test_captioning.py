@@ -46,6 +46,9 @@ def test_both_losses_and_validation_are_logged(exp):
     names = {"autoregressive", "parallel", "autoregressive_per_token", "parallel_per_token", "rouge_l"}
     assert all(names <= set(row) for row in valid)
     assert valid[-1]["autoregressive"] < valid[0]["autoregressive"]
+    samples = [json.loads(line) for line in (exp / "samples.jsonl").read_text().splitlines()]
+    assert {row["step"] for row in samples} == {row["step"] for row in valid}
+    assert all(row["caption"] and isinstance(row["hypothesis"], str) for row in samples)
 
 
 def decode(program, exp, data, *flags):

@@ -83,10 +83,15 @@ class CaptioningTask:
 
     def validate(self, model: CaptioningModel, batches, device) -> dict[str, float]:
         flags = self.flags
-        metrics, _ = captioning_validation(
+        metrics, self.captions = captioning_validation(
             model, batches, self.tokenizer, flags.max_caption_tokens, flags.valid_captions, device
         )
         return metrics
+
+    def samples(self, model: CaptioningModel, batches, device) -> list[tuple[str, str, str]]:
+        """A few captions of the validation just done: cut id, what it should be, what it is."""
+        rows = list(zip(self.captions.cut_ids, self.captions.references, self.captions.candidates))
+        return [(cut_id, texts[0], text) for cut_id, texts, text in rows[:: max(1, len(rows) // 8)]]
 
 
 def initial_model(flags: Flags, tokenizer) -> CaptioningModel:
