@@ -33,7 +33,6 @@ seed=42
 . "$root/shared/parse_options.sh"
 . "$root/shared/environment.sh"
 
-ensure_environment "$root"
 if [ -n "$corpus" ]; then
   if [ ! -d "$corpus" ]; then option_error "--corpus $corpus is not a folder"; fi
   corpus=$(cd "$corpus" && pwd)
@@ -42,8 +41,10 @@ fi
 data_dir=${data_dir:-$root/data/mini}
 mkdir -p "$data_dir"
 data_dir=$(cd "$data_dir" && pwd)
+ensure_environment "$root"
 cd "$root"
 done_dir=$data_dir/.done
+
 make_manifests() {
   if [ -n "$corpus" ]; then
     python local/split_folder.py --corpus-dir "$corpus" --output-dir "$data_dir" --num-jobs "$num_jobs"

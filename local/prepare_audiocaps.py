@@ -9,7 +9,7 @@ there as train_fixed.csv and are read with `--splits train_fixed`.
     audiocap_id,youtube_id,start_time,caption
     91139,r1nicOVtvkQ,130,A woman talks nearby as water pours
 
-    python local/prepare_audiocaps.py --corpus-dir download/AudioCaps --output-dir data/tables --splits train
+    python local/prepare_audiocaps.py --corpus-dir download/audiocaps --output-dir data/tables --splits train
 """
 
 import argparse

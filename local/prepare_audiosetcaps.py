@@ -14,7 +14,7 @@ Audio: AudioSet and VGGSound as you have them, YouTube-8M clips from the authors
 
 Evaluation clips of AudioCaps, VGGSound and others are inside: the leakage filter removes them.
 
-    python local/prepare_audiosetcaps.py --corpus-dir download/AudioSetCaps --output-dir data/tables
+    python local/prepare_audiosetcaps.py --corpus-dir download/audiosetcaps --output-dir data/tables
 """
 
 import argparse

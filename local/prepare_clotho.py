@@ -9,7 +9,7 @@ corpora; without it a clip is known as `clotho:<file name>`. The caption files o
     file_name,caption_1,caption_2,caption_3,caption_4,caption_5
     Santa Motor.wav,A machine whines and squeals while rhythmically punching or stamping.,...
 
-    python local/prepare_clotho.py --corpus-dir download/Clotho --output-dir data/tables --splits development
+    python local/prepare_clotho.py --corpus-dir download/clotho --output-dir data/tables --splits development
 """
 
 import argparse

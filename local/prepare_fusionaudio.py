@@ -10,7 +10,7 @@ AudioSet, unbalanced train.
     [{"audio_id": "<folder of the authors>/---2_BBVHAA_30_40.wav", "instruction": "...",
       "input": "", "dataset": "...", "task": "caption", "output": "A man speaks over a hum ..."}, ...]
 
-    python local/prepare_fusionaudio.py --corpus-dir download/FusionAudio --output-dir data/tables
+    python local/prepare_fusionaudio.py --corpus-dir download/fusionaudio --output-dir data/tables
 """
 
 import argparse

@@ -10,7 +10,7 @@ out as <track id>.mp3 into AUDIO_DIR.
 Each 30 s segment of a track is a clip of its own: [start, end] is cut from the track. Captions of whole songs
 are kept in the table and fall to the duration rule.
 
-    python local/prepare_jamendomaxcaps.py --corpus-dir download/JamendoMaxCaps --output-dir data/tables
+    python local/prepare_jamendomaxcaps.py --corpus-dir download/jamendomaxcaps --output-dir data/tables
 """
 
 import argparse

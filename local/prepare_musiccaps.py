@@ -8,7 +8,7 @@ Audio: YouTube, named <ytid>.wav or <ytid>_<start>_<end>.wav. Split `train` is t
     ytid,start_s,end_s,audioset_positive_labels,aspect_list,caption,author_id,is_balanced_subset,is_audioset_eval
     -0Gj8-vB1q4,30,40,"/m/0140xf,...","['low quality', 'soulful']","The low quality ...",4,False,True
 
-    python local/prepare_musiccaps.py --corpus-dir download/MusicCaps --output-dir data/tables --splits train
+    python local/prepare_musiccaps.py --corpus-dir download/musiccaps --output-dir data/tables --splits train
 """
 
 import argparse

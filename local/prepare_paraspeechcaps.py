@@ -14,7 +14,7 @@ conversations cut by VAD_segments.txt into audio_48khz/conversational_vad_segmen
 
 A clip has one or two descriptions, each a caption of its own.
 
-    python local/prepare_paraspeechcaps.py --corpus-dir download/ParaSpeechCaps --output-dir data/tables
+    python local/prepare_paraspeechcaps.py --corpus-dir download/paraspeechcaps --output-dir data/tables
 """
 
 import argparse

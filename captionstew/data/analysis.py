@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from captionstew.data.diversity import MAX_ORDER, TOKENISATIONS, diversity
+from captionstew.data.programs import UserError
 from captionstew.data.subsets import key_hash
 
 EQUAL_SIZE = 50_000  # captions of each corpus when distinct-n is compared
@@ -51,6 +52,11 @@ PAPER_TABLE_5 = {
     "captionstew": "9.3M/10.7M",
 }
 WHOLE = "captionstew"
+MIN_POINTS = 4  # captions in a figure
+
+
+class NoFigure(ValueError):
+    """Too few captions, or too few words in them, to draw Figure 3; everything else can be done."""
 
 
 def captions_of(table: Path) -> Iterator[tuple[str, str]]:
@@ -112,20 +118,28 @@ def lexical_statistics(tables: Mapping[str, Path], references: Sequence[Path], s
 def embed_captions(captions: Sequence[str], sentence_model: str | None, seed: int) -> tuple[np.ndarray, str]:
     """(captions, dimensions) float and the name of the method: a sentence-transformers model, else TF-IDF
     with SVD.
+
+    Raises NoFigure for captions that are too few to be put in a plane, UserError or OSError for a model that is
+    not there.
     """
+    if len(captions) < MIN_POINTS:
+        raise NoFigure(f"{len(captions)} captions are too few for a figure")
     if sentence_model:
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
-            raise ImportError("--sentence-model needs pip install sentence-transformers") from error
+            raise UserError("--sentence-model needs pip install sentence-transformers") from error
         return SentenceTransformer(sentence_model).encode(list(captions)), f"sentence model {sentence_model}"
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    weights = TfidfVectorizer(sublinear_tf=True).fit_transform(captions)
+    try:
+        weights = TfidfVectorizer(sublinear_tf=True).fit_transform(captions)
+    except ValueError as error:  # not a single word of two letters
+        raise NoFigure(f"the captions have too few words for a figure ({error})") from error
     dimensions = min(SVD_DIMENSIONS, min(weights.shape) - 1)
     if dimensions < 2:
-        raise ValueError("the captions have too few words for a figure")
+        raise NoFigure("the captions have too few words for a figure")
     return TruncatedSVD(dimensions, random_state=seed).fit_transform(weights), f"TF-IDF, SVD to {dimensions}"
 
 
@@ -199,8 +213,8 @@ def as_markdown(tables: Mapping[str, tuple[list[str], list[list[str]]]], notes: 
     return "\n".join(lines)
 
 
-def as_page(tables: Mapping[str, tuple[list[str], list[list[str]]]], notes: Iterable[str], figure: Path) -> str:
-    """The same as one HTML file that needs nothing else; every text is escaped."""
+def as_page(tables: Mapping[str, tuple[list[str], list[list[str]]]], notes: Iterable[str], figure: Path | None) -> str:
+    """The same as one HTML file that needs nothing else, without a figure if there is none; every text is escaped."""
     page = io.StringIO()
     page.write("<!doctype html><meta charset='utf-8'><title>Analysis of the corpus</title>")
     page.write("<style>body{font:15px sans-serif;margin:2em;max-width:90em}td,th{padding:.2em .6em;text-align:right}")
@@ -214,8 +228,8 @@ def as_page(tables: Mapping[str, tuple[list[str], list[list[str]]]], notes: Iter
         for row in rows:
             page.write("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>")
         page.write("</table>")
-    image = base64.b64encode(figure.read_bytes()).decode()
-    page.write(
-        f"<h2>Figure 3: captions by source</h2><img alt='t-SNE' src='data:image/png;base64,{image}' width='900'>"
-    )
+    if figure is not None:
+        image = base64.b64encode(figure.read_bytes()).decode()
+        page.write("<h2>Figure 3: captions by source</h2>")
+        page.write(f"<img alt='t-SNE' src='data:image/png;base64,{image}' width='900'>")
     return page.getvalue()

@@ -42,8 +42,8 @@ def build_feature_store_in_shares(
     """Like `build_feature_store`; an interrupted computation goes on where it stopped."""
     speeds = tuple(sorted(set(speeds)))
     folder = Path(root) / f"fbank-{stable_hash(config.hash(), cuts.sha256, *speeds, dtype):016x}"
+    parts = folder.with_name(f".{folder.name}.shares-of-{cuts_per_share}")
     if not (folder / "store.json").is_file():
-        parts = folder.with_name(f".{folder.name}.shares-of-{cuts_per_share}")
         parts.mkdir(parents=True, exist_ok=True)
         shares = [
             _Share(cuts.select(range(start, min(start + cuts_per_share, len(cuts)))), parts / f"{start:09d}", config,
@@ -53,7 +53,7 @@ def build_feature_store_in_shares(
         todo = [share for share in shares if not share.folder.is_dir()]
         run_shares(_write_share, todo, num_jobs=num_jobs, dask_scheduler=dask_scheduler, title="features")
         _join([share.folder for share in shares], folder, cuts.manifest_sha256)
-        shutil.rmtree(parts)
+    shutil.rmtree(parts, ignore_errors=True)  # also those of a computation that was killed just here
     return FeatureStore(folder)
 
 
@@ -73,8 +73,9 @@ def _write_share(share: _Share) -> None:
 
 
 def _join(parts: Sequence[Path], folder: Path, manifest_sha256: str) -> None:
+    for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a computation that was killed while joining
+        shutil.rmtree(leftover)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     start = 0
     with (

@@ -4,9 +4,9 @@
     metadata.csv   file,label[,labels,fold,speaker,...]    optional; one row per file, empty = unknown
 
 `file` is relative to the folder. `labels` and `events` hold several values separated by `;`, an event being
-`label@onset-offset` in seconds. Every other column becomes a string in the supervision's `custom`. A folder
-of such folders is read as several sources, each named after its subfolder. Tables are UTF-8 (with or without
-a byte order mark).
+`label@onset-offset` in seconds, and [onset, offset, label] in the supervision's `custom`. Every other column becomes
+a string there. A folder of such folders is read as several sources, each named after its subfolder. Tables are UTF-8
+(with or without a byte order mark).
 
 What makes the whole folder unusable (no table, a missing column, another encoding, nothing left) raises
 FolderError; a single bad row or file is left out, counted and listed in the report.
@@ -227,14 +227,15 @@ def _parse_labels(row: dict[str, str]) -> dict:
     return values
 
 
-def _parse_event(text: str) -> dict:
+def _parse_event(text: str) -> list:
+    """`label@onset-offset` -> [onset, offset, label], as the labelled corpora have it."""
     label, _, times = text.strip().rpartition("@")
     onset, _, offset = times.partition("-")
     try:
-        event = {"label": label, "onset": float(onset), "offset": float(offset)}
+        event = [float(onset), float(offset), label]
     except ValueError:
         event = None
-    if not event or not label or not 0 <= event["onset"] < event["offset"]:
+    if not event or not label or not 0 <= event[0] < event[1]:
         raise ValueError(f"event {text!r} is not of the form label@onset-offset (seconds)")
     return event
 

@@ -30,7 +30,7 @@ from captionstew.data.audio import MAX_DURATION, AudioInfo
 from captionstew.data.consolidate import FILE
 from captionstew.data.corpus_cli import Corpus, ReleaseError, Report, get_parser, write_json
 from captionstew.data.coverage import FOUND, MISSING, inspect_clips, remove_shares
-from captionstew.data.cuts import atomic_write, make_cut, safe_id, write_cuts
+from captionstew.data.cuts import atomic_write, cut_row, safe_id, write_cuts
 from captionstew.data.identity import group_key
 from captionstew.data.subsets import key_hash
 from captionstew.data.tables import write_rows
@@ -151,14 +151,14 @@ def _write_split(corpus: LabelledCorpus, parts: Sequence[Path], split: str, outp
     counts = Counter(listed=0, found=0, missing=0, broken=0)
     seconds, broken, missing = 0.0, [], []
 
-    def usable() -> Iterator:
+    def usable() -> Iterator[dict]:
         nonlocal seconds
         for clip in _clips(parts, split):
             counts["listed"] += 1
             if clip["status"] == FOUND:
-                cut = _cut(corpus, clip)
-                seconds += cut.duration
-                yield cut
+                row = _row(corpus, clip)
+                seconds += row["duration"]
+                yield row
             elif clip["status"] == MISSING and not corpus.ships_audio:
                 missing.append(f"{clip['audio_key']}\t{clip['path']}\t{clip['reason']}\n")
             else:
@@ -187,13 +187,13 @@ def _custom(corpus: LabelledCorpus, clip: dict) -> dict:
     return {"captions": [", ".join(names)], "sources": [corpus.name], "audio_key": clip["audio_key"]} | labels
 
 
-def _cut(corpus: LabelledCorpus, clip: dict):
+def _row(corpus: LabelledCorpus, clip: dict) -> dict:
     names = ("sampling_rate", "channels", "num_samples", "fingerprint")
     info = AudioInfo(duration=clip["file_duration"], **{name: clip[name] for name in names})
     custom = _custom(corpus, clip)
     captions, sources, key = (custom.pop(name) for name in ("captions", "sources", "audio_key"))
     labels = custom | {"fingerprint": clip["fingerprint"]}
-    return make_cut(key, clip["path"], info, captions, sources, labels, duration=clip["clip_duration"])
+    return cut_row(key, clip["path"], info, captions, sources, labels, duration=clip["clip_duration"])
 
 
 def _print_report(report: dict, dropped: Report, output: Path) -> None:

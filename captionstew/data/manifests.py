@@ -10,7 +10,7 @@ from captionstew.data.audio import AudioInfo
 from captionstew.data.corpora import ALL_SPLITS, Entry
 from captionstew.data.corpus_cli import write_json
 from captionstew.data.coverage import CHECKED_SCHEMA
-from captionstew.data.cuts import make_cut, write_cuts
+from captionstew.data.cuts import cut_row, write_cuts
 from captionstew.data.identity import group_key
 from captionstew.data.subsets import add_subset_ranks, key_hash, parse_size
 from captionstew.data.tables import write_batches
@@ -48,8 +48,8 @@ def _hashes(checked: Path, seed: int) -> Iterator[int]:
         yield from (key_hash(group_key(key), seed) for key in batch["audio_key"].to_pylist())
 
 
-def cuts_of(clips: Path, max_rank: int | None = None) -> Iterator:
-    """Lhotse cuts of a table of checked clips; with `max_rank` those of the subset with that many captions."""
+def cuts_of(clips: Path, max_rank: int | None = None) -> Iterator[dict]:
+    """Cuts, as rows, of a table of checked clips; with `max_rank` those of the subset with that many captions."""
     for batch in pq.ParquetFile(clips).iter_batches():
         for clip in batch.to_pylist():
             if max_rank is not None and clip["subset_rank"] > max_rank:
@@ -62,7 +62,7 @@ def cuts_of(clips: Path, max_rank: int | None = None) -> Iterator:
                 fingerprint=clip["fingerprint"],
             )
             labels = {"licenses": clip["licenses"], "fingerprint": clip["fingerprint"]}
-            yield make_cut(
+            yield cut_row(
                 clip["audio_key"],
                 clip["path"],
                 info,

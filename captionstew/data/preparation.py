@@ -132,6 +132,9 @@ def print_report(report: dict, output_dir: Path) -> None:
     for source in [*sorted(report["clips"]), "total"]:
         counts = [report["splits"][split].get(source, {}).get("clips", 0) for split in SPLITS]
         print(f"{source:24s}" + "".join(f"{count:10d}" for count in counts))
+    for split in SPLITS[1:]:
+        if not report["splits"][split]:
+            print(f"{split} has no clip: no fold of metadata.csv, and no hash of a name, sends one there")
     for folder in report["skipped_folders"]:
         print(f"skipped folder {folder}: it has no captions.csv")
     left_out = ", ".join(f"{count} {kind}" for kind, count in report["rejected"].items()) or "nothing"

@@ -5,7 +5,8 @@
 #   ./prepare.sh --corpora-dir download --stage 4 --num-jobs 16  from the audio check on
 #
 # Stages: 1 caption tables and evaluation lists; 2 leakage filter; 3 consolidation and duration rule;
-# 4 audio check; 5 manifests of the subsets; 6 features (only with --features true); 7 statistics.
+# 4 audio check; 5 manifests of the subsets; 6 features (only with --features true; training takes the folder that it
+# names with --feature-store); 7 statistics.
 # A stage that is done is skipped; a killed one runs again and gives the same files.
 #
 # Options (default); relative paths are relative to this folder:
@@ -57,6 +58,7 @@ memory_gb=3
 . "$here/shared/parse_options.sh"
 cd "$here"
 
+if [ ! -f "$corpora" ]; then option_error "--corpora $corpora: no such list of corpora; relative to $here"; fi
 done_dir=$data_dir/.done
 programs=../../local
 

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
 """Tables 1, 4, 5 and Figure 3 of the corpus:
-<data-dir>/analysis/{index.html,analysis.md,analysis.json,sources.png,points.csv}.
+<data-dir>/analysis/{index.html,analysis.md,analysis.json,sources.png,points.csv}, without a figure for a few captions.
 
 ./local/analyse.py --data-dir data --reference-texts wikitext.txt
 """
 
 import argparse
 import csv
-import sys
 from pathlib import Path
 
 from captionstew.data.analysis import (
     EQUAL_SIZE,
     WHOLE,
+    NoFigure,
     as_markdown,
     as_page,
     count_corpora,
@@ -40,23 +40,9 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     sources = {path.stem: path for path in sorted((args.data_dir / "filtered").glob("*.parquet"))}
     tables = {**sources, WHOLE: args.data_dir / "clips.parquet"}
-    try:
-        statistics = lexical_statistics(tables, args.reference_texts, args.seed)
-        counts = count_corpora(tables)
-        samples = [
-            (x, name) for name in sources for x in sample_captions(sources[name], args.points_per_source, args.seed)
-        ]
-        embeddings, method = embed_captions([caption for caption, _ in samples], args.sentence_model, args.seed)
-    except (OSError, ValueError, ImportError) as error:
-        sys.exit(f"analyse: {error}")
-    points = project(embeddings, args.seed)
-    draw_sources(points, [name for _, name in samples], method, output / "sources.png")
-    with open(output / "points.csv", "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["x", "y", "source", "caption"])
-        writer.writerows(
-            [f"{x:.4f}", f"{y:.4f}", name, text] for (x, y), (text, name) in zip(points, samples, strict=True)
-        )
+    statistics = lexical_statistics(tables, args.reference_texts, args.seed)
+    counts = count_corpora(tables)
+    method = make_figure(sources, output, args)
     notes = [
         f"After the leakage filter and the duration rule. Tokens: {TOKENISATIONS['words']}.",
         f"Distinct-n falls as a corpus grows, so it is also given for a sample of {EQUAL_SIZE:,} captions at most.",
@@ -65,8 +51,31 @@ def main() -> None:
     rows = table_rows(statistics, counts)
     write_json(output / "analysis.json", {"statistics": statistics, "counts": counts, "figure": method})
     (output / "analysis.md").write_text(as_markdown(rows, notes), encoding="utf-8")
-    (output / "index.html").write_text(as_page(rows, notes, output / "sources.png"), encoding="utf-8")
+    figure = output / "sources.png" if method else None
+    (output / "index.html").write_text(as_page(rows, notes, figure), encoding="utf-8")
     print(f"open {output / 'index.html'}")
+
+
+def make_figure(sources: dict[str, Path], output: Path, args: argparse.Namespace) -> str | None:
+    """Writes sources.png and points.csv; returns the method, or None after a warning when captions are too few."""
+    figure, table = output / "sources.png", output / "points.csv"
+    for path in (figure, table):  # of an earlier run
+        path.unlink(missing_ok=True)
+    samples = [(x, name) for name in sources for x in sample_captions(sources[name], args.points_per_source, args.seed)]
+    try:
+        embeddings, method = embed_captions([caption for caption, _ in samples], args.sentence_model, args.seed)
+    except NoFigure as error:
+        print(f"warning: Figure 3 is left out: {error}")
+        return None
+    points = project(embeddings, args.seed)
+    draw_sources(points, [name for _, name in samples], method, figure)
+    with open(table, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["x", "y", "source", "caption"])
+        writer.writerows(
+            [f"{x:.4f}", f"{y:.4f}", name, text] for (x, y), (text, name) in zip(points, samples, strict=True)
+        )
+    return method
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
 """The analysis: samples, counts, embeddings, figure and page."""
 
+import sys
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from captionstew.data.analysis import (
+    NoFigure,
     as_markdown,
     as_page,
     count_corpora,
@@ -13,6 +18,7 @@ from captionstew.data.analysis import (
     sample_captions,
     table_rows,
 )
+from captionstew.data.programs import UserError
 
 
 @pytest.fixture
@@ -62,6 +68,62 @@ def test_figure_and_page(tables, tmp_path):
     assert abs(centres[0] - centres[1]).max() > spread  # two kinds of captions lie apart
 
 
-def test_sentence_model_that_is_not_there_is_named():
-    with pytest.raises((ImportError, OSError), match="sentence"):
-        embed_captions(["a", "b"], "no-such-folder/sentence-model", 0)
+def test_sentence_model_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)  # as if it were not installed
+    with pytest.raises(UserError, match="--sentence-model needs pip install sentence-transformers"):
+        embed_captions(list("abcd"), "no-such-folder/sentence-model", 0)
+
+
+@pytest.fixture
+def sentence_model(tmp_path):
+    """Folder of a real sentence-transformers model: a small BERT with random weights and mean pooling."""
+    models = pytest.importorskip("sentence_transformers.models")
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    words = sorted({word for number in range(60) for word in f"a dog barks {number} times in the rain".split()})
+    words += sorted({"slow", "piano", "music", "number", "in", "c", "minor"} - set(words))
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
+    BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "bert")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=len(words) + 5, **sizes)).save_pretrained(tmp_path / "bert")
+    from sentence_transformers import SentenceTransformer
+
+    bert = models.Transformer(str(tmp_path / "bert"))
+    model = SentenceTransformer(modules=[bert, models.Pooling(bert.get_word_embedding_dimension())], device="cpu")
+    model.save(str(tmp_path / "model"))
+    return tmp_path / "model"
+
+
+def test_figure_from_a_real_sentence_transformers_model(tables, sentence_model):
+    captions = sample_captions(tables["mine"], 30, 0)
+    vectors, method = embed_captions(captions, str(sentence_model), 0)
+    assert vectors.shape == (30, 16) and method == f"sentence model {sentence_model}"
+    again, _ = embed_captions(captions, str(sentence_model), 1)
+    np.testing.assert_allclose(vectors, again, atol=1e-6)  # the model decides, not the seed
+    assert project(vectors, 0).shape == (30, 2)
+
+
+def test_figure_from_a_sentence_model_of_the_same_interface(tables, monkeypatch):
+    """Where the package is absent: what is asked of it, and that its vectors reach the figure."""
+
+    class SentenceTransformer:
+        def __init__(self, name):
+            self.name = name
+
+        def encode(self, sentences):
+            assert self.name == "some/model" and isinstance(sentences, list)
+            return np.array([[len(text), text.count("a"), 1.0] for text in sentences], dtype=np.float32)
+
+    monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(SentenceTransformer=SentenceTransformer))
+    captions = sample_captions(tables["audiocaps"], 20, 0)
+    vectors, method = embed_captions(captions, "some/model", 0)
+    assert method == "sentence model some/model" and vectors.shape == (20, 3)
+    assert vectors[:, 0].tolist() == [len(text) for text in captions]
+
+
+@pytest.mark.parametrize("captions", [["a dog"] * 3, list("abcdef"), ["dog"] * 5])
+def test_captions_that_are_too_few_for_a_figure(captions, tmp_path):
+    with pytest.raises(NoFigure, match="too few"):
+        embed_captions(captions, None, 0)
+    page = as_page({"T": (["a"], [["1"]])}, ["note"], None)
+    assert "Figure 3" not in page and "<td>1</td>" in page

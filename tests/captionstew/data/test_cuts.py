@@ -11,6 +11,7 @@ from captionstew.data.cuts import (
     ManifestError,
     atomic_write,
     audio_part,
+    cut_row,
     filter_by_duration,
     make_cut,
     open_cuts,
@@ -33,6 +34,21 @@ def cut(name="a", seconds=2.0, folder="/data", **options):
 def manifest(tmp_path):
     write_cuts(tmp_path / "cuts.jsonl", [cut(str(number), 1.0 + number) for number in range(20)])
     return tmp_path / "cuts.jsonl"
+
+
+def test_rows_are_the_json_form_of_cuts(tmp_path):
+    options = {"labels": {"label": "dög", "events": [[0.5, 1.0, "a"]]}, "offset": 0.5, "duration": 1.0}
+    rows = [
+        cut_row(f"set/{name}.wav", f"{tmp_path}/{name}.wav", info(), [f"Caption {name}."], ["set"], **options)
+        for name in "ab"
+    ]
+    cuts = [cut(name, folder=tmp_path, **options) for name in "ab"]
+    assert json.dumps(rows) == json.dumps([one.to_dict() for one in cuts])  # the order of the keys too
+    assert write_cuts(tmp_path / "cuts.jsonl", cuts) == write_cuts(tmp_path / "rows.jsonl", iter(rows)) == 2
+    assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "cuts.jsonl").read_bytes()
+    assert open_cuts(tmp_path / "rows.jsonl")[1].to_dict() == cuts[1].to_dict()
+    with pytest.raises(ManifestError, match="at least one caption"):
+        cut_row("k", "/data/k.wav", info(), [], [])
 
 
 def test_cut_carries_the_contract():

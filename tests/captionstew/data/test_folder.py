@@ -49,8 +49,8 @@ def test_captions_and_labels_meet(corpus):
     assert first["sources"] == ["set", "set"] and first["label"] == "dog" and first["labels"] == ["animal", "dog"]
     assert first["fold"] == 3 and "speaker" not in first
     assert first["events"] == [
-        {"label": "dog", "onset": 0.1, "offset": 0.25},
-        {"label": "bark", "onset": 0.3, "offset": 0.4},
+        [0.1, 0.25, "dog"],
+        [0.3, 0.4, "bark"],
     ]
     assert second["labels"] == ["rain"] and second["speaker"] == "s1" and "fold" not in second
     assert report.clips == {"set": 2} and report.captions == {"set": 3} and not report.rejected

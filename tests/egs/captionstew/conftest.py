@@ -69,3 +69,9 @@ def prepare(repository, download, tmp_path):
         return process.returncode, log.read_text()
 
     return prepare
+
+
+@pytest.fixture
+def make_folder_corpus():
+    """make_folder_corpus(folder, clips, frequency): audio, captions.csv and metadata.csv."""
+    return make_corpus

@@ -1,11 +1,14 @@
 """prepare.sh: the stages, killed anywhere, with other settings, and copied to new data."""
 
 import json
+import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -66,20 +69,26 @@ def test_stages_reports_and_second_run(prepare, tmp_path):
 
 
 def test_killed_in_every_stage(prepare, tmp_path):
+    """Stage 6 is also killed as soon as it has written something."""
     reference, killed = tmp_path / "reference", tmp_path / "killed"
-    assert prepare(reference)[0] == 0
+    flags = ("--features", "true")
+    assert prepare(reference, *flags)[0] == 0
+    assert list((reference / "features").glob("fbank-*/features.bin"))
     draw = random.Random(0)
-    for stage in (1, 1, 2, 3, 4, 4, 5, 5, 7):
+    for stage in (1, 1, 2, 3, 4, 4, 5, 5, "6 has begun", 6, 7):
         delay, reached = draw.uniform(0.0, 2.5), []
 
         def kill(output, stage=stage, delay=delay, reached=reached):
+            if stage == "6 has begun":
+                return (killed / "features").is_dir() and any((killed / "features").rglob("features.bin"))
             if f"Stage {stage}:" in output and not reached:
                 reached.append(time.monotonic())
             return bool(reached) and time.monotonic() - reached[0] > delay
 
-        status, output = prepare(killed, kill=kill)
+        status, output = prepare(killed, *flags, kill=kill)
         assert status in (0, -9), output
-    status, output = prepare(killed)
+        assert status == -9 or stage != "6 has begun"
+    status, output = prepare(killed, *flags)
     assert status == 0, output
     assert contents(killed).keys() == contents(reference).keys()
     for name, expected in contents(reference).items():
@@ -100,6 +109,8 @@ def test_changed_settings_repeat_their_stage_and_all_later_ones(prepare, downloa
 def test_clear_errors(prepare, download, tmp_path):
     status, output = prepare(tmp_path / "data", "--leekage", "strict")
     assert status == 2 and "unknown option --leekage" in output
+    status, output = prepare(tmp_path / "data", "--corpora", "nope.csv")
+    assert status == 2 and output.startswith("prepare.sh: --corpora nope.csv: no such list") and output.count("\n") == 1
     (download / "corpora.csv").write_text("name,split,role,weight\ngamma,*,pretrain,1\n")
     status, output = prepare(tmp_path / "data")
     assert status != 0 and "gamma is not a folder; get the release from" in output.splitlines()[-1]
@@ -114,26 +125,54 @@ def test_clear_errors(prepare, download, tmp_path):
     assert "**Not protected: fsd50k:eval**" in (tmp_path / "data" / "leakage.md").read_text()
 
 
-def test_copy_the_recipe_to_new_data_and_train(prepare, repository, download, tmp_path):
-    """README, "Your own data": copy the recipe, edit one file, put a folder in place, prepare, train."""
-    shutil.copytree(repository / "egs" / "captionstew", tmp_path / "egs" / "mine", symlinks=True)
+def readme_steps(repository):
+    """README, "Your own data": the list of corpora, and the commands of steps 1, 4 and 5."""
+    text = (repository / "egs" / "captionstew" / "README.md").read_text(encoding="utf-8")
+    section = text.split("## Your own data\n")[1].split("\n## ")[0]
+    first, corpora, middle, last, _ = section.split("```")
+    copy, prepare = (re.search(rf"^{step}\. `([^`]+)`$", first + middle, re.MULTILINE)[1] for step in (1, 4))
+    corpora, last = ([line.strip() for line in block.strip().splitlines()] for block in (corpora, last))
+    return corpora, copy, prepare, last
+
+
+def test_copy_the_recipe_to_new_data_and_train(repository, make_folder_corpus, tmp_path):
+    """Every line of the README's section as it stands there; training itself is made small by further flags."""
+    corpora, copy, prepare, (bpe, train) = readme_steps(repository)
+    built = shutil.ignore_patterns("data", "exp", "download", "__pycache__")
+    shutil.copytree(repository / "egs" / "captionstew", tmp_path / "egs" / "captionstew", symlinks=True, ignore=built)
     for name in ("shared", "local"):
         (tmp_path / name).symlink_to(repository / name)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+
+    def run(command, folder):
+        done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+    run(copy, tmp_path)
     recipe = tmp_path / "egs" / "mine"
-    assert (recipe / "shared" / "log.sh").is_file()
-    data = recipe / "data"
-    status, output = prepare(data, "--stop-stage", "5", recipe=recipe)
+    (recipe / "corpora.csv").write_text("\n".join(corpora) + "\n")
+    make_folder_corpus(recipe / "download" / "mydata", 30, 0.01)
+    run(prepare, tmp_path)
+    run(f"{bpe} --vocab-size 100", recipe)
+    small = "--encoder-preset mini --text-tower tiny --max-duration 8 --max-steps 2 --num-workers 0"
+    run(f"{train} {small}", recipe)
+    assert list((recipe / "exp" / "contrastive").glob("*.pt"))
+
+
+def test_a_corpus_of_three_clips_gets_its_statistics_without_a_figure(prepare, download, make_folder_corpus, tmp_path):
+    make_folder_corpus(download / "few", 3, 0.03)
+    (download / "few" / "captions.csv").write_text(
+        "file,caption\naudio/000.wav,A b\naudio/001.wav,A b\naudio/002.wav,A b\n"
+    )
+    (download / "corpora.csv").write_text("name,split,role,weight\nfew,*,pretrain,1\n")
+    status, output = prepare(tmp_path / "data", "--subsets", "all")
     assert status == 0, output
-    tokenizer = recipe / "bpe.model"
-    command = [sys.executable, "../../local/train_bpe.py", "--manifest", str(data / "all" / "cuts_train.jsonl")]
-    command += ["--output", str(tokenizer), "--vocab-size", "100"]
-    subprocess.run(command, cwd=recipe, check=True)
-    command = [sys.executable, "contrastive/train.py", "--manifest-dir", str(data / "all"), "--exp-dir", "exp"]
-    command += ["--tokenizer", str(tokenizer)]
-    command += ["--encoder-preset", "mini", "--text-tower", "tiny", "--max-duration", "8", "--max-steps", "2"]
-    command += ["--num-workers", "0"]
-    trained = subprocess.run(command, cwd=recipe, capture_output=True, text=True)
-    assert trained.returncode == 0, trained.stdout + trained.stderr
+    warnings = [line for line in output.splitlines() if line.startswith("warning: Figure 3 is left out")]
+    assert len(warnings) == 1 and "too few" in warnings[0]
+    page = (tmp_path / "data" / "analysis" / "index.html").read_text()
+    assert "Table 4" in page and "Figure 3" not in page
+    assert not (tmp_path / "data" / "analysis" / "sources.png").exists()
 
 
 def test_the_mini_corpus_goes_through_the_same_stages(prepare, download, tmp_path):
