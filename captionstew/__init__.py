@@ -1,10 +1,29 @@
-"""General-purpose audio representations learned from language."""
+"""General-purpose audio representations learned from language.
+
+encoder = captionstew.load_encoder("exp/contrastive/pretrained.pt")     # frozen; frames and embeddings
+captioner = captionstew.load_captioner("exp/captioning/pretrained.pt")  # captions
+retriever = captionstew.load_retriever("exp/contrastive/pretrained.pt") # search and zero-shot labels
+"""
 
 __version__ = "0.1.0"
 
 
 def load_encoder(path_or_name, device="cpu"):
-    """A frozen audio encoder; see captionstew.models.frozen."""
+    """A frozen audio encoder; the names are listed in captionstew.models.frozen."""
     from captionstew.models.frozen import load_encoder as load
 
     return load(path_or_name, device)
+
+
+def load_captioner(checkpoint, device="cpu"):
+    """A captioning model; see captionstew.inference.captioner."""
+    from captionstew.inference.captioner import load_captioner as load
+
+    return load(checkpoint, device)
+
+
+def load_retriever(checkpoint, device="cpu"):
+    """A two-tower model; see captionstew.inference.retriever."""
+    from captionstew.inference.retriever import load_retriever as load
+
+    return load(checkpoint, device)

@@ -11,7 +11,7 @@ from zipformer.randomness import StochasticModule
 from zipformer.schedules import constant_rate
 
 
-def relative_positions(num_frames: int, dim: int) -> Tensor:
+def relative_positions(num_frames: int, dim: int, precision: torch.dtype = torch.float64) -> Tensor:
     """(2 T - 1, P) float32: row j encodes the offset o = j - (T - 1), key index minus query index.
 
     With c = sqrt(P), offsets are compressed logarithmically and mapped to an angle:
@@ -19,11 +19,11 @@ def relative_positions(num_frames: int, dim: int) -> Tensor:
         kappa(o) = c sign(o) (ln(|o| + c) - ln c)       theta(o) = atan(2 pi kappa(o) / P)
         E[o, 2k-2] = cos(k theta)    E[o, 2k-1] = sin(k theta)    for k = 1 .. P/2,    then    E[o, P-1] = 1
     """
-    offset = torch.arange(-(num_frames - 1), num_frames, dtype=torch.float64)
+    offset = torch.arange(-(num_frames - 1), num_frames).to(precision)
     compression = math.sqrt(dim)
     kappa = compression * offset.sign() * ((offset.abs() + compression).log() - math.log(compression))
     theta = torch.atan(kappa * (2.0 * math.pi / dim))
-    angles = theta[:, None] * torch.arange(1, dim // 2 + 1, dtype=torch.float64)
+    angles = theta[:, None] * torch.arange(1, dim // 2 + 1, dtype=precision)
     encoding = torch.stack((angles.cos(), angles.sin()), dim=-1).flatten(1)
     encoding[:, -1] = 1.0
     return encoding.float()

@@ -27,7 +27,7 @@ from captionstew.data.programs import UserError
 from captionstew.hashing import sha256_of_file
 from captionstew.models.frozen import FrozenEncoder, checkpoint_entries
 from captionstew.models.pooling import frame_mask
-from captionstew.training.checkpoint import CheckpointError
+from captionstew.training.checkpoint import load_weights
 
 BANDS = 128
 # Of the log-mel values of int16-scaled samples over AudioSet; a published constant of the model.
@@ -102,10 +102,7 @@ def load_beats(path: Path) -> FrozenBeats:
         pretraining="self-supervised, fine-tuned on labels" if cfg.finetuned_model else "self-supervised",
     )
     weights = {key: value for key, value in content["model"].items() if not key.startswith("predictor")}
-    try:
-        encoder.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: not a BEATs encoder of its own cfg; {' '.join(str(error).split())}") from error
+    load_weights(encoder, weights, path)
     return encoder
 
 

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import ClapAudioConfig, ClapAudioModelWithProjection, ClapFeatureExtractor
 
 from captionstew.models.frozen import FrozenEncoder, folder_hash, read_json
-from captionstew.models.frozen_speech import load_weights
+from captionstew.models.frozen_speech import load_transformers
 
 
 class FrozenClap(FrozenEncoder):
@@ -79,7 +79,7 @@ def load_clap(folder: Path, name: str) -> FrozenClap:
     """
     read_json(folder / "preprocessor_config.json")  # without it truncation and mel scale would be guesses
     return FrozenClap(
-        load_weights(
+        load_transformers(
             ClapAudioModelWithProjection,
             folder,
             ClapAudioConfig.from_pretrained(folder, local_files_only=True),

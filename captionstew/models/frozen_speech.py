@@ -90,7 +90,7 @@ def load_speech_transformer(folder: Path, name: str) -> SpeechTransformer:
     kind = settings["model_type"]
     config = _hubert_config(settings, folder) if kind == "mert_model" else None
     return SpeechTransformer(
-        load_weights(MODELS[kind], folder, config, BACKBONE),
+        load_transformers(MODELS[kind], folder, config, BACKBONE),
         extractor.sampling_rate,
         extractor.do_normalize,
         path=name,
@@ -100,7 +100,7 @@ def load_speech_transformer(folder: Path, name: str) -> SpeechTransformer:
     )
 
 
-def load_weights(kind: type, folder: Path, config: Any, backbone: tuple[str, ...]) -> nn.Module:
+def load_transformers(kind: type, folder: Path, config: Any, backbone: tuple[str, ...]) -> nn.Module:
     """A transformers model in float32, every weight of it accounted for; heads beside `backbone` are left out.
 
     Raises:

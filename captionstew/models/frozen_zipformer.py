@@ -91,7 +91,12 @@ def pretrained_zipformer(path: Path) -> FrozenZipformer:
     try:
         encoder = load_pretrained(path, batch_invariant=True)
     except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(str(error)) from error
+    return frozen_part(encoder, settings, path)
+
+
+def frozen_part(encoder: Zipformer, settings: dict[str, Any], path: Path) -> FrozenZipformer:
+    """The contract around the encoder of a loaded model; `settings` is the config of its checkpoint at `path`."""
     return FrozenZipformer(
         encoder,
         FbankConfig.from_dict(settings.get("fbank", {})),

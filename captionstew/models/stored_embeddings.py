@@ -2,9 +2,10 @@
 
     .parquet   columns `id` (string) and `vector` (list of D numbers), one row per clip
     .npz       arrays `ids` (N,) of strings and `vectors` (N, D)
+    .npy       an array (N, D), with the ids line by line in a .txt file of the same name
 
 An id is the id of a cut in the manifest that is evaluated. There are no frames, so neither attention pooling nor
-detection can use such a file. `captionstew embed` writes both formats.
+detection can use such a file. `captionstew embed` writes these formats, with the names of the files as ids.
 """
 
 import zipfile
@@ -46,7 +47,8 @@ class StoredEmbeddings:
 def load_embeddings(path: str | Path) -> StoredEmbeddings:
     """Raises ValueError that names the file where it is not as described above, or holds NaN or an id twice."""
     path = Path(path)
-    ids, vectors = _read_npz(path) if path.suffix == ".npz" else _read_parquet(path)
+    check_format(path)
+    ids, vectors = {".npz": _read_npz, ".npy": _read_npy, ".parquet": _read_parquet}[path.suffix](path)
     if vectors.ndim != 2 or len(ids) != len(vectors) or not len(ids):
         raise ValueError(f"{path}: {len(ids)} ids, vectors of shape {vectors.shape}; expected N >= 1 ids and (N, D)")
     if not np.isfinite(vectors).all():
@@ -73,18 +75,34 @@ def load_embeddings(path: str | Path) -> StoredEmbeddings:
 def save_embeddings(path: str | Path, ids: Sequence[str], vectors: np.ndarray) -> None:
     """Writes (N, D) vectors of N clips; the suffix chooses the format. Raises ValueError for another suffix."""
     path = Path(path)
+    check_format(path)
     vectors = np.asarray(vectors, dtype=np.float32)
     if path.suffix == ".npz":
         np.savez(path, ids=np.array(ids, dtype=np.str_), vectors=vectors)
-    elif path.suffix == ".parquet":
+    elif path.suffix == ".npy":
+        np.save(path, vectors)
+        path.with_suffix(".txt").write_text("".join(f"{clip}\n" for clip in ids), encoding="utf-8")
+    else:
         flat = pa.array(vectors.ravel())
         table = {
             "id": pa.array(list(ids), pa.string()),
             "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
         }
         pq.write_table(pa.table(table), path)
-    else:
-        raise ValueError(f"{path}: embeddings are written as .parquet or .npz")
+
+
+def check_format(path: Path) -> None:
+    """Raises ValueError for a suffix that no format has."""
+    if path.suffix not in (".parquet", ".npz", ".npy"):
+        raise ValueError(f"{path}: embeddings are kept as .parquet, .npz or .npy")
+
+
+def _read_npy(path: Path) -> tuple[list[str], np.ndarray]:
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: not an .npy with vectors ({error})") from error
+    return path.with_suffix(".txt").read_text(encoding="utf-8").splitlines(), vectors
 
 
 def _read_npz(path: Path) -> tuple[list[str], np.ndarray]:

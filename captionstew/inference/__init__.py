@@ -1,0 +1,1 @@
+"""Trained models on audio files: embeddings, captions, search, labels."""

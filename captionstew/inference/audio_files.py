@@ -1,0 +1,133 @@
+"""Audio files as batches of waveforms, whatever is broken among them.
+
+B pieces, N samples. A recording longer than 60 s, which no model was trained on, is taken in pieces of equal length.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from captionstew.data.audio import MAX_DURATION, BadAudio, read_audio
+from captionstew.data.corpus_cli import AUDIO_ENDINGS
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a file: `samples` (N,) from `start` seconds on."""
+
+    file: str
+    start: float
+    samples: Tensor
+
+
+@dataclass
+class AudioFiles:
+    """The files to work on, and, as they are read, those that cannot be used with the reason.
+
+    Attributes:
+      files: paths, every file once.
+      failed: reason by path; complete when `batches` has been read to its end.
+    """
+
+    files: list[str]
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def used(self) -> list[str]:
+        """Files that could be read, in the order of `files`."""
+        return [file for file in self.files if file not in self.failed]
+
+    def raise_if_any_failed(self) -> None:
+        """Raises BadAudio for the first file that could not be read."""
+        for file, reason in self.failed.items():
+            raise BadAudio(file, reason)
+
+    def batches(
+        self, sampling_rate: int, max_duration: float, num_workers: int
+    ) -> Iterator[tuple[list[Piece], Tensor, list[int]]]:
+        """-> pieces, waveforms (B, N) zero-padded, their numbers of samples
+
+        Args:
+          sampling_rate: Hz of the waveforms.
+          max_duration: seconds of audio per batch, padding included; a single piece may have more.
+          num_workers: reading processes (0: read here).
+        """
+        # Clips of similar length belong together; the size on disk is known without decoding.
+        files = sorted(self.files, key=_size)
+        loader = DataLoader(_Samples(files, sampling_rate), batch_size=None, num_workers=num_workers)
+        pieces: list[Piece] = []
+        for file, samples in zip(files, loader):
+            if isinstance(samples, str):
+                self.failed[file] = samples
+                continue
+            for piece in _pieces(file, samples, sampling_rate):
+                longest = max(len(other.samples) for other in (*pieces, piece))
+                if pieces and (len(pieces) + 1) * longest > max_duration * sampling_rate:
+                    yield _padded(pieces)
+                    pieces = []
+                pieces.append(piece)
+        if pieces:
+            yield _padded(pieces)
+
+
+def find_audio(paths: Sequence[str | Path]) -> list[str]:
+    """Files as they are named, folders as the audio files below them; sorted by folder, every file once.
+
+    Raises:
+      ValueError: nothing was named, or a folder without audio files.
+    """
+    found: dict[str, None] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found[str(path)] = None
+            continue
+        below = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in AUDIO_ENDINGS)
+        if not below:
+            raise ValueError(f"{path}: no audio files below it ({', '.join(AUDIO_ENDINGS)})")
+        found.update(dict.fromkeys(below))
+    if not found:
+        raise ValueError("no audio files given")
+    return list(found)
+
+
+class _Samples(Dataset):
+    """Samples (N,) of each file, or the reason why there are none."""
+
+    def __init__(self, files: Sequence[str], sampling_rate: int) -> None:
+        self.files = files
+        self.sampling_rate = sampling_rate
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor | str:
+        try:
+            return torch.from_numpy(read_audio(self.files[index], sampling_rate=self.sampling_rate))
+        except BadAudio as error:
+            return error.reason
+
+
+def _size(file: str) -> int:
+    try:
+        return os.path.getsize(file)
+    except OSError:
+        return 0  # reading it will say why
+
+
+def _pieces(file: str, samples: Tensor, sampling_rate: int) -> list[Piece]:
+    count = math.ceil(len(samples) / (MAX_DURATION * sampling_rate))
+    parts = samples.tensor_split(count)
+    starts = [sum(map(len, parts[:number])) / sampling_rate for number in range(count)]
+    return [Piece(file, start, part) for start, part in zip(starts, parts)]
+
+
+def _padded(pieces: list[Piece]) -> tuple[list[Piece], Tensor, list[int]]:
+    waveforms = pad_sequence([piece.samples for piece in pieces], batch_first=True)
+    return pieces, waveforms, [len(piece.samples) for piece in pieces]

@@ -1,0 +1,130 @@
+"""Search and zero-shot labels with a model trained with the contrastive objective.
+
+F files, C classes, E joint embedding size.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from captionstew.data.tokenizer import Tokenizer, tokenizer_from_dict
+from captionstew.evaluation.retrieval import embed_texts
+from captionstew.inference.audio_files import AudioFiles, find_audio
+from captionstew.inference.embedding import BATCH_SECONDS, embed_files
+from captionstew.inference.search_index import SearchIndex, stamp
+from captionstew.models.contrastive import ContrastiveModel, load_contrastive
+from captionstew.models.frozen_zipformer import FrozenZipformer, frozen_part
+from captionstew.training.checkpoint import CheckpointError, load_checkpoint
+
+LABEL_TEMPLATE = "The sound of {}."
+
+
+class Retriever:
+    """A two-tower model with its features and tokenizer."""
+
+    def __init__(
+        self, model: ContrastiveModel, encoder: FrozenZipformer, tokenizer: Tokenizer, max_tokens: int
+    ) -> None:
+        self.model = model
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """-> (len(texts), E) of length 1"""
+        return embed_texts(self.model, self.tokenizer, texts, self.encoder.device, self.max_tokens)
+
+    @torch.inference_mode()
+    def embed_audio(self, files: AudioFiles, max_duration: float = BATCH_SECONDS, num_workers: int = 0) -> np.ndarray:
+        """-> (len(files.used), E) of length 1; the files that cannot be read are in `files.failed`"""
+        means = torch.from_numpy(embed_files(self.encoder, files, max_duration, num_workers))
+        projected = self.model.audio_projection(means.to(self.encoder.device)).float()
+        return F.normalize(projected, dim=-1).cpu().numpy()
+
+    def index(
+        self,
+        paths: Sequence[str | Path],
+        known: SearchIndex | None = None,
+        max_duration: float = BATCH_SECONDS,
+        num_workers: int = 0,
+    ) -> tuple[SearchIndex, dict[str, str]]:
+        """Index of the audio files at and below `paths`, and the files that cannot be read, with the reason.
+
+        Args:
+          known: an earlier index, whose vectors are taken for files that have not changed since.
+
+        Raises:
+          ValueError: `known` was made with another checkpoint.
+        """
+        self.check(known)
+        files = find_audio(paths)
+        rows = {file: row for row, file in enumerate(known.files)} if known is not None else {}
+        stamps = {file: stamp(file) for file in files}
+        unchanged = [file for file in files if file in rows and stamps[file] == tuple(known.stamps[rows[file]])]
+        fresh = AudioFiles(sorted(set(files) - set(unchanged)))
+        vectors = dict(zip(unchanged, known.vectors[[rows[file] for file in unchanged]] if unchanged else ()))
+        if fresh.files:
+            embedded = self.embed_audio(fresh, max_duration, num_workers)
+            vectors.update(zip(fresh.used, embedded))
+        usable = tuple(file for file in files if file in vectors)
+        dim = self.model.embedding_dim
+        matrix = np.stack([vectors[file] for file in usable]) if usable else np.zeros((0, dim), dtype=np.float32)
+        marks = np.array([stamps[file] for file in usable], dtype=np.int64).reshape(-1, 2)
+        return SearchIndex(usable, matrix, marks, self.encoder.description["sha256"]), fresh.failed
+
+    def search(self, index: SearchIndex, text: str, k: int = 10) -> list[tuple[str, float]]:
+        """At most k (file, cosine) that fit the text, the best first. Raises ValueError for another model's index."""
+        self.check(index)
+        return index.nearest(self.embed_texts([text])[0], k)
+
+    def classify(
+        self,
+        files: AudioFiles,
+        labels: Sequence[str],
+        template: str = LABEL_TEMPLATE,
+        max_duration: float = BATCH_SECONDS,
+        num_workers: int = 0,
+    ) -> np.ndarray:
+        """-> (len(files.used), C): softmax over the labels of cosine / temperature
+
+        Args:
+          template: sentence for a label, with {} in its place; underscores of labels become blanks.
+
+        Raises:
+          ValueError: fewer than two labels, or a template without {}.
+        """
+        if len(set(labels)) < 2:
+            raise ValueError(f"at least two different labels are needed, not {list(labels)}")
+        if "{}" not in template:
+            raise ValueError(f"the template needs {{}} where the label goes: {template!r}")
+        text = self.embed_texts([template.replace("{}", label.replace("_", " ")) for label in labels])
+        scale = float(self.model.logit_scale.detach().exp().clamp(max=100.0))
+        logits = torch.from_numpy(self.embed_audio(files, max_duration, num_workers) @ text.T) * scale
+        return logits.softmax(dim=1).numpy()
+
+    def check(self, index: SearchIndex | None) -> None:
+        """Raises ValueError where the index was made with another checkpoint."""
+        own = self.encoder.description["sha256"]
+        if index is not None and index.model != own:
+            raise ValueError(
+                f"the index was made with another checkpoint (sha256 {index.model[:12]}, not {own[:12]}): remove it, "
+                "or name another file for this checkpoint's"
+            )
+
+
+def load_retriever(checkpoint: str | Path, device: str | torch.device = "cpu") -> Retriever:
+    """Raises CheckpointError where there is no checkpoint of the contrastive objective."""
+    path = Path(checkpoint)
+    content = load_checkpoint(path)
+    config = content["config"]
+    if config.get("task") != "contrastive":
+        raise CheckpointError(
+            f"{path}: trained for {config.get('task')}; search and labels need one trained contrastively"
+        )
+    tokenizer = tokenizer_from_dict(config["tokenizer"])
+    model = load_contrastive(config, content["model"], tokenizer, path).to(device)
+    encoder = frozen_part(model.encoder, config, path)
+    return Retriever(model, encoder.freeze(), tokenizer, config["max_caption_tokens"])
