@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Retrieval by a system's own two towers, without adaptation (paper Table 10).
+
+    ./own.py --checkpoint exp/contrastive/pretrained.pt --manifest data/audiocaps/cuts_test.jsonl \\
+        --exp-dir exp/own/audiocaps
+    ./own.py --audio-embeddings audio.npz --text-embeddings text.npz --manifest data/audiocaps/cuts_test.jsonl \\
+        --exp-dir exp/own/other --system other
+
+The second form is for systems whose code is not here. Both files are as captionstew.models.stored_embeddings describes;
+the ids are those of the cuts for audio, and <cut id>#<number of the caption, from 0> for text. Writes
+<exp-dir>/results/own_retrieval_<corpus>-<split>-<strict|match>.json; the corpus is the manifest's folder.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from captionstew.data.cuts import open_cuts
+from captionstew.data.fbank import FbankConfig
+from captionstew.data.loading import feature_batches
+from captionstew.data.manifest import IndexedCuts
+from captionstew.data.tokenizer import tokenizer_from_dict
+from captionstew.evaluation.alignment import corpus_name
+from captionstew.evaluation.results import write_result
+from captionstew.evaluation.retrieval import EmbeddedClips, embed_clips, retrieval_report
+from captionstew.evaluation.selection import SelectedWeights
+from captionstew.models.contrastive import load_contrastive
+from captionstew.models.stored_embeddings import load_embeddings
+from captionstew.training.checkpoint import load_checkpoint
+from captionstew.training.distributed import pick_device
+from captionstew.training.flags import flag, parse_flags, run_main
+
+
+@dataclass(frozen=True)
+class Flags:
+    exp_dir: Path = flag(Path("exp"), "results go below it")
+    checkpoint: Path | None = flag(None, "a contrastive model")
+    audio_embeddings: Path | None = flag(None, "vectors of the clips, in the place of --checkpoint")
+    text_embeddings: Path | None = flag(None, "vectors of all captions")
+    manifest: Path = flag(Path("data/cuts_test.jsonl"), "clips to evaluate on")
+    system: str = flag("", "name in the report (default: the experiment folder's)")
+    duplicate_captions: str = flag(
+        "strict",
+        "strict: only a caption's own clip is right (the literature's rule); match: any clip with the same caption",
+        choices=("strict", "match"),
+    )
+    max_duration: float = flag(100.0, "seconds of audio per batch; results do not depend on it")
+    num_workers: int = flag(2, "data-loading processes")
+    device: str = flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
+    seed: int = flag(42, "seed of the bootstrap")
+
+    def check(self) -> None:
+        stored = self.audio_embeddings is not None and self.text_embeddings is not None
+        if (self.checkpoint is not None) == stored:
+            raise ValueError("give either --checkpoint, or both --audio-embeddings and --text-embeddings")
+
+
+def stored_clips(cuts: IndexedCuts, flags: Flags) -> tuple[EmbeddedClips, dict[str, Any]]:
+    """The clips and captions of the manifest, with vectors from the two files."""
+    audio, text = load_embeddings(flags.audio_embeddings), load_embeddings(flags.text_embeddings)
+    if audio.dim != text.dim:
+        raise ValueError(f"{flags.audio_embeddings} has vectors of {audio.dim}, {flags.text_embeddings} of {text.dim}")
+    captions = [cut.supervisions[0].custom["captions"] for cut in cuts]
+    ids = [cut.id for cut in cuts]
+    numbers = [(clip, number) for clip, texts in enumerate(captions) for number in range(len(texts))]
+    clips = EmbeddedClips(
+        audio=unit(audio.select(ids)),
+        text=unit(text.select([f"{ids[clip]}#{number}" for clip, number in numbers])),
+        caption_clips=[clip for clip, _ in numbers],
+        captions=[captions[clip][number] for clip, number in numbers],
+        labels=[None] * len(ids),
+        sources=[""] * len(ids),
+        cut_ids=ids,
+    )
+    return clips, audio.description
+
+
+def own_clips(cuts: IndexedCuts, flags: Flags) -> tuple[EmbeddedClips, dict[str, Any]]:
+    """The clips and captions of the manifest, embedded by the checkpoint's two towers."""
+    device = pick_device(flags.device, 0)
+    content = load_checkpoint(flags.checkpoint)
+    config = content["config"]
+    tokenizer = tokenizer_from_dict(config["tokenizer"])
+    model = load_contrastive(config, content["model"], tokenizer, flags.checkpoint).to(device)
+    batches = feature_batches(cuts, FbankConfig.from_dict(config["fbank"]), flags.max_duration, flags.num_workers)
+    clips = embed_clips(model, tokenizer, batches, device, config["max_caption_tokens"])
+    return clips, SelectedWeights(content["model"], config, flags.checkpoint, "file").describe_encoder()
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """(N, D) -> unit vectors (N, D); one of length zero stays so."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def main() -> None:
+    flags = parse_flags(Flags, __doc__)
+    cuts = open_cuts(flags.manifest)
+    clips, encoder = (own_clips if flags.checkpoint is not None else stored_clips)(cuts, flags)
+    write_result(
+        flags.exp_dir,
+        task=f"own_retrieval_{corpus_name(flags.manifest)}",
+        split=flags.manifest.stem.removeprefix("cuts_"),
+        variant=flags.duplicate_captions,
+        system=flags.system or flags.exp_dir.name,
+        encoder=encoder,
+        metrics=retrieval_report(clips, flags.duplicate_captions, flags.seed),
+        num_clips=len(clips.cut_ids),
+        num_captions=len(clips.captions),
+        settings={
+            "corpus": corpus_name(flags.manifest),
+            "duplicate_captions": flags.duplicate_captions,
+            "windows": "whole clip",
+            "seed": flags.seed,
+        },
+        checkpoint=str(flags.checkpoint or flags.audio_embeddings),
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)
