@@ -32,9 +32,11 @@ def write_result(
     """Writes <exp_dir>/results/<task>-<split>[-<variant>].json and says so on stdout.
 
     Args:
-      encoder: path, sha256, preset, pretraining of the audio encoder.
-      settings: pooling, seeds, rates, windows, ...; its hash is `config_hash`.
+      encoder: path, sha256, preset, pretraining of the audio encoder, and `data_size` where that is known.
+      settings: pooling, seeds, rates, windows, ...; its hash is `config_hash`. The encoder's `data_size` joins them.
     """
+    if "data_size" in encoder:
+        settings = settings | {"data_size": encoder["data_size"]}
     content = {
         "task": task,
         "split": split,

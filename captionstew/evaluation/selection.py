@@ -43,6 +43,7 @@ class SelectedWeights:
             "sha256": sha256_of_file(self.source),
             "preset": self.config["preset"],
             "pretraining": self.config["task"],
+            "data_size": self.config.get("coverage", {}).get("subset", "all"),
         }
 
 

@@ -97,7 +97,7 @@ def pretrained_zipformer(path: Path) -> FrozenZipformer:
 
 def frozen_part(encoder: Zipformer, settings: dict[str, Any], path: Path) -> FrozenZipformer:
     """The contract around the encoder of a loaded model; `settings` is the config of its checkpoint at `path`."""
-    return FrozenZipformer(
+    frozen = FrozenZipformer(
         encoder,
         FbankConfig.from_dict(settings.get("fbank", {})),
         path=str(path),
@@ -105,6 +105,9 @@ def frozen_part(encoder: Zipformer, settings: dict[str, Any], path: Path) -> Fro
         preset=settings.get("preset") or _preset_of(encoder.config),
         pretraining=settings.get("task", "unknown"),
     )
+    if "coverage" in settings:  # what preparation said of the training data
+        frozen.description["data_size"] = settings["coverage"].get("subset", "all")
+    return frozen
 
 
 def random_zipformer(name: str) -> FrozenZipformer:
