@@ -35,16 +35,21 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
         names = [f"clotho_captions_{split}.csv", f"{CLOTHO_OTHER_NAMES[split]}.csv"]
         path = find_release_file(args.corpus_dir, names, CLOTHO_HOME)
         metadata = read_clotho_metadata(args.corpus_dir, split)
+        excerpts: dict[str, str] = {}  # key -> the file that it stands for
         for row in read_csv(path, ("file_name", *CAPTIONS)):
             name = row["file_name"].strip()
             found = metadata.get(name, {})
+            key = clotho_key(name, found)
+            if excerpts.setdefault(key, name) != name:  # one key, but other seconds of the sound: not the same captions
+                report.drop("another excerpt of the same Freesound sound", f"{name}: {key}, as {excerpts[key]}")
+                continue
             # The retrieval audio of DCASE has colons replaced on disk: "Intersection Wet : Metro Pass.wav".
             on_disk = re.sub(r"\s*:\s*", "_", name)
             for column in CAPTIONS:
                 yield from report.row(
                     row[column],
                     "clotho",
-                    audio_key=clotho_key(name, found),
+                    audio_key=key,
                     audio_path=audio.path(f"{split}/{name}", on_disk.removesuffix(".wav")),
                     split=split,
                     license="; ".join(filter(None, [CAPTION_LICENSE, found.get("license", "").strip()])),

@@ -8,7 +8,7 @@ import soundfile
 
 from captionstew.data.corpus_cli import ReleaseError
 from captionstew.data.cuts import open_cuts
-from captionstew.data.label_lists import cremad_split, read_vox2_utterances
+from captionstew.data.label_lists import MAGNATAGATUNE_TAGS, cremad_split, read_vox2_utterances
 from captionstew.data.labelled import held_out_for_validation
 
 TASKS = {
@@ -182,6 +182,40 @@ def test_voxceleb2_takes_the_decoded_copy_and_counts_it_once(prepare_labelled, t
         (tree / f"{name}.wav").unlink()
     output = prepare_labelled("voxceleb2", tmp_path)
     assert "libsndfile does not read .m4a: decode them once" in capsys.readouterr().out
+
+
+def test_cremad_takes_the_intended_emotion_and_keeps_a_silent_clip(prepare_labelled, tmp_path):
+    names = ("1076_MTI_SAD_XX", "1001_IEO_HAP_LO", "1001_IEO_JOY_LO", "2001_IEO_HAP_LO")
+    lines = [f'{number},"{name}"' for number, name in enumerate(names, 1)]
+    write(tmp_path / "SentenceFilenames.csv", '"Stimulus_Number","Filename"\n' + "\n".join(lines) + "\n")
+    for name in names[:2]:
+        (tmp_path / "AudioWAV").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "AudioWAV" / f"{name}.wav", np.zeros(32_000), 16_000)
+    output = prepare_labelled("cremad", tmp_path)
+    custom = [
+        cut.supervisions[0].custom
+        for split in ("train", "valid", "test")
+        for cut in open_cuts(output / f"cuts_{split}.jsonl")
+    ]
+    assert {(row["speaker"], row["label"]) for row in custom} == {("1076", "sad"), ("1001", "happy")}
+    report = json.loads((output / "report.json").read_text())
+    assert report["dropped"]["name is not <actor>_<sentence>_<emotion>_<level>"]["rows"] == 2
+
+
+def test_a_truncated_mp3_of_magnatagatune_is_listed_as_broken(prepare_labelled, tmp_path):
+    tags = [f'"{tag}"' for tag in MAGNATAGATUNE_TAGS]
+    rows_of_tags = ["\t".join(['"1"', *['"0"'] * len(tags)]), "\t".join(['"0"', '"1"', *['"0"'] * (len(tags) - 1)])]
+    header = "\t".join(['"clip_id"', *tags, '"singer"', '"mp3_path"'])
+    paths = ["6/norine_braun-now_and_zen-08-gently-117-146.mp3", "c/a-b-0-29.mp3"]
+    lines = [f'"{number}"\t{row}\t"{path}"' for number, (row, path) in enumerate(zip(rows_of_tags, paths))]
+    write(tmp_path / "annotations_final.csv", "\n".join([header, *lines]) + "\n")
+    (tmp_path / "6").mkdir()
+    (tmp_path / "6" / paths[0][2:]).write_bytes(b"")
+    (tmp_path / "c").mkdir()
+    soundfile.write(tmp_path / paths[1], 0.1 * np.ones(16_000), 16_000, format="MP3")
+    output = prepare_labelled("magnatagatune", tmp_path)
+    assert rows(output / "broken_train.jsonl")[0]["custom"]["labels"] == ["guitar"]
+    assert [cut.supervisions[0].custom["labels"] for cut in open_cuts(output / "cuts_valid.jsonl")] == [["classical"]]
 
 
 def test_cremad_split_is_of_actors_and_seeded():

@@ -29,6 +29,7 @@ def test_wavcaps_ids(prepare, tmp_path):
     write(release / "json_files/SoundBible/sb_final.json", part({"id": "2219", **clip}))
     audio = release / "audio" / "BBC_Sound_Effects"
     write(audio / "07066104.flac", "x")
+    write(release / "audio" / "SoundBible" / "2220.flac", "x")  # 88 files of the archive have no caption
     rows = prepare("wavcaps", release)
     assert [row["audio_key"] for row in rows] == [
         "yt:b0RFKhbpFJA:*",  # leading Y and ending dropped, no start given
@@ -177,6 +178,17 @@ def test_clotho_latin1_metadata_and_awkward_names(prepare, tmp_path):
     ]
     assert rows[0]["license"].endswith("; CC0")
     assert rows[5]["audio_path"] == str(tmp_path / "audio/development/Intersection Wet_Metro Pass.wav")
+
+
+def test_clotho_clips_cut_from_one_freesound_sound_are_not_taken_for_one(prepare, tmp_path):
+    write(tmp_path / "clotho_captions_development.csv", CLOTHO + "a.wav,A,B,C,D,E\nb.wav,F,G,H,I,J\nc.wav,A,B,C,D,E\n")
+    metadata = 'file_name,sound_id,start_end_samples\na.wav,77,"[0, 9]"\nb.wav,077,"[9, 18]"\nc.wav,Not found,\n'
+    write(tmp_path / "clotho_metadata_development.csv", metadata)
+    rows = prepare("clotho", tmp_path, "--splits", "development")
+    assert [row["audio_key"] for row in rows] == ["fs:77"] * 5 + ["clotho:c.wav"] * 5
+    assert [row["caption"] for row in rows[:5]] == list("ABCDE")
+    report = json.loads((tmp_path / "tables" / "clotho.report.json").read_text())
+    assert report["dropped"]["another excerpt of the same Freesound sound"]["rows"] == 1
 
 
 def test_clotho_metadata_with_semicolons(prepare, tmp_path):

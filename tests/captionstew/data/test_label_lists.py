@@ -108,6 +108,15 @@ def test_urbansound8k(metadata):
     assert len({label for *_, label in rows}) == 10 and {fold for _, _, fold, _ in rows} == set(range(1, 11))
 
 
+def test_urbansound8k_as_released(tmp_path):
+    """The official name of the last column; the copy in use here renamed it."""
+    (tmp_path / "metadata").mkdir()
+    (tmp_path / "metadata" / "UrbanSound8K.csv").write_text(
+        "slice_file_name,fsID,start,end,salience,fold,classID,class\n100032-3-0-0.wav,100032,0.0,0.317551,1,5,3,dog_bark\n"
+    )
+    assert list(read_urbansound8k(tmp_path)) == [("100032-3-0-0.wav", "100032", 5, "dog_bark")]
+
+
 def test_nsynth_test_has_ten_families_and_the_head_eleven(metadata):
     assert len(NSYNTH_FAMILIES) == 11
     for split, count in (("valid", 12_678), ("test", 4_096)):
