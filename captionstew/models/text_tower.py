@@ -17,13 +17,19 @@ ARCHITECTURES = {
 
 
 class TextTower(nn.Module):
-    """Token ids (B, L), lengths (B,) -> text vectors (B, dim): the mean of the last layer over the tokens."""
+    """Token ids (B, L), lengths (B,) -> text vectors (B, dim): the mean of the last layer over the tokens.
+
+    Attributes:
+      dim: channels of the vectors.
+      max_tokens: longest text that it has positions for.
+    """
 
     def __init__(self, bert: nn.Module) -> None:
         super().__init__()
         bert.pooler = None  # what some checkpoints have for their first token; the mean does without
         self.bert = bert
         self.dim = bert.config.hidden_size
+        self.max_tokens = bert.config.max_position_embeddings - 2  # RoBERTa counts its positions from 2
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """(B, L), (B,) -> (B, dim)"""

@@ -96,6 +96,8 @@ def initial_model(flags: Flags, tokenizer) -> ContrastiveModel:
     """Random weights, but for what --init-encoder and --init-text bring."""
     encoder = Zipformer(flags.encoder_config())
     tower = build_text_tower(flags.init_text or flags.text_tower, tokenizer.vocab_size, tokenizer.pad_id)
+    if flags.max_caption_tokens > tower.max_tokens:
+        raise ValueError(f"--max-caption-tokens must be at most {tower.max_tokens} with this text encoder")
     model = ContrastiveModel(encoder, tower, flags.embedding_dim, flags.temperature)
     if flags.init_encoder:
         initialise_encoder(encoder, flags.init_encoder)
