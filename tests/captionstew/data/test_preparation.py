@@ -57,6 +57,14 @@ def test_speakers_without_folds_stay_together(corpus, tmp_path):
     assert sum(map(len, speakers.values())) == 30
 
 
+def test_a_split_without_clips_is_said(corpus, tmp_path, capsys):
+    prepare_folder(corpus("label,fold", [f"a,{1 + number % 3}" for number in range(6)]), tmp_path / "out")
+    lines = capsys.readouterr().out.splitlines()
+    assert "valid has no clip: no fold of metadata.csv, and no hash of a name, sends one there" in lines
+    assert sum("has no clip" in line for line in lines) == 2
+    assert keys(tmp_path / "out", "valid") == [] and len(keys(tmp_path / "out", "train")) == 6
+
+
 def test_held_out_recordings_are_not_trained_on_under_another_name(corpus, tmp_path):
     folder = corpus("label,fold", ["a,1", "a,4", "a,5", "a,1", "a,2"], same=(0, 1, 2))
     report = prepare_folder(folder, tmp_path / "out")

@@ -208,3 +208,14 @@ def test_tables_keep_the_contract(prepare, tmp_path):
     assert prepare(tmp_path / "data", "--stop-stage", "1")[0] == 0
     rows = pq.read_table(tmp_path / "data" / "tables" / "alpha.parquet").to_pylist()
     assert len(rows) == 70 and rows[0]["license"] == "CC-BY-4.0" and rows[0]["audio_key"] == "alpha:audio/001.wav"
+
+
+def test_the_top_level_program_looks_at_its_flags_before_it_installs_anything(repository, tmp_path):
+    shutil.copy(repository / "prepare.sh", tmp_path)
+    (tmp_path / "shared").symlink_to(repository / "shared")
+    done = subprocess.run(
+        [tmp_path / "prepare.sh", "--corpus", "nowhere"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "prepare.sh: --corpus nowhere is not a folder (see prepare.sh --help)\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prepare.sh", "shared"]
