@@ -80,7 +80,7 @@ def test_probe_and_report(program, exp, mini_data):
         assert set(result) == FIELDS and result["num_clips"] == 6 and result["settings"]["seeds"] == 2
         assert result["settings"]["num_train"] == 18 and 0 <= result["metrics"]["accuracy"] <= 1
         assert result["system"] == system
-    program("captionstew/evaluation/report.py", "--exp-dir", exp)
+    program("captionstew/evaluation/report", "--exp-dir", exp)
     report = (exp / "report" / "report.md").read_text()
     assert "## Retrieval" in report and "| contrastive |" in report and "| logmel |" in report
     assert "voices_gender" in report and (exp / "report" / "curves.png").stat().st_size > 5000

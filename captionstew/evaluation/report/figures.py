@@ -1,0 +1,135 @@
+"""Pictures of the report: curves of training, scaling with data (Figure 2), probes side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from captionstew.evaluation.report.lookup import NAMES, Result, candidates, choose, size_of, value_of
+from captionstew.evaluation.report.paper_tables import MEAN_POOLING
+from captionstew.paper import paper
+from captionstew.training.log import read_scalars
+
+VALIDATION_CURVES = ("text_to_audio_r10", "audio_to_text_r10", "rouge_l", "map", "accuracy")
+# Objective by colour, start by line.
+STYLES = {
+    "contrastive-scratch": ("tab:blue", "-"),
+    "contrastive-init": ("tab:blue", "--"),
+    "captioning-scratch": ("tab:orange", "-"),
+    "captioning-init": ("tab:orange", "--"),
+}
+PAPER_SIZE = "10M"  # captions behind the numbers of the paper's tables
+
+
+def draw_curves(runs: Sequence[Path], exp_dir: Path, path: Path) -> None:
+    """Training loss and validation metrics by step, of every training run."""
+    pyplot = _pyplot()
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for run in runs:
+        records = read_scalars(run)
+        name = str(run.relative_to(exp_dir))
+        train = [record for record in records if record["kind"] == "train" and "loss" in record]
+        left.plot([record["step"] for record in train], [record["loss"] for record in train], label=name)
+        valid = [record for record in records if record["kind"] == "valid"]
+        for key in VALIDATION_CURVES:
+            points = [(record["step"], record[key]) for record in valid if key in record]
+            if points:
+                right.plot(*zip(*points), marker=".", label=f"{name} {key.replace('_', '-')}")
+    left.set(xlabel="step", ylabel="loss per clip", title="Training loss")
+    right.set(xlabel="step", ylabel="share", title="Validation", ylim=(0, 1))
+    _finish(figure, (left, right), path)
+
+
+def draw_scaling(results: Sequence[Result], path: Path) -> bool:
+    """Figure 2: each task by the size of the pretraining data, a line per objective and start; False without points.
+
+    The paper prints values only for the whole corpus; they stand at its size as stars.
+    """
+    panels = [(column, points) for column in _columns() if (points := _points(results, column))]
+    if not panels:
+        return False
+    pyplot = _pyplot()
+    rows = (len(panels) + 3) // 4
+    figure, axes = pyplot.subplots(rows, 4, figsize=(15, 3.2 * rows), squeeze=False, layout="constrained")
+    for place, (column, points) in zip(axes.flat, panels):
+        sizes = sorted({size for line in points.values() for size, _ in line} | {PAPER_SIZE}, key=size_of)
+        for system, line in points.items():
+            color, style = STYLES[system]
+            line = sorted(line, key=lambda point: size_of(point[0]))
+            marks = [sizes.index(size) for size, _ in line]
+            place.plot(marks, [value for _, value in line], style, color=color, marker="o", label=system)
+        for system, value in column["paper"].items():
+            place.plot(sizes.index(PAPER_SIZE), value, "*", color=STYLES[system][0], alpha=0.6, markersize=9)
+        place.set_xticks(range(len(sizes)), sizes)
+        place.set(title=f"{column['name']} ({NAMES[column['metric']]})", xlabel="captions (★ paper)")
+    for unused in axes.flat[len(panels) :]:
+        unused.set_axis_off()
+    _finish(figure, axes.flat[: len(panels)], path)
+    return True
+
+
+def _columns() -> list[dict]:
+    """Columns of Tables 3a and 3b, with the paper's values of the four systems."""
+    columns = []
+    for table in (paper()["table_3a"], paper()["table_3b"]):
+        for number, column in enumerate(table["columns"]):
+            printed = {system: float(table["rows"][system][number]) for system in STYLES}
+            columns.append({**column, "paper": printed})
+    return columns
+
+
+def _points(results: Sequence[Result], column: dict) -> dict[str, list[tuple[str, float]]]:
+    """System -> (data size, value) of a task, for the files that state a data size."""
+    pooling = MEAN_POOLING if column["task"].startswith("probe_") else ()
+    by_size: dict[tuple[str, str], list[Result]] = {}
+    for result in candidates(results, column["task"], pooling):
+        if result["system"] in STYLES and (size := result["settings"].get("data_size")):
+            by_size.setdefault((result["system"], str(size)), []).append(result)
+    points: dict[str, list[tuple[str, float]]] = {}
+    for (system, size), group in by_size.items():
+        if (value := value_of(choose(group), column["metric"])) is not None:
+            points.setdefault(system, []).append((size, value))
+    return points
+
+
+def draw_probes(results: Sequence[Result], path: Path) -> bool:
+    """Bars of every probe on test clips, encoders side by side; False without any."""
+    probes: dict[str, dict[str, Result]] = {}
+    for task in sorted({result["task"] for result in results if result["task"].startswith("probe_")}):
+        found = candidates(results, task)
+        by_system = {x: choose(r for r in found if r["system"] == x) for x in sorted({r["system"] for r in found})}
+        if by_system:
+            probes[task] = by_system
+    if not probes:
+        return False
+    pyplot = _pyplot()
+    systems = sorted({system for row in probes.values() for system in row})
+    width = 0.8 / len(systems)
+    figure, axes = pyplot.subplots(figsize=(max(7, 1.6 * len(probes)), 4), layout="constrained")
+    for number, system in enumerate(systems):
+        present = [(place, row[system]) for place, row in enumerate(probes.values()) if system in row]
+        metrics = [result["settings"]["metric"] for _, result in present]
+        heights = [result["metrics"][metric] for (_, result), metric in zip(present, metrics)]
+        errors = [result["metrics"].get(f"{metric}_deviation", 0) for (_, result), metric in zip(present, metrics)]
+        places = [place + (number - (len(systems) - 1) / 2) * width for place, _ in present]
+        axes.bar(places, heights, width, yerr=errors, label=system)
+    axes.set_xticks(range(len(probes)), [task.removeprefix("probe_") for task in probes], rotation=20, ha="right")
+    axes.set(ylabel="mAP, accuracy or PSDS1", title="Probes on frozen encoders", ylim=(0, 1))
+    _finish(figure, (axes,), path)
+    return True
+
+
+def _pyplot():
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _finish(figure, panels, path: Path) -> None:
+    for axes in panels:
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    _pyplot().close(figure)
