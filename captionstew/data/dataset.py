@@ -18,7 +18,9 @@ A batch is a dict, B clips in the cuts' order:
 """
 
 import math
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -214,13 +216,24 @@ def make_loader(
         prefetch_factor=prefetch_factor if num_workers else None,
         persistent_workers=num_workers > 0,
         generator=torch.Generator(),
-        worker_init_fn=_ignore_sigterm,
+        worker_init_fn=_heed_parent_only,
     )
 
 
-def _ignore_sigterm(_: int) -> None:
-    """A signal to the whole process group asks the training to save and end, for which it needs its workers."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _heed_parent_only(_: int) -> None:
+    """SIGTERM to a whole process group asks the training to save and end, for which it needs its workers.
+
+    So a worker ends on the SIGTERM of its parent alone.
+    """
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_parent_asks, daemon=True).start()
+
+
+def _end_when_parent_asks() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def _as_it_is(batch: dict) -> dict:

@@ -55,8 +55,11 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
-            raise error.__context__ from None  # torch's writer hides a full disk behind an error about positions
+        # torch's writer hides a full disk behind an error about positions
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if isinstance(cause, OSError):
+            reason = f"cannot be written ({cause.strerror}); older checkpoints are whole"
+            raise OSError(cause.errno, reason, str(path)) from None
         raise
 
 

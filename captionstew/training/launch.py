@@ -136,7 +136,12 @@ def _run_rank(rank: int, local_rank: int, world_size: int, device_name: str, fun
     device = pick_device(device_name, local_rank)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=TIMEOUT)
-    function(Rank(rank, local_rank, world_size, device), *args)
+    try:
+        function(Rank(rank, local_rank, world_size, device), *args)
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise ProcessDied(f"process {rank} of {world_size} lost another one, which says why ({error})") from error
+        raise
     dist.destroy_process_group()
 
 

@@ -1,13 +1,17 @@
-"""A contrastive training that is killed and resumed gives the losses of one that never was, to the last digit.
+"""A training that is interrupted and resumed gives the numbers of one that never was, to the last digit.
 
-Everything random is on: dropout, layer skipping, Balancer and Whiten, SpecAugment, gain, crop, delay, shuffling, one
-caption per epoch; two loading processes. The schedules' batch count moves by 10 at every step.
+All three objectives, one and two processes; SIGKILL at a random moment, SIGTERM to the whole process group, a
+truncated newest checkpoint, a full disk. Everything random is on: dropout, layer skipping, Balancer and Whiten,
+SpecAugment, gain, crop, delay, shuffling, one caption per epoch, parallel decoding, weighted sampling, mixup; two
+loading processes. The schedules' batch count moves by 10 at every step.
 """
 
+import multiprocessing
 import os
+import random
+import resource
 import signal
 import socket
-import subprocess
 import time
 
 import pytest
@@ -18,52 +22,105 @@ pytestmark = pytest.mark.slow
 
 SAVE_EVERY = 8
 MAX_STEPS = 40
-FLAGS = [
-    "--num-workers", 2, "--log-interval", 1, "--save-every-n", SAVE_EVERY, "--average-period", 4,
+SHARED_FLAGS = [
+    "--num-workers", 2, "--log-interval", 1, "--save-every-n", SAVE_EVERY, "--average-period", 4, "--valid-clips", 4,
     "--max-steps", MAX_STEPS, "--num-epochs", 100, "--augment-gain-db", 6, "--augment-min-crop", 0.7,
-    "--augment-max-delay", 0.2, "--tensorboard", "false",
+    "--augment-max-delay", 0.2, "--tensorboard", "false", "--max-duration", 15, "--ref-duration", 1.5,
+    "--lr-batches", 100, "--warm-step", 20,
 ]  # fmt: skip
+OWN_FLAGS = {
+    "contrastive": ["--text-tower", "tiny", "--embedding-dim", 16],
+    "captioning": ["--text-decoder", "tiny", "--max-caption-tokens", 16, "--valid-captions", 2],
+    "tagging": ["--weighted-sampler", "true", "--mixup", 0.5],
+}
 INITIAL_WHITEN_PROB = 0.25
+TIMES = ("time", "audio_seconds_per_second", "data_wait_share")  # all else in a record depends on the run alone
+PRELOADED = [
+    "captionstew.training.loop",
+    "captionstew.data.loading",
+    "transformers",
+    "lhotse.dataset",
+    "sklearn.metrics",
+]
+RUN = """
+import multiprocessing, os, runpy, sys
+os.setsid()
+for descriptor in (1, 2):
+    os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+os.environ.update(environment)
+multiprocessing.set_start_method("fork", force=True)
+sys.argv = argv
+runpy.run_path(argv[0], run_name="__main__")
+"""
 
 
 @pytest.fixture(scope="module")
-def start(mini_data, train_command, tmp_path_factory):
-    """start(exp, flag, value, ...) -> the running training, in a process group of its own."""
+def forks():
+    """A server that has imported everything already: a training starts in no time."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
 
-    def start(exp, *flags):
-        command = train_command(mini_data, exp, *FLAGS, *flags)
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        exp.parent.mkdir(parents=True, exist_ok=True)
-        with open(exp.with_suffix(".output"), "a") as output:
-            return subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-            )
+
+@pytest.fixture(scope="module")
+def start(forks, mini_data, repository, tiny_encoder):
+    """start(objective, exp, flag, value, ...) -> the running training, in a process group of its own."""
+
+    def start(objective, exp, *flags, **environment):
+        program = repository / "egs" / "captionstew" / objective / "train.py"
+        text = [] if objective == "tagging" else ["--tokenizer", mini_data / "bpe.model"]
+        places = [program, "--manifest-dir", mini_data, "--exp-dir", exp]
+        argv = [str(word) for word in [*places, *text, *tiny_encoder, *OWN_FLAGS[objective], *SHARED_FLAGS, *flags]]
+        exp.mkdir(parents=True, exist_ok=True)
+        scope = {"argv": argv, "output": str(output_of(exp)), "environment": environment}
+        process = forks.Process(target=exec, args=(RUN, scope))
+        process.start()
+        return process
 
     return start
 
 
 @pytest.fixture(scope="module")
-def finish(start):
-    """finish(exp, flag, value, ...): a training up to its end."""
+def start_two(start):
+    """start_two(objective, exp, ...) -> two trainings that meet, as torchrun would start them."""
 
-    def finish(exp, *flags):
-        assert start(exp, *flags).wait() == 0, exp.with_suffix(".output").read_text()
+    def start_two(objective, exp, *flags):
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
+        flags = ("--num-workers", 1, "--max-steps", MAX_STEPS // 2, *flags)
+        return [start(objective, exp, *flags, RANK=str(rank), LOCAL_RANK=str(rank), **place) for rank in range(2)]
 
-    return finish
+    return start_two
 
 
 @pytest.fixture(scope="module")
-def never_killed(finish, scalars, tmp_path_factory):
-    """Step -> loss of a training without interruption, and its last checkpoint."""
-    exp = tmp_path_factory.mktemp("reference") / "exp"
-    finish(exp)
-    return losses(scalars(exp)), newest_checkpoint(exp)[1]
+def never_killed(start, start_two, scalars, tmp_path_factory):
+    """never_killed(objective, processes) -> step -> numbers of a training without interruption; its last checkpoint."""
+    found = {}
+
+    def run(objective, processes=1):
+        if (objective, processes) not in found:
+            exp = tmp_path_factory.mktemp("reference") / "exp"
+            finish(exp, *(start_two(objective, exp) if processes == 2 else [start(objective, exp)]))
+            found[objective, processes] = numbers(scalars(exp)), newest_checkpoint(exp)[1]
+        return found[objective, processes]
+
+    return run
 
 
-def losses(records):
+def output_of(exp):
+    return exp.with_suffix(".output")
+
+
+def finish(exp, *processes):
+    """Waits for trainings that must end well."""
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0, output_of(exp).read_text()
+
+
+def numbers(records):
     """Step -> everything that depends on the parameters; a later record of a step replaces an earlier one."""
-    names = ("loss", "audio_to_text", "text_to_audio", "logit_scale", "learning_rate", "gradient_norm")
-    return {record["step"]: tuple(record[name] for name in names) for record in records}
+    return {record["step"]: {k: v for k, v in record.items() if k not in TIMES} for record in records}
 
 
 def free_port():
@@ -72,32 +129,37 @@ def free_port():
         return one.getsockname()[1]
 
 
+def wait_for_step(process, exp, scalars, step):
+    """Returns as soon as the step has been logged."""
+    while process.is_alive():
+        records = scalars(exp)
+        if records and records[-1]["step"] >= step:
+            return
+        time.sleep(0.005)
+    raise AssertionError("the training ended by itself:\n" + output_of(exp).read_text())
+
+
 def kill_between_checkpoints(process, exp, scalars, first_step):
     """SIGKILL to the training and its loaders some steps after a checkpoint; returns the last step logged."""
-    while process.poll() is None:
-        records = scalars(exp)
-        if records and records[-1]["step"] >= first_step:
-            os.killpg(process.pid, signal.SIGSTOP)
-            time.sleep(0.05)
-            last = scalars(exp)[-1]["step"]
-            if last % SAVE_EVERY not in (0, SAVE_EVERY - 1):
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                return last
-            os.killpg(process.pid, signal.SIGCONT)
+    while True:
+        wait_for_step(process, exp, scalars, first_step)
+        os.killpg(process.pid, signal.SIGSTOP)
+        time.sleep(0.05)
+        last = scalars(exp)[-1]["step"]
+        if last % SAVE_EVERY not in (0, SAVE_EVERY - 1):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.join()
+            return last
+        os.killpg(process.pid, signal.SIGCONT)
         time.sleep(0.005)
-    raise AssertionError("the training ended by itself:\n" + exp.with_suffix(".output").read_text())
 
 
 def assert_same_run(exp, scalars, expected, steps=MAX_STEPS):
-    """Every loss ever logged, before and after the interruption, and the final parameters."""
-    expected_losses, expected_checkpoint = expected
-    ours = losses(scalars(exp))
-    assert sorted(ours) == list(range(1, steps + 1))
-    for step in ours:
-        assert ours[step] == expected_losses[step], f"step {step}"
-    for record in scalars(exp):  # those before a resume, which assert nothing else looks at
-        assert record["loss"] == expected_losses[record["step"]][0], record["step"]
+    """Every number ever logged, before and after interruptions, and the final parameters."""
+    expected_numbers, expected_checkpoint = expected
+    assert sorted(numbers(scalars(exp))) == list(range(1, steps + 1))
+    for record in scalars(exp):
+        assert numbers([record])[record["step"]] == expected_numbers[record["step"]]
     found = newest_checkpoint(exp)[1]
     assert found["step"] == steps
     for part in ("model", "model_avg"):
@@ -105,63 +167,78 @@ def assert_same_run(exp, scalars, expected, steps=MAX_STEPS):
             assert (found[part][name] == value).all(), f"{part} {name}"
 
 
-def test_sigkill_between_checkpoints(start, finish, scalars, never_killed, tmp_path):
+@pytest.mark.parametrize("objective", OWN_FLAGS)
+def test_sigkill_at_a_random_moment(start, scalars, never_killed, tmp_path, objective):
+    expected = never_killed(objective)
     exp = tmp_path / "exp"
-    last = kill_between_checkpoints(start(exp), exp, scalars, first_step=2 * SAVE_EVERY)
+    moment = random.randint(2 * SAVE_EVERY + 1, MAX_STEPS - SAVE_EVERY)
+    last = kill_between_checkpoints(start(objective, exp), exp, scalars, moment)
     path, content = newest_checkpoint(exp)
     assert path.name == f"checkpoint-{content['step']}.pt" and content["step"] < last
     probabilities = content["ranks"][0]["encoder"]["whiten_prob"].values()
     assert any(probability != INITIAL_WHITEN_PROB for probability in probabilities)
-    finish(exp, "--resume", "true")
-    assert f"restored {path}" in exp.with_suffix(".output").read_text()
-    assert_same_run(exp, scalars, never_killed)
+    finish(exp, start(objective, exp, "--resume", "true"))
+    assert f"restored {path}" in output_of(exp).read_text()
+    assert_same_run(exp, scalars, expected)
 
 
-def test_sigkill_in_the_first_epoch_and_again_later(start, finish, scalars, never_killed, tmp_path):
+@pytest.mark.parametrize("objective", OWN_FLAGS)
+def test_full_disk_truncated_checkpoint_and_sigterm(start, scalars, never_killed, tmp_path, objective):
+    """One after the other, in one run."""
+    expected = never_killed(objective)
     exp = tmp_path / "exp"
-    kill_between_checkpoints(start(exp), exp, scalars, first_step=SAVE_EVERY)
-    kill_between_checkpoints(start(exp, "--resume", "true"), exp, scalars, first_step=3 * SAVE_EVERY)
-    finish(exp, "--resume", "true")
-    assert_same_run(exp, scalars, never_killed)
+
+    process = start(objective, exp)
+    wait_for_step(process, exp, scalars, SAVE_EVERY + 1)
+    size = (exp / f"checkpoint-{SAVE_EVERY}.pt").stat().st_size
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size // 2, size // 2))
+    process.join(timeout=60)
+    assert process.exitcode == 1
+    lines = output_of(exp).read_text().splitlines()
+    assert lines[-1].startswith(f"train.py: {exp}/") and "cannot be written (File too large)" in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+    assert all(load_checkpoint(path) for path in exp.glob("*.pt")) and not list(exp.glob(".*"))
+
+    kill_between_checkpoints(start(objective, exp, "--resume", "true"), exp, scalars, 2 * SAVE_EVERY + 1)
+    newest = newest_checkpoint(exp)[0]
+    with open(newest, "r+b") as file:
+        file.truncate(size // 2)
+
+    process = start(objective, exp, "--resume", "true")
+    wait_for_step(process, exp, scalars, 2 * SAVE_EVERY + 4)
+    os.killpg(process.pid, signal.SIGTERM)  # as Slurm does: to the loaders as well
+    finish(exp, process)
+    output = output_of(exp).read_text()
+    assert f"falling back to an older checkpoint: {newest}" in output
+    assert "stopped on request at step" in output and "Traceback" not in output
+
+    finish(exp, start(objective, exp, "--resume", "true"))
+    assert_same_run(exp, scalars, expected)
 
 
-def test_sigterm_saves_and_ends_well(start, finish, scalars, never_killed, tmp_path):
+@pytest.mark.parametrize("objective", OWN_FLAGS)
+def test_two_processes(start_two, start, scalars, never_killed, tmp_path, objective):
+    """One of two is killed, and the other does not wait for it; then both are asked to stop."""
+    expected = never_killed(objective, processes=2)
+    assert len(expected[1]["ranks"]) == 2 and expected[1]["ranks"][0] != expected[1]["ranks"][1]
     exp = tmp_path / "exp"
-    process = start(exp)
-    while process.poll() is None and len(scalars(exp)) < 10:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGTERM)
-    assert process.wait() == 0
-    output = exp.with_suffix(".output").read_text()
-    assert "stopped on request at step" in output
-    content = newest_checkpoint(exp)[1]
-    assert content["step"] == scalars(exp)[-1]["step"] < MAX_STEPS
-    finish(exp, "--resume", "true")
-    assert_same_run(exp, scalars, never_killed)
 
+    first, second = start_two(objective, exp)
+    wait_for_step(first, exp, scalars, SAVE_EVERY + 2)
+    os.killpg(second.pid, signal.SIGKILL)
+    first.join(timeout=60)
+    assert first.exitcode == 1
+    assert "train.py: process 0 of 2 lost another one" in output_of(exp).read_text().splitlines()[-1]
 
-def test_two_processes_train_and_resume(start, finish, scalars, tmp_path):
-    """--world-size 2 on a CPU: killed and resumed as it would have gone on; both processes have their own state."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    steps = 20
-    flags = ("--world-size", 2, "--num-workers", 1, "--max-steps", steps)
-    finish(whole, *flags, "--master-port", free_port())
-    process = start(killed, *flags, "--master-port", free_port())
-    kill_between_checkpoints(process, killed, scalars, first_step=SAVE_EVERY + 2)
-    finish(killed, *flags, "--master-port", free_port(), "--resume", "true")
-    expected = newest_checkpoint(whole)[1]
-    assert len(expected["ranks"]) == 2 and expected["ranks"][0] != expected["ranks"][1]
-    assert_same_run(killed, scalars, (losses(scalars(whole)), expected), steps)
-    refused = start(killed, "--resume", "true", "--max-steps", MAX_STEPS + 5)
-    assert refused.wait() != 0
-    assert "written by 2 processes, this run has 1" in killed.with_suffix(".output").read_text()
+    processes = start_two(objective, exp, "--resume", "true")
+    wait_for_step(processes[0], exp, scalars, SAVE_EVERY + 6)
+    os.killpg(processes[1].pid, signal.SIGTERM)
+    finish(exp, *processes)
+    assert "stopped on request at step" in output_of(exp).read_text()
 
+    refused = start(objective, exp, "--resume", "true")
+    refused.join()
+    assert refused.exitcode == 1 and "was written by 2 processes, this run has 1" in output_of(exp).read_text()
 
-def test_resume_with_other_batches_is_refused(start, finish, never_killed, mini_data, tmp_path):
-    exp = tmp_path / "exp"
-    finish(exp, "--max-steps", 5)
-    content = load_checkpoint(exp / "checkpoint-5.pt")
-    assert content["step"] == 5 and content["config"]["task"] == "contrastive"
-    assert start(exp, "--resume", "true", "--max-duration", 12).wait() != 0
-    assert "max_duration 15.0 -> 12.0" in exp.with_suffix(".output").read_text()
-    finish(exp, "--resume", "true", "--max-duration", 12, "--resume-mode", "reseed", "--max-steps", 7)
+    finish(exp, *start_two(objective, exp, "--resume", "true"))
+    assert_same_run(exp, scalars, expected, MAX_STEPS // 2)
