@@ -8,6 +8,7 @@ N clips, T frames at 50 Hz, D channels.
 """
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +40,14 @@ def export_safetensors(checkpoint: str | Path, folder: Path) -> FrozenZipformer:
 
     encoder = _zipformer(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {
-        "format": FORMAT,
-        "encoder": encoder.encoder.config.to_dict(),
-        "fbank": encoder.fbank_config.to_dict(),
-        "preset": encoder.description["preset"],
-        "task": encoder.description["pretraining"],
-        "exported_from_sha256": encoder.description["sha256"],
-    }
     save_file(encoder.encoder.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(_settings(encoder), indent=2) + "\n", encoding="utf-8")
     return encoder
 
 
 def export_onnx(checkpoint: str | Path, path: Path) -> float:
     """Writes an ONNX file, runs it with onnxruntime on clips of several lengths, and returns the largest difference
-    from the encoder, relative to the largest value.
+    from the encoder, relative to the largest value. Its metadata has what config.json has of the other format.
 
     Raises:
       CheckpointError: not a Zipformer checkpoint.
@@ -65,12 +58,14 @@ def export_onnx(checkpoint: str | Path, path: Path) -> float:
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
         raise UserError(f"ONNX needs optional packages ({error}): pip install onnx onnxscript onnxruntime") from error
-    encoder = _zipformer(checkpoint).encoder
+    frozen = _zipformer(checkpoint)
+    encoder = frozen.encoder
     if encoder.config.causal:
         raise UserError(f"{checkpoint}: causal encoders draw their chunks at run time and are not exported to ONNX")
     path.parent.mkdir(parents=True, exist_ok=True)
     batch, time = torch.export.Dim("batch", min=1), torch.export.Dim("time", min=MIN_FEATURES)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's own code
         program = torch.onnx.export(
             ExportedZipformer(encoder).eval(),
             _clips((200, 150)),
@@ -81,6 +76,7 @@ def export_onnx(checkpoint: str | Path, path: Path) -> float:
             dynamic_shapes={"features": {0: batch, 1: time}, "lengths": {0: batch}},
             verbose=False,
         )
+    program.model.metadata_props.update({name: json.dumps(value) for name, value in _settings(frozen).items()})
     program.save(str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     difference = max(_difference(encoder, session, lengths) for lengths in ((57,), (400, 9, 101), (1000, 250)))
@@ -143,6 +139,18 @@ def _zipformer(checkpoint: str | Path) -> FrozenZipformer:
     if not isinstance(encoder, FrozenZipformer):
         raise UserError(f"{checkpoint}: a {type(encoder).__name__}; only Zipformer encoders are exported")
     return encoder
+
+
+def _settings(encoder: FrozenZipformer) -> dict[str, Any]:
+    """What a user of the exported encoder has to know, and `load_encoder` reads."""
+    return {
+        "format": FORMAT,
+        "encoder": encoder.encoder.config.to_dict(),
+        "fbank": encoder.fbank_config.to_dict(),
+        "preset": encoder.description["preset"],
+        "task": encoder.description["pretraining"],
+        "exported_from_sha256": encoder.description["sha256"],
+    }
 
 
 def _clips(lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:

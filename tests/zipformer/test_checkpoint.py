@@ -127,6 +127,14 @@ def test_files_without_an_encoder(tmp_path):
         load_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"", b"hello there", b"\x00\x01" * 100, b"PK\x03\x04 cut short"])
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+def test_files_of_another_kind(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name} is no .*damaged"):
+        load_pretrained(tmp_path / name)
+
+
 def test_pickles_with_other_objects_are_refused(tmp_path, state):
     torch.save({"model": state, "params": Path("exp")}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match="more than tensors and plain values.*weights_only=False"):

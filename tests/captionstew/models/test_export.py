@@ -86,6 +86,8 @@ def test_onnx_gives_the_same_frames_at_any_size(checkpoint, tmp_path, capsys):
     assert main(["export", str(checkpoint), "--format", "onnx", "--output", str(path)]) == 0
     assert f"wrote {path}: frames equal the encoder's" in capsys.readouterr().out
     session, encoder = onnxruntime.InferenceSession(str(path)), load_encoder(checkpoint).encoder
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["fbank"])["num_mel_bins"] == 80 and json.loads(metadata["task"]) == "contrastive"
     for lengths in ((300,), (9,), (31, 700, 64, 65), (128, 128)):
         x, counts = features(*lengths)
         frames, frame_lengths = session.run(None, {"features": x.numpy(), "lengths": counts.numpy()})

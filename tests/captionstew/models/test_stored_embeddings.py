@@ -11,7 +11,7 @@ VECTORS = np.arange(12, dtype=np.float32).reshape(4, 3)
 IDS = ["a", "b", "c", "d"]
 
 
-@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+@pytest.mark.parametrize("suffix", ["npz", "parquet", "npy"])
 def test_round_trip_and_order(tmp_path, suffix):
     path = tmp_path / f"asc-clap.{suffix}"
     save_embeddings(path, IDS, VECTORS)
@@ -56,5 +56,5 @@ def test_files_of_another_kind(tmp_path):
     pq.write_table(pa.table({"id": ["a", "b"], "vector": [[1.0], [1.0, 2.0]]}), tmp_path / "c.parquet")
     with pytest.raises(ValueError, match="different lengths"):
         load_embeddings(tmp_path / "c.parquet")
-    with pytest.raises(ValueError, match=r"\.parquet or \.npz"):
+    with pytest.raises(ValueError, match=r"\.parquet, \.npz or \.npy"):
         save_embeddings(tmp_path / "d.csv", IDS, VECTORS)
