@@ -17,7 +17,7 @@
 #   --tasks all                probes: comma-separated <source>[:<field>], or all labelled sources
 #   --encoder-preset mini      size of the encoder
 #   --text-tower tiny          size of the text encoder
-#   --num-epochs ""            epochs of pretraining; 24 for the mini corpus, 60 for others
+#   --num-epochs ""            epochs of pretraining; 24 for the mini corpus, 90 for others
 #   --max-duration 100         seconds of audio per batch
 #   --duplicate-captions ""    strict or match; what counts as found in retrieval (match for folders of recordings)
 #   --num-jobs 2               processes for preparation
@@ -75,7 +75,7 @@ if [ -n "$corpus" ]; then
   lr_batches=200
   valid_interval=250
   exp_dir=$(absolute "${exp_dir:-$root/exp/$name}")
-  num_epochs=${num_epochs:-60}
+  num_epochs=${num_epochs:-90}
 else
   name=mini
   ref_duration=2

@@ -35,8 +35,8 @@ class ContrastiveModel(nn.Module):
         self.encoder = encoder
         self.text_tower = text_tower
         self.embedding_dim = embedding_dim
-        self.audio_projection = projection(encoder.output_dim, embedding_dim)
-        self.text_projection = projection(text_tower.dim, embedding_dim)
+        self.audio_projection = nn.Linear(encoder.output_dim, embedding_dim)
+        self.text_projection = nn.Linear(text_tower.dim, embedding_dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1.0 / temperature)))
 
     def embed_audio(self, features: Tensor, feature_lengths: Tensor) -> Tensor:
@@ -57,15 +57,6 @@ class ContrastiveModel(nn.Module):
         with torch.no_grad():  # the parameter itself is bounded: a clamp in the graph would stop its gradient for good
             self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
         return audio, text, self.logit_scale.exp()
-
-
-def projection(dim: int, embedding_dim: int) -> nn.Sequential:
-    """(n, dim) -> (n, embedding_dim)
-
-    Two layers, as in LAION-CLAP: the loss makes the last one forget what the captions do not say, and a linear one
-    would leave no room between that and the representation that is probed (Chen et al. 2020, SimCLR, section 4.2).
-    """
-    return nn.Sequential(nn.Linear(dim, embedding_dim), nn.ReLU(), nn.Linear(embedding_dim, embedding_dim))
 
 
 def info_nce(

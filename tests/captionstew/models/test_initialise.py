@@ -45,10 +45,10 @@ def assert_same_encoder(encoder, tagger):
 
 
 def test_encoder_of_our_tagger(tiny_model, tagger, checkpoint):
-    before = tiny_model.audio_projection[0].weight.clone()
+    before = tiny_model.audio_projection.weight.clone()
     initialise_encoder(tiny_model.encoder, checkpoint)
     assert_same_encoder(tiny_model.encoder, tagger)
-    assert torch.equal(tiny_model.audio_projection[0].weight, before)
+    assert torch.equal(tiny_model.audio_projection.weight, before)
 
 
 def test_encoder_of_a_contrastive_checkpoint(tiny_model, tiny_task_config, tagger, tmp_path):
