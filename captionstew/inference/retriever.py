@@ -26,11 +26,12 @@ class Retriever:
     """A two-tower model with its features and tokenizer."""
 
     def __init__(
-        self, model: ContrastiveModel, encoder: FrozenZipformer, tokenizer: Tokenizer, max_tokens: int
+        self, model: ContrastiveModel, encoder: FrozenZipformer, tokenizer: Tokenizer, dim: int, max_tokens: int
     ) -> None:
         self.model = model
         self.encoder = encoder
         self.tokenizer = tokenizer
+        self.dim = dim
         self.max_tokens = max_tokens
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -70,8 +71,7 @@ class Retriever:
             embedded = self.embed_audio(fresh, max_duration, num_workers)
             vectors.update(zip(fresh.used, embedded))
         usable = tuple(file for file in files if file in vectors)
-        dim = self.model.embedding_dim
-        matrix = np.stack([vectors[file] for file in usable]) if usable else np.zeros((0, dim), dtype=np.float32)
+        matrix = np.stack([vectors[file] for file in usable]) if usable else np.zeros((0, self.dim), dtype=np.float32)
         marks = np.array([stamps[file] for file in usable], dtype=np.int64).reshape(-1, 2)
         return SearchIndex(usable, matrix, marks, self.encoder.description["sha256"]), fresh.failed
 
@@ -127,4 +127,4 @@ def load_retriever(checkpoint: str | Path, device: str | torch.device = "cpu") -
     tokenizer = tokenizer_from_dict(config["tokenizer"])
     model = load_contrastive(config, content["model"], tokenizer, path).to(device)
     encoder = frozen_part(model.encoder, config, path)
-    return Retriever(model, encoder.freeze(), tokenizer, config["max_caption_tokens"])
+    return Retriever(model, encoder.freeze(), tokenizer, config["embedding_dim"], config["max_caption_tokens"])
