@@ -51,15 +51,20 @@ def score_probe(
       folder: for scores of frames, while they are needed.
     """
     values = [*loaded.kept.values, *(clip.value for clip in broken)]
-    settings = {"num_classes": len(classes), "num_unknown_labels": num_unknown_labels(values, classes)}
     if task.is_detection:
+        settings = {"num_classes": len(classes), "num_unknown_labels": num_unknown_labels(values, classes)}
         scores = _detection_scores(probe.to(device), task, classes, trained, loaded, broken, device, folder)
         return _detection(scores, settings)
-    scores = clip_scores(probe, loaded.clips, device)
+    return score_logits(clip_scores(probe, loaded.clips, device), task, classes, values)
+
+
+def score_logits(scores: np.ndarray, task: ProbeTask, classes: Sequence[str], values: Sequence[Any]) -> ProbeScore:
+    """logits (S, n, C) of the clips that can be heard -> result; `values`: labels of these n and, behind them, of all
+    others.
+    """
     truth = targets(values, task, classes).numpy()
-    if task.multi_label:
-        return _tagging(scores, truth, settings)
-    return _classification(scores, truth, settings)
+    settings = {"num_classes": len(classes), "num_unknown_labels": num_unknown_labels(values, classes)}
+    return (_tagging if task.multi_label else _classification)(scores, truth, settings)
 
 
 def clip_scores(probe: Probe, clips: Clips, device: torch.device) -> np.ndarray:

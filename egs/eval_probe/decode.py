@@ -11,23 +11,19 @@ be read is wrong.
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from captionstew.data.cuts import open_cuts
 from captionstew.evaluation.metrics import bootstrap_interval_of_mean
+from captionstew.evaluation.probe_decoding import Decoded, Decoder
 from captionstew.evaluation.probe_files import find_probes
-from captionstew.evaluation.probe_scoring import mean_and_deviation, score_probe
-from captionstew.evaluation.probing import ProbeTask, broken_clips, num_missing, task_clips
-from captionstew.evaluation.representations import ATTENTION, Representations, load_system
+from captionstew.evaluation.probe_scoring import mean_and_deviation
 from captionstew.evaluation.results import write_result
-from captionstew.models.probe import Probe
-from captionstew.training.checkpoint import CheckpointError, load_checkpoint
 from captionstew.training.distributed import pick_device
 from captionstew.training.flags import flag, parse_flags, run_main
 
 NAMED_CLIPS = 5  # of those that could not be read; the rest is counted
+SHARED = ("encoder", "split", "variant", "frozen_parameters")  # by the results of one system
 
 
 @dataclass(frozen=True)
@@ -43,83 +39,43 @@ class Flags:
 
 def main() -> None:
     flags = parse_flags(Flags, __doc__)
-    systems: dict[str, Any] = {}
-    by_pooling: dict[str, list[dict]] = defaultdict(list)
+    system = flags.system or flags.exp_dir.name
+    decoder = Decoder(flags.split, flags.manifest, flags.num_workers, pick_device(flags.device, 0), flags.exp_dir)
+    by_pooling: dict[str, list[Decoded]] = defaultdict(list)
     for path in find_probes(flags.exp_dir, flags.tasks):
-        scored = score(path, systems, flags)
-        if scored["correct"] is not None:
-            by_pooling[scored["pooling"]].append(scored)
+        decoded = decoder.decode(path)
+        write_result(flags.exp_dir, task=f"probe_{decoded.task.name}", system=system, **decoded.result)
+        report_broken(decoded)
+        if decoded.score.correct is not None:
+            by_pooling[decoded.pooling].append(decoded)
     for pooling, tasks in by_pooling.items():
         if len(tasks) > 1:
-            write_average(tasks, pooling, flags)
+            write_average(tasks, pooling, system, flags)
 
 
-def score(path: Path, systems: dict[str, Any], flags: Flags) -> dict[str, Any]:
-    """Writes a task's result; returns what the average over tasks needs."""
-    content = load_checkpoint(path)
-    task, options, probe = ProbeTask(**content["task"]), content["flags"], Probe.from_dict(content["probe"])
-    name = options["embeddings"] or options["encoder"]
-    device = pick_device(flags.device, 0)
-    if name not in systems:
-        systems[name] = load_system(options["encoder"], options["embeddings"], device)
-    if systems[name].description["sha256"] != content["encoder"]["sha256"]:
-        raise CheckpointError(f"{path}: the encoder {name} has changed since its probe was trained")
-    representations = Representations(
-        systems[name], options["pooling"], options["cache"], Path(options["cache_dir"]), options["max_duration"],
-        flags.num_workers,
-    )  # fmt: skip
-    manifest = flags.manifest or task.manifest(Path(options["manifest_dir"]), flags.split)
-    loaded = representations.load(task_clips(open_cuts(manifest), task), task, content["classes"])
-    broken = [*broken_clips(manifest, task), *loaded.failed]
-    for clip in broken[:NAMED_CLIPS]:
-        print(f"{manifest}: {clip.cut_id} counts as wrong: {clip.reason}")
-    result = score_probe(
-        probe, task, content["classes"], content["trained_classes"], loaded, broken, device, flags.exp_dir
-    )
-    common = {
-        "split": manifest.stem.removeprefix("cuts_"),
-        "variant": "attention" if content["pooling"] == ATTENTION else "",
-        "system": flags.system or flags.exp_dir.name,
-        "encoder": systems[name].description,
-        "frozen_parameters": representations.num_parameters,
-    }
-    num_clips = len(loaded.kept.ids) + len(broken)
-    settings = {
-        "metric": task.metric,
-        "pooling": content["pooling"],
-        "learning_rate": probe.learning_rate,
-        "grid": options["learning_rates"],
-        "seeds": probe.num_seeds,
-        "num_train": content["num_train"],
-        "num_unreadable": content["num_unreadable"],
-        "num_broken": len(broken),
-        "num_missing": num_missing(manifest),
-        "windows": f"first {task.max_seconds:g} s" if task.max_seconds else "whole clip",
-        **result.settings,
-    }
-    write_result(
-        flags.exp_dir, task=f"probe_{task.name}", metrics=result.metrics, num_clips=num_clips, settings=settings,
-        trained_parameters=probe.num_parameters, checkpoint=str(path), **common,
-    )  # fmt: skip
-    if broken:
-        print(f"{task.name}: {len(broken)} of {num_clips} clips cannot be heard and count as wrong")
-    shared = {"common": common, "pooling": content["pooling"], "trained": probe.num_parameters}
-    return shared | {"task": task.name, "correct": result.correct}
+def report_broken(decoded: Decoded) -> None:
+    """Says which clips count as wrong because they cannot be heard."""
+    if decoded.broken:
+        count = decoded.result["num_clips"]
+        print(f"{decoded.manifest}: {len(decoded.broken)} of {count} clips cannot be heard and count as wrong")
+    for clip in decoded.broken[:NAMED_CLIPS]:
+        print(f"  {clip.cut_id}: {clip.reason}")
 
 
-def write_average(tasks: list[dict[str, Any]], pooling: str, flags: Flags) -> None:
-    """Mean accuracy over tasks; its parameters are those of all heads together."""
-    correct = [task["correct"] for task in tasks]  # (seeds, N) each
+def write_average(tasks: list[Decoded], pooling: str, system: str, flags: Flags) -> None:
+    """Mean accuracy over tasks; its trained parameters are those of all heads together."""
+    correct = [task.score.correct for task in tasks]  # (seeds, N) each
     by_seed = np.mean([one.mean(1) for one in correct], axis=0)
     interval = bootstrap_interval_of_mean([one.mean(0) for one in correct])
     write_result(
         flags.exp_dir,
         task="probe_average",
+        system=system,
         metrics=mean_and_deviation("accuracy", by_seed) | {"accuracy_interval": interval},
         num_clips=sum(one.shape[1] for one in correct),
-        settings={"metric": "accuracy", "pooling": pooling, "tasks": sorted(task["task"] for task in tasks)},
-        trained_parameters=sum(task["trained"] for task in tasks),
-        **tasks[-1]["common"],
+        settings={"metric": "accuracy", "pooling": pooling, "tasks": sorted(task.task.name for task in tasks)},
+        trained_parameters=sum(task.result["trained_parameters"] for task in tasks),
+        **{name: value for name, value in tasks[-1].result.items() if name in SHARED},
     )
 
 

@@ -8,6 +8,12 @@
 A task is a row of tasks.json, or <source>[:<field>] for a folder with a metadata.csv. Heads for every learning rate and
 seed are trained together on representations that are computed once; validation chooses epoch and rate, no test clip is
 heard here. Controls: --encoder logmel, --encoder random:<preset or checkpoint>.
+
+With --train-encoder true the encoder is trained together with the classifier, from scratch or from --init-encoder, in
+the loop and with the flags of pretraining (paper Table 7):
+
+    ./train.py --train-encoder true --encoder-preset captionstew --tasks cremad --manifest-dir data/cremad \
+        --exp-dir exp/supervised --num-epochs 30 --max-duration 300
 """
 
 from dataclasses import asdict, dataclass
@@ -27,22 +33,32 @@ from captionstew.evaluation.probing import (
     task_clips,
 )
 from captionstew.evaluation.representations import CACHES, Representations, load_system
+from captionstew.evaluation.supervised import train_encoders
 from captionstew.models.probe import ProbeSettings, train_probe
 from captionstew.training.checkpoint import save_checkpoint
 from captionstew.training.distributed import pick_device
-from captionstew.training.flags import flag, flags_to_dict, parse_flags, run_main
+from captionstew.training.flags import (
+    DataFlags,
+    EncoderFlags,
+    TrainingFlags,
+    flag,
+    flags_to_dict,
+    free_flag,
+    parse_flags,
+    run_main,
+)
 
 
 @dataclass(frozen=True)
-class Flags:
-    exp_dir: Path = flag(Path("exp"), "probes are written to <exp-dir>/probe-<task>.pt")
+class Flags(TrainingFlags, DataFlags, EncoderFlags):
+    exp_dir: Path = free_flag(Path("exp"), "probes are written to <exp-dir>/probe-<task>.pt")
     encoder: str = flag("", "checkpoint, folder or name of an encoder: see captionstew.models.frozen")
     embeddings: Path | None = flag(None, "clip vectors computed elsewhere, in the place of --encoder")
     tasks: str = flag(
         "all", "all (every labelled source), or comma-separated rows of --task-table and <source>[:<field>]"
     )
     task_table: Path = flag(Path(__file__).with_name("tasks.json"), "JSON list of tasks")
-    manifest_dir: Path = flag(
+    manifest_dir: Path = free_flag(
         Path("data"), "folder with cuts_train.jsonl and cuts_valid.jsonl, or with a folder of these for every task"
     )
     pooling: str = flag("mean", "clip vector from frames", choices=("mean", "mean_std", "attention"))
@@ -56,12 +72,20 @@ class Flags:
     valid_every: int = flag(1, "validate every this many epochs")
     batch_size: int = flag(128, "clips per step")
     standardise: bool = flag(True, "scale every channel to mean 0 and deviation 1 of the training clips")
-    max_duration: float = flag(100.0, "seconds of audio per batch while encoding")
-    num_workers: int = flag(2, "data-loading processes")
-    device: str = flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
+    max_duration: float = flag(100.0, "seconds of audio per batch, while encoding or training the encoder")
+    train_encoder: bool = flag(False, "train the encoder as well, in the place of --encoder")
+    init_encoder: Path | None = flag(None, "with --train-encoder: checkpoint to start from (default: from scratch)")
+    average_period: int = flag(10, "update the running average of the parameters every this many steps")
+    avg: int = flag(1, "with --train-encoder: average the parameters over this many last epochs")
 
     def check(self) -> None:
-        if bool(self.encoder) == bool(self.embeddings):
+        if self.train_encoder and (self.encoder or self.embeddings or self.pooling == "mean_std"):
+            raise ValueError(
+                "--train-encoder true goes with --encoder-preset and --init-encoder, and with mean or attention pooling"
+            )
+        if self.train_encoder and self.max_steps:
+            raise ValueError("--train-encoder true counts in epochs: use --num-epochs, not --max-steps")
+        if not self.train_encoder and bool(self.encoder) == bool(self.embeddings):
             raise ValueError("give either --encoder (a checkpoint, logmel, random:<preset>, ...) or --embeddings FILE")
         if self.pooling == "attention" and self.cache == "clip":
             raise ValueError("--pooling attention needs frames: --cache frames, none or auto")
@@ -86,18 +110,23 @@ def main() -> None:
     tasks = all_tasks(flags.manifest_dir, table) if flags.tasks == "all" else parse_tasks(flags.tasks, table)
     if not tasks:
         print(f"{flags.manifest_dir}: no source has a label of two or more classes on {MIN_TEST_CLIPS} test clips")
+    record_probes(flags.exp_dir, [])
+    (train_encoders if flags.train_encoder else train_probes)(tasks, flags)
+
+
+def train_probes(tasks: list[ProbeTask], flags: Flags) -> None:
+    """Trains heads on the frozen encoder."""
     system = load_system(flags.encoder, flags.embeddings, pick_device(flags.device, 0))
     representations = Representations(
         system, flags.pooling, flags.cache, flags.cache_dir, flags.max_duration, flags.num_workers
     )
     for task in tasks:
         representations.pooling_of(task)  # a task that cannot be had ends the program before hours of others
-    probes: list[str] = []
-    record_probes(flags.exp_dir, probes)
+    names: list[str] = []
     for task in tasks:
         train_task(task, representations, flags)
-        probes.append(probe_name(task.name, representations.pooling_of(task)))
-        record_probes(flags.exp_dir, probes)
+        names.append(probe_name(task.name, representations.pooling_of(task)))
+        record_probes(flags.exp_dir, names)
 
 
 def train_task(task: ProbeTask, representations: Representations, flags: Flags) -> None:

@@ -1,0 +1,134 @@
+"""From a probe's checkpoint to everything that its result file says."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from captionstew.data.cuts import open_cuts
+from captionstew.evaluation.probe_scoring import ProbeScore, score_logits, score_probe
+from captionstew.evaluation.probing import BrokenClip, ProbeTask, broken_clips, num_missing, task_clips
+from captionstew.evaluation.representations import Representations, load_system
+from captionstew.evaluation.supervised import supervised_scores
+from captionstew.hashing import sha256_of_file
+from captionstew.models.probe import Probe
+from captionstew.training.checkpoint import CheckpointError, load_checkpoint
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A scored probe: arguments of write_result, and the clips that count as wrong because nothing can be heard."""
+
+    task: ProbeTask
+    score: ProbeScore
+    result: dict[str, Any]
+    manifest: Path
+    broken: list[BrokenClip]
+
+    @property
+    def pooling(self) -> str:
+        return self.result["settings"]["pooling"]
+
+
+class Decoder:
+    """Scores probes; an encoder that several of them share is loaded once."""
+
+    def __init__(self, split: str, manifest: Path | None, num_workers: int, device: torch.device, folder: Path) -> None:
+        """`manifest` overrides the task's own of that split; `folder` takes scores of frames for a while."""
+        self.split = split
+        self.manifest = manifest
+        self.num_workers = num_workers
+        self.device = device
+        self.folder = folder
+        self._systems: dict[str, Any] = {}
+
+    def decode(self, path: Path) -> Decoded:
+        """Raises CheckpointError where the encoder has changed since the probe was trained."""
+        content = load_checkpoint(path)
+        return self._supervised(path, content) if "config" in content else self._frozen(path, content)
+
+    def _frozen(self, path: Path, content: dict[str, Any]) -> Decoded:
+        task, options, probe = ProbeTask(**content["task"]), content["flags"], Probe.from_dict(content["probe"])
+        name = options["embeddings"] or options["encoder"]
+        if name not in self._systems:
+            self._systems[name] = load_system(options["encoder"], options["embeddings"], self.device)
+        system = self._systems[name]
+        if system.description["sha256"] != content["encoder"]["sha256"]:
+            raise CheckpointError(f"{path}: the encoder {name} has changed since its probe was trained")
+        representations = Representations(
+            system, options["pooling"], options["cache"], Path(options["cache_dir"]), options["max_duration"],
+            self.num_workers,
+        )  # fmt: skip
+        manifest = self._manifest(task, options)
+        loaded = representations.load(task_clips(open_cuts(manifest), task), task, content["classes"])
+        broken = [*broken_clips(manifest, task), *loaded.failed]
+        score = score_probe(
+            probe, task, content["classes"], content["trained_classes"], loaded, broken, self.device, self.folder
+        )
+        settings = {
+            "pooling": content["pooling"],
+            "learning_rate": probe.learning_rate,
+            "grid": options["learning_rates"],
+            "seeds": probe.num_seeds,
+            "num_train": content["num_train"],
+            "num_unreadable": content["num_unreadable"],
+        }
+        result = {
+            "encoder": system.description,
+            "settings": settings,
+            "num_clips": len(loaded.kept.ids) + len(broken),
+            "trained_parameters": probe.num_parameters,
+            "frozen_parameters": representations.num_parameters,
+        }
+        return self._decoded(path, task, score, result, manifest, broken)
+
+    def _supervised(self, path: Path, content: dict[str, Any]) -> Decoded:
+        config, options = content["config"], content["flags"]
+        task = ProbeTask(**config["probe"])
+        manifest = self._manifest(task, options)
+        found = task_clips(open_cuts(manifest), task)
+        logits, kept, failed, parameters = supervised_scores(
+            content, path, found, options["max_duration"], self.num_workers, self.device
+        )
+        broken = [*broken_clips(manifest, task), *failed]
+        values = [*kept.values, *(clip.value for clip in broken)]
+        pretraining = "none" if not config["init_encoder"] else f"started from {config['init_encoder']}"
+        encoder = {"path": str(path), "sha256": sha256_of_file(path), "preset": config["preset"]}
+        result = {
+            "encoder": encoder | {"pretraining": pretraining},
+            "settings": {
+                "pooling": config["pooling"],
+                "train_encoder": True,
+                "seeds": 1,
+                "num_train": content["num_train"],
+                "num_epochs": options["num_epochs"],
+            },
+            "num_clips": len(values),
+            "trained_parameters": parameters,
+        }
+        score = score_logits(logits, task, config["classes"], values)
+        return self._decoded(path, task, score, result, manifest, broken)
+
+    def _manifest(self, task: ProbeTask, options: dict[str, Any]) -> Path:
+        return self.manifest or task.manifest(Path(options["manifest_dir"]), self.split)
+
+    def _decoded(
+        self, path: Path, task: ProbeTask, score: ProbeScore, result: dict[str, Any], manifest: Path,
+        broken: list[BrokenClip],
+    ) -> Decoded:  # fmt: skip
+        """What all probes' results have in common."""
+        result["settings"] |= {
+            "metric": task.metric,
+            "num_broken": len(broken),
+            "num_missing": num_missing(manifest),
+            "windows": f"first {task.max_seconds:g} s" if task.max_seconds else "whole clip",
+            **score.settings,
+        }
+        result |= {
+            "metrics": score.metrics,
+            "split": manifest.stem.removeprefix("cuts_"),
+            "variant": "attention" if result["settings"]["pooling"] == "attention" else "",
+            "checkpoint": str(path),
+        }
+        return Decoded(task, score, result, manifest, broken)
