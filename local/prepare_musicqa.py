@@ -7,7 +7,7 @@ number, so its link to MagnaTagATune is lost.
     {"audio_name": "012542.wav", "conversation": [{"from": "human", "value": "Describe the audio"},
                                                   {"from": "gpt", "value": "The audio is an alternative ..."}]}
 
-An answer that begins with its own question is stored without it.
+An answer that begins with its own question is stored without it; one that is nothing else is left out.
 
     python local/prepare_musicqa.py --corpus-dir download/musicqa --output-dir data/tables
 """
@@ -42,8 +42,7 @@ def question_and_answer(record: dict) -> tuple[str, str]:
     turns = {turn["from"]: normalise_caption(turn["value"]) for turn in record["conversation"]}
     question, answer = turns["human"], turns["gpt"]
     if answer.lower().startswith(question.lower()):
-        rest = answer[len(question) :].lstrip(" :")
-        answer = rest or answer
+        answer = answer[len(question) :].lstrip(" :")
     return question, answer
 
 
@@ -58,6 +57,9 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
                 question, answer = question_and_answer(record)
             except (KeyError, TypeError) as error:
                 raise ReleaseError(f"{path}: record {number} has no {error}: {str(record)[:200]}") from error
+            if not answer:
+                report.drop("the answer only repeats the question", f"{name}: {question}")
+                continue
             yield from qa_row(
                 report,
                 "musicqa",
