@@ -26,7 +26,7 @@ from captionstew.training.task import Task, TrainingData
 from zipformer import load_training_state, training_state
 
 SAMPLED_CLIPS = 1000  # clips among which the longest captions are looked for
-SMALLEST_SHARE = 1 / 64  # of a batch that did not fit, the smallest part that is tried
+MARGIN = 0.95  # of what has been seen to fit
 GIGABYTE = 1e9
 
 
@@ -113,20 +113,21 @@ def _advice(run: Run, task: Task, batch: dict[str, Any], flags: TrainingFlags, r
     reason = f"--max-duration {flags.max_duration:g} needs more memory than there is ({_describe(batch)})"
     if rank.world_size > 1:  # the other processes may have had enough memory: no more trials together
         return f"{reason}; try --max-duration {flags.max_duration / 2:.0f}"
-    share = 0.5
-    while share >= SMALLEST_SHARE and not _fits(run, task, _part(batch, share), flags, rank):
-        share /= 2
-    if share < SMALLEST_SHARE:
+    clips = len(batch["cut_ids"])
+    fitting = clips // 2
+    while fitting and not _fits(run, task, _part(batch, fitting), flags, rank):
+        fitting //= 2
+    if not fitting:
         return f"{reason}, not even for one clip; take a smaller --encoder-preset or shorter clips"
-    if _fits(run, task, _part(batch, 1.5 * share), flags, rank):
-        share *= 1.5
-    return f"{reason}; try --max-duration {0.95 * share * flags.max_duration:.0f}"
+    more = fitting + fitting // 2
+    if more > fitting and _fits(run, task, _part(batch, more), flags, rank):
+        fitting = more
+    return f"{reason}; try --max-duration {int(MARGIN * fitting / clips * flags.max_duration)}"
 
 
-def _part(batch: dict[str, Any], share: float) -> dict[str, Any]:
+def _part(batch: dict[str, Any], kept: int) -> dict[str, Any]:
     """The first clips of a batch."""
     clips = len(batch["cut_ids"])
-    kept = max(1, int(share * clips))
     return {
         name: value[:kept] if isinstance(value, (Tensor, list)) and len(value) == clips else value
         for name, value in batch.items()

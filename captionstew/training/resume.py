@@ -141,7 +141,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _shortly(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 60 else "(of another content)"
+    return text if len(text) <= 60 else "(of other content)"
 
 
 def _restore_optimizer(optimizer: ScaledAdam, state: dict[str, Any]) -> None:

@@ -174,7 +174,7 @@ def test_sigkill_at_a_random_moment(start, scalars, never_killed, tmp_path, obje
     moment = random.randint(2 * SAVE_EVERY + 1, MAX_STEPS - SAVE_EVERY)
     last = kill_between_checkpoints(start(objective, exp), exp, scalars, moment)
     path, content = newest_checkpoint(exp)
-    assert path.name == f"checkpoint-{content['step']}.pt" and content["step"] < last
+    assert SAVE_EVERY <= content["step"] <= last
     probabilities = content["ranks"][0]["encoder"]["whiten_prob"].values()
     assert any(probability != INITIAL_WHITEN_PROB for probability in probabilities)
     finish(exp, start(objective, exp, "--resume", "true"))

@@ -222,3 +222,15 @@ def test_small_corpora_get_fewer_buckets(cuts):
     assert EpochBatches(cuts, 600.0, num_buckets=30).num_buckets <= 6
     assert EpochBatches(cuts, 60.0, num_buckets=30).num_buckets > 20
     assert EpochBatches(cuts.select([0]), 60.0).num_buckets == 1
+
+
+def test_heaviest_batches(cuts):
+    batches = sampler(cuts)
+    before = list(batches.positions())
+    found = batches.heaviest()
+    durations = np.maximum(cuts.durations, 0.25)
+    assert sorted(durations[found["longest clips"]]) == sorted(durations)[-5:]
+    of_segment = before[: before.index(found["most clips"]) + 1]
+    assert len(found["most clips"]) >= max(map(len, of_segment))
+    assert found["most audio"] in before
+    assert list(batches.positions()) == before
