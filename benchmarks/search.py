@@ -72,7 +72,8 @@ def main() -> None:
         processor.append(1000 * (time.process_time() - start_processor))
     print(
         f"query: first {times[0]:.1f} ms, median {statistics.median(times):.1f} ms, slowest {max(times):.1f} ms, "
-        f"processor time {statistics.median(processor):.1f} ms ({options.queries} queries, {options.num_threads} threads)"
+        f"processor time {statistics.median(processor):.1f} ms ({options.queries} queries, "
+        f"{options.num_threads} threads)"
     )
 
 
