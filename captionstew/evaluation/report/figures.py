@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from captionstew.evaluation.report.lookup import NAMES, Result, candidates, choose, size_of, value_of
+from captionstew.evaluation.report.lookup import FORMATS, NAMES, Result, candidates, choose, size_of, value_of
 from captionstew.evaluation.report.paper_tables import MEAN_POOLING
 from captionstew.paper import paper
 from captionstew.training.log import read_scalars
@@ -16,7 +16,7 @@ STYLES = {
     "captioning-scratch": ("tab:orange", "-"),
     "captioning-init": ("tab:orange", "--"),
 }
-PAPER_SIZE = "10M"  # captions behind the numbers of the paper's tables
+WHOLE = "all"  # the data size behind the numbers of the paper's tables
 
 
 def draw_curves(runs: Sequence[Path], exp_dir: Path, path: Path) -> None:
@@ -39,54 +39,63 @@ def draw_curves(runs: Sequence[Path], exp_dir: Path, path: Path) -> None:
 
 
 def draw_scaling(results: Sequence[Result], path: Path) -> bool:
-    """Figure 2: each task by the size of the pretraining data, a line per objective and start; False without points.
+    """Figure 2: each task by the size of the pretraining data, a line per system; False without points.
 
-    The paper prints values only for the whole corpus; they stand at its size as stars.
+    The paper prints values only for the whole corpus; they stand there as stars.
     """
-    panels = [(column, points) for column in _columns() if (points := _points(results, column))]
+    sized = [result for result in results if result["settings"].get("data_size")]
+    panels = [(column, points) for column in _columns(sized) if (points := _points(sized, column))]
     if not panels:
         return False
     pyplot = _pyplot()
-    rows = (len(panels) + 3) // 4
-    figure, axes = pyplot.subplots(rows, 4, figsize=(15, 3.2 * rows), squeeze=False, layout="constrained")
+    rows, columns = (len(panels) + 3) // 4, min(len(panels), 4)
+    figure, axes = pyplot.subplots(
+        rows, columns, figsize=(4 * columns, 3.2 * rows), squeeze=False, layout="constrained"
+    )
     for place, (column, points) in zip(axes.flat, panels):
-        sizes = sorted({size for line in points.values() for size, _ in line} | {PAPER_SIZE}, key=size_of)
-        for system, line in points.items():
-            color, style = STYLES[system]
-            line = sorted(line, key=lambda point: size_of(point[0]))
-            marks = [sizes.index(size) for size, _ in line]
-            place.plot(marks, [value for _, value in line], style, color=color, marker="o", label=system)
+        known = {size for line in points.values() for size in line} | ({WHOLE} if column["paper"] else set())
+        sizes = sorted(known, key=size_of)
+        for system, line in sorted(points.items()):
+            color, style = STYLES.get(system, (None, ":"))
+            marks = sorted((sizes.index(size), value) for size, value in line.items())
+            place.plot(*zip(*marks), linestyle=style, color=color, marker="o", label=system)
         for system, value in column["paper"].items():
-            place.plot(sizes.index(PAPER_SIZE), value, "*", color=STYLES[system][0], alpha=0.6, markersize=9)
+            place.plot(sizes.index(WHOLE), value, "*", color=STYLES[system][0], alpha=0.6, markersize=9)
         place.set_xticks(range(len(sizes)), sizes)
-        place.set(title=f"{column['name']} ({NAMES[column['metric']]})", xlabel="captions (★ paper)")
+        star = " (★ paper)" if column["paper"] else ""
+        place.set(title=column["title"], xlabel=f"captions{star}", ylabel=NAMES[column["metric"]])
     for unused in axes.flat[len(panels) :]:
         unused.set_axis_off()
     _finish(figure, axes.flat[: len(panels)], path)
     return True
 
 
-def _columns() -> list[dict]:
-    """Columns of Tables 3a and 3b, with the paper's values of the four systems."""
+def _columns(results: Sequence[Result]) -> list[dict]:
+    """task, metric, title and the paper's values: first the columns of Tables 3a and 3b, then other tasks."""
     columns = []
     for table in (paper()["table_3a"], paper()["table_3b"]):
         for number, column in enumerate(table["columns"]):
             printed = {system: float(table["rows"][system][number]) for system in STYLES}
-            columns.append({**column, "paper": printed})
+            columns.append({**column, "title": f"{column['name']} {column['field']}", "paper": printed})
+    known = {column["task"] for column in columns}
+    for task in sorted({result["task"] for result in results} - known):
+        found = next(result for result in results if result["task"] == task)
+        metric = next((name for name in FORMATS if name in found["metrics"]), None)
+        if metric is not None:
+            columns.append({"task": task, "metric": metric, "title": task, "paper": {}})
     return columns
 
 
-def _points(results: Sequence[Result], column: dict) -> dict[str, list[tuple[str, float]]]:
-    """System -> (data size, value) of a task, for the files that state a data size."""
+def _points(results: Sequence[Result], column: dict) -> dict[str, dict[str, float]]:
+    """System -> data size -> value of a task."""
     pooling = MEAN_POOLING if column["task"].startswith("probe_") else ()
-    by_size: dict[tuple[str, str], list[Result]] = {}
+    groups: dict[tuple[str, str], list[Result]] = {}
     for result in candidates(results, column["task"], pooling):
-        if result["system"] in STYLES and (size := result["settings"].get("data_size")):
-            by_size.setdefault((result["system"], str(size)), []).append(result)
-    points: dict[str, list[tuple[str, float]]] = {}
-    for (system, size), group in by_size.items():
+        groups.setdefault((result["system"], str(result["settings"]["data_size"])), []).append(result)
+    points: dict[str, dict[str, float]] = {}
+    for (system, size), group in groups.items():
         if (value := value_of(choose(group), column["metric"])) is not None:
-            points.setdefault(system, []).append((size, value))
+            points.setdefault(system, {})[size] = value
     return points
 
 
@@ -94,7 +103,7 @@ def draw_probes(results: Sequence[Result], path: Path) -> bool:
     """Bars of every probe on test clips, encoders side by side; False without any."""
     probes: dict[str, dict[str, Result]] = {}
     for task in sorted({result["task"] for result in results if result["task"].startswith("probe_")}):
-        found = candidates(results, task)
+        found = candidates(results, task, MEAN_POOLING)
         by_system = {x: choose(r for r in found if r["system"] == x) for x in sorted({r["system"] for r in found})}
         if by_system:
             probes[task] = by_system

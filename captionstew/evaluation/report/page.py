@@ -14,6 +14,7 @@ from captionstew.evaluation.report.examples import Retrieved
 from captionstew.evaluation.report.tables import MISSING, Table
 
 HERE = Path(__file__).parent
+LONG = 60  # characters; longer cells take several lines
 
 
 def render_page(
@@ -62,7 +63,8 @@ def as_html(table: Table) -> str:
 
 
 def cell_html(text: str) -> str:
-    return f'<td class="missing">{escape(text)}</td>' if text == MISSING else f"<td>{escape(text)}</td>"
+    kind = ' class="missing"' if text == MISSING else ' class="long"' if len(text) > LONG else ""
+    return f"<td{kind}>{escape(text)}</td>"
 
 
 def example_card(cut_id: str, rows: Sequence[dict]) -> str:

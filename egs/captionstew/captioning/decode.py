@@ -4,7 +4,8 @@
     ./decode.py --exp-dir exp/captioning --epoch 24 --avg 4 --manifest data/mini/cuts_test.jsonl --num-beams 4
 
 The weights are chosen as in icefall (--epoch or --iter, --avg, --use-averaged-model), or named with --checkpoint.
-Writes <exp-dir>/results/captioning-<split>-<greedy|beam<n>>.json and, with the captions, .jsonl.
+Writes <exp-dir>/results/captioning-<split>-<greedy|beam<n>>.json and, with the captions, .jsonl; and examples.jsonl,
+clips to listen to for the report.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from captionstew.data.fbank import FbankConfig
 from captionstew.data.loading import feature_batches
 from captionstew.data.tokenizer import tokenizer_from_dict
 from captionstew.evaluation.captioning import caption_clips, captioning_report, training_captions
+from captionstew.evaluation.report.examples import examples_of_cuts, write_examples
 from captionstew.evaluation.results import write_result
 from captionstew.evaluation.selection import SelectionFlags, select_weights
 from captionstew.models.captioning import load_captioning
@@ -55,14 +57,14 @@ def main() -> None:
     batches = feature_batches(cuts, FbankConfig.from_dict(config["fbank"]), flags.max_duration, flags.num_workers)
     clips = caption_clips(model, batches, tokenizer, config["max_caption_tokens"], device, flags.num_beams)
 
-    split = flags.manifest.stem.removeprefix("cuts_")
+    system, split = flags.system or flags.exp_dir.name, flags.manifest.stem.removeprefix("cuts_")
     variant = "greedy" if flags.num_beams == 1 else f"beam{flags.num_beams}"
     result = write_result(
         flags.exp_dir,
         task="captioning",
         split=split,
         variant=variant,
-        system=flags.system or flags.exp_dir.name,
+        system=system,
         encoder=selected.describe_encoder(),
         metrics=captioning_report(clips, known, flags.seed),
         num_clips=len(clips.cut_ids),
@@ -83,6 +85,8 @@ def main() -> None:
     captions = result.with_suffix(".jsonl")
     clips.write(captions)
     print(f"wrote {captions}: {len(clips.cut_ids)} captions")
+    generated = dict(zip(clips.cut_ids, clips.candidates))
+    write_examples(flags.exp_dir, system, examples_of_cuts(cuts, generated=generated))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
     ./decode.py --exp-dir exp/contrastive --epoch 30 --avg 10 --manifest data/mine/cuts_test.jsonl
 
 The weights are chosen as in icefall (--epoch or --iter, --avg, --use-averaged-model), or named with --checkpoint.
-Writes <exp-dir>/results/retrieval-<split>-<strict|match>.json and zero_shot-<split>-<set>.json.
+Writes <exp-dir>/results/retrieval-<split>-<strict|match>.json and zero_shot-<split>-<set>.json; and examples.jsonl,
+clips to listen to for the report.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from captionstew.data.cuts import open_cuts
 from captionstew.data.fbank import FbankConfig
 from captionstew.data.loading import feature_batches
 from captionstew.data.tokenizer import tokenizer_from_dict
+from captionstew.evaluation.report.examples import best_captions, examples_of_cuts, write_examples
 from captionstew.evaluation.results import write_result
 from captionstew.evaluation.retrieval import embed_clips, retrieval_report, zero_shot_accuracy
 from captionstew.hashing import sha256_of_file
@@ -59,7 +61,8 @@ def main() -> None:
     tokenizer = tokenizer_from_dict(config["tokenizer"])
     model = load_contrastive(config, weights, tokenizer, source).to(device)
     fbank = FbankConfig.from_dict(config["fbank"])
-    batches = feature_batches(open_cuts(flags.manifest), fbank, flags.max_duration, flags.num_workers)
+    cuts = open_cuts(flags.manifest)
+    batches = feature_batches(cuts, fbank, flags.max_duration, flags.num_workers)
     clips = embed_clips(model, tokenizer, batches, device, config["max_caption_tokens"])
 
     weights_of = (
@@ -102,6 +105,7 @@ def main() -> None:
             variant=name,
             **common,
         )
+    write_examples(flags.exp_dir, common["system"], examples_of_cuts(cuts, retrieved=best_captions(clips)))
 
 
 if __name__ == "__main__":

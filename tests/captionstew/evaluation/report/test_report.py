@@ -6,6 +6,7 @@ import pytest
 
 from captionstew.evaluation.report.__main__ import main
 from captionstew.evaluation.report.build import write_report
+from captionstew.evaluation.report.figures import draw_scaling
 from captionstew.evaluation.report.lookup import choose, size_of, written
 from captionstew.evaluation.report.measured import measured_tables
 from captionstew.evaluation.report.paper_tables import paper_tables
@@ -93,6 +94,25 @@ def test_corpora_that_were_analysed(experiment, analysis):
     examples = table(tables, "Table 6")
     assert row_of(examples, "AudioCaps")[1] == "a dog, barking" and row_of(examples, "mine")[1] == "<b>mine</b>"
     assert "&lt;b>mine" in as_markdown(examples)
+
+
+def test_scaling_curves_of_any_task(tmp_path, result, monkeypatch):
+    """A panel per task that was run with several data sizes; the paper's values only where it has some."""
+    for task in ("probe_fsd50k", "probe_events"):
+        for size, value in (("all", 0.5), ("200", 0.3)):
+            for system in ("contrastive-scratch", "captioning-init"):
+                result(tmp_path / system / size, task=task, system=system, metrics={"map": value},
+                       settings={"metric": "map", "data_size": size})  # fmt: skip
+    result(tmp_path, task="probe_nsynth", settings={"metric": "accuracy"})  # says nothing about its data
+    figures = []
+    monkeypatch.setattr("captionstew.evaluation.report.figures._finish", lambda figure, *_: figures.append(figure))
+    assert draw_scaling(read_results(tmp_path), tmp_path / "scaling.png")
+    first, second = (axes for axes in figures[0].axes if axes.lines)
+    assert [first.get_title(), second.get_title()] == ["FSD50K AEC", "probe_events"]
+    assert [list(line.get_ydata()) for line in second.lines] == [[0.3, 0.5], [0.3, 0.5]]
+    assert [label.get_text() for label in second.get_xticklabels()] == ["200", "all"]
+    assert sorted(line.get_ydata()[0] for line in first.lines[2:]) == [0.58, 0.625, 0.652, 0.664]
+    assert not draw_scaling(read_results(tmp_path / "nothing"), tmp_path / "scaling.png")
 
 
 def test_supervised_and_own_retrieval(tmp_path, result, retrieval_metrics):
