@@ -15,42 +15,10 @@ import pyarrow.parquet as pq
 from captionstew.data.diversity import MAX_ORDER, TOKENISATIONS, diversity
 from captionstew.data.programs import UserError
 from captionstew.data.subsets import key_hash
+from captionstew.paper import paper
 
 EQUAL_SIZE = 50_000  # captions of each corpus when distinct-n is compared
 SVD_DIMENSIONS = 50
-# Table 4: vocabulary, words per caption, distinct-1 to -4. Its tokenisation is not stated and cannot be
-# reconstructed.
-PAPER_TABLE_4 = {
-    "audiocaps": (5_572, 8.46, 0.011, 0.113, 0.309, 0.519),
-    "wavcaps": (18_372, 7.77, 0.026, 0.184, 0.420, 0.646),
-    "audiosetcaps": (21_061, 28.22, 0.006, 0.082, 0.249, 0.450),
-    "fusionaudio": (18_403, 13.81, 0.009, 0.111, 0.322, 0.546),
-    "jamendomaxcaps": (27_906, 63.29, 0.002, 0.026, 0.079, 0.153),
-    "paraspeechcaps": (4_060, 28.50, 0.001, 0.015, 0.051, 0.112),
-    "captionstew": (56_586, 32.23, 0.006, 0.080, 0.231, 0.401),
-}
-# Table 1: captions (thousands, rounded, as printed) and vocabulary.
-PAPER_TABLE_1 = {
-    "audiocaps": ("46K", 4_844),
-    "clotho": ("5K", 4_366),
-    "musiccaps": ("5K", 3_730),
-    "wavcaps": ("403K", 18_372),
-    "audiosetcaps": ("1.9M", 21_783),
-    "fusionaudio": ("1.2M", 18_403),
-    "captionstew": ("10.7M", 56_586),
-}
-# Table 5: clips and captions as printed.
-PAPER_TABLE_5 = {
-    "audiocaps": "46k/46k",
-    "clotho": "5k/25k",
-    "musiccaps": "3k/3k",
-    "wavcaps": "400k/400k",
-    "audiosetcaps": "1.9M/1.9M + 4.0M/4.0M + 182k/182k",
-    "fusionaudio": "1.2M/1.2M",
-    "jamendomaxcaps": "360k/1.8M",
-    "paraspeechcaps": "116k/116k + 924k/924k",
-    "captionstew": "9.3M/10.7M",
-}
 WHOLE = "captionstew"
 MIN_POINTS = 4  # captions in a figure
 
@@ -173,20 +141,19 @@ def draw_sources(points: np.ndarray, sources: Sequence[str], method: str, path: 
 def table_rows(statistics: Mapping, counts: Mapping) -> dict[str, tuple[list[str], list[list[str]]]]:
     """Title -> (header, rows) of the three tables, the paper's numbers beside ours."""
     table_1, table_4, table_5 = [], [], []
+    printed = {number: paper()[f"table_{number}"]["rows"] for number in (1, 4, 5)}  # name -> title, then the cells
     for name, found in statistics.items():
         words, equal = found["words"], found["equal_size"]["words"]
         ours = [f"{words['vocabulary']:,}", _decimal(words["mean_length"], 2)]
         ours += [_decimal(words[f"distinct{n}"], 3) for n in range(1, MAX_ORDER + 1)]
         sampled = [_decimal(equal[f"distinct{n}"], 3) for n in range(1, MAX_ORDER + 1)]
-        paper = [f"{x:,}" if isinstance(x, int) else str(x) for x in PAPER_TABLE_4.get(name, ())]
-        table_4.append(
-            [name, f"{words['captions']:,}", *ours, f"{equal['captions']:,}", *sampled, *(paper or ["-"] * 6)]
-        )
+        theirs = printed[4].get(name, ["-"] * 7)[1:]
+        table_4.append([name, f"{words['captions']:,}", *ours, f"{equal['captions']:,}", *sampled, *theirs])
         if name in counts:
-            pairs, vocabulary = PAPER_TABLE_1.get(name, ("-", "-"))
-            table_1.append([name, f"{counts[name]['captions']:,}", f"{words['vocabulary']:,}", pairs, str(vocabulary)])
+            theirs = printed[1].get(name, ["-"] * 3)[1:]
+            table_1.append([name, f"{counts[name]['captions']:,}", f"{words['vocabulary']:,}", *theirs])
             ours = f"{counts[name]['clips']:,} / {counts[name]['captions']:,}"
-            table_5.append([name, ours, PAPER_TABLE_5.get(name, "-")])
+            table_5.append([name, ours, printed[5].get(name, ["-"] * 2)[1]])
     distinct = [f"distinct-{n}" for n in range(1, MAX_ORDER + 1)]
     header_4 = ["source", "captions", "vocabulary", "words/caption", *distinct, "sample", *distinct]
     header_4 += ["paper: vocabulary", "words/caption", *distinct]

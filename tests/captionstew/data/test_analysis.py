@@ -47,7 +47,7 @@ def test_tables_show_the_papers_numbers_beside_ours(tables, tmp_path):
     assert counts == {"audiocaps": {"clips": 30, "captions": 60}, "mine": {"clips": 40, "captions": 40}}
     rows = table_rows(statistics, counts)
     table_1 = {row[0]: row for row in rows["Table 1: captions and vocabulary"][1]}
-    assert table_1["audiocaps"][1:] == ["60", "67", "46K", "4844"] and table_1["mine"][3:] == ["-", "-"]
+    assert table_1["audiocaps"][1:] == ["60", "67", "46K", "4,844"] and table_1["mine"][3:] == ["-", "-"]
     table_4 = {row[0]: row for row in rows["Table 4: lexical diversity"][1]}
     assert table_4["audiocaps"][-6:] == ["5,572", "8.46", "0.011", "0.113", "0.309", "0.519"]
     assert table_4["text:text.txt"][1:4] == ["2", "6", "4.00"]
