@@ -31,7 +31,8 @@ SHARED_FLAGS = [
 OWN_FLAGS = {
     "contrastive": ["--text-tower", "tiny", "--embedding-dim", 16],
     "captioning": ["--text-decoder", "tiny", "--max-caption-tokens", 16, "--valid-captions", 2],
-    "tagging": ["--weighted-sampler", "true", "--mixup", 0.5],
+    # Its checkpoints must be larger than a batch: the full disk would keep the loaders' shared memory small as well.
+    "tagging": ["--weighted-sampler", "true", "--mixup", 0.5, "--feedforward-dim", "512,512"],
 }
 INITIAL_WHITEN_PROB = 0.25
 TIMES = ("time", "audio_seconds_per_second", "data_wait_share")  # all else in a record depends on the run alone
@@ -192,7 +193,7 @@ def test_full_disk_truncated_checkpoint_and_sigterm(start, scalars, never_killed
     wait_for_step(process, exp, scalars, SAVE_EVERY + 1)
     size = (exp / f"checkpoint-{SAVE_EVERY}.pt").stat().st_size
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size // 2, size // 2))
-    process.join(timeout=60)
+    process.join(timeout=120)
     assert process.exitcode == 1
     lines = output_of(exp).read_text().splitlines()
     assert lines[-1].startswith(f"train.py: {exp}/") and "cannot be written (File too large)" in lines[-1]
@@ -226,7 +227,7 @@ def test_two_processes(start_two, start, scalars, never_killed, tmp_path, object
     first, second = start_two(objective, exp)
     wait_for_step(first, exp, scalars, SAVE_EVERY + 2)
     os.killpg(second.pid, signal.SIGKILL)
-    first.join(timeout=60)
+    first.join(timeout=120)
     assert first.exitcode == 1
     assert "train.py: process 0 of 2 lost another one" in output_of(exp).read_text().splitlines()[-1]
 
