@@ -86,7 +86,10 @@ def encoder_state(weights: Mapping[str, Tensor], path: str | Path) -> dict[str, 
 
 def infer_config(state: Mapping[str, Tensor], path: str | Path) -> ZipformerConfig:
     """The preset with the shapes of an encoder's weights. Raises ValueError with the sizes found if there is none."""
-    found = _sizes(state)
+    try:
+        found = _sizes(state)
+    except (IndexError, KeyError, StopIteration) as error:
+        raise ValueError(f"the encoder in {path} is not whole: its sizes cannot be read off its weights") from error
     for name in PRESETS:
         config = ZipformerConfig.preset(name, causal=found["causal"])
         if _sizes_of(config) == found:

@@ -135,6 +135,12 @@ def test_files_of_another_kind(tmp_path, name, content):
         load_pretrained(tmp_path / name)
 
 
+def test_a_part_of_an_encoder_is_refused(tmp_path, state):
+    torch.save({key: value for key, value in state.items() if "encoder_embed" in key}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"the encoder in .*a\.pt is not whole"):
+        load_pretrained(tmp_path / "a.pt")
+
+
 def test_pickles_with_other_objects_are_refused(tmp_path, state):
     torch.save({"model": state, "params": Path("exp")}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match="more than tensors and plain values.*weights_only=False"):
