@@ -39,9 +39,9 @@ def write_report(exp_dir: Path, analysis: Path | None = None) -> Path:
     pictures = {title: f"## {title}\n\n![{title}]({path.name})" for title, path in figures.items()}
     sections = ["# Results", *map(as_markdown, measured), *pictures.values(), *map(as_markdown, paper)]
     path = folder / "report.md"
-    path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    path.write_text("\n\n".join(sections) + "\n", encoding="utf-8", errors="replace")
     page = render_page(measured, paper, file_table(results, exp_dir), figures, read_examples(exp_dir))
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    (folder / "index.html").write_text(page, encoding="utf-8", errors="replace")
     return path
 
 

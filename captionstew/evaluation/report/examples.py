@@ -116,7 +116,7 @@ def write_examples(exp_dir: Path, system: str, examples: Iterable[Example]) -> P
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     path = exp_dir / "examples.jsonl"
     temporary = path.with_suffix(".partial")
-    temporary.write_text("".join(lines), encoding="utf-8")
+    temporary.write_text("".join(lines), encoding="utf-8", errors="replace")
     os.replace(temporary, path)
     print(f"wrote {path}: {len(lines)} clips to listen to")
     return path

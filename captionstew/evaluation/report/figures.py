@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from captionstew.evaluation.report.lookup import FORMATS, NAMES, Result, candidates, choose, size_of, value_of
+from captionstew.evaluation.report.lookup import (
+    FORMATS,
+    NAMES,
+    Result,
+    candidates,
+    choose,
+    main_metric,
+    size_of,
+    value_of,
+)
 from captionstew.evaluation.report.paper_tables import MEAN_POOLING
 from captionstew.paper import paper
 from captionstew.training.log import read_scalars
@@ -25,7 +34,7 @@ def draw_curves(runs: Sequence[Path], exp_dir: Path, path: Path) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for run in runs:
         records = read_scalars(run)
-        name = str(run.relative_to(exp_dir))
+        name = _label(str(run.relative_to(exp_dir)))
         train = [record for record in records if record["kind"] == "train" and "loss" in record]
         left.plot([record["step"] for record in train], [record["loss"] for record in train], label=name)
         valid = [record for record in records if record["kind"] == "valid"]
@@ -58,7 +67,7 @@ def draw_scaling(results: Sequence[Result], path: Path) -> bool:
         for system, line in sorted(points.items()):
             color, style = STYLES.get(system, (None, ":"))
             marks = sorted((sizes.index(size), value) for size, value in line.items())
-            place.plot(*zip(*marks), linestyle=style, color=color, marker="o", label=system)
+            place.plot(*zip(*marks), linestyle=style, color=color, marker="o", label=_label(system))
         for system, value in column["paper"].items():
             place.plot(sizes.index(WHOLE), value, "*", color=STYLES[system][0], alpha=0.6, markersize=9)
         place.set_xticks(range(len(sizes)), sizes)
@@ -82,7 +91,7 @@ def _columns(results: Sequence[Result]) -> list[dict]:
         found = next(result for result in results if result["task"] == task)
         metric = next((name for name in FORMATS if name in found["metrics"]), None)
         if metric is not None:
-            columns.append({"task": task, "metric": metric, "title": task, "paper": {}})
+            columns.append({"task": task, "metric": metric, "title": _label(task), "paper": {}})
     return columns
 
 
@@ -115,15 +124,22 @@ def draw_probes(results: Sequence[Result], path: Path) -> bool:
     figure, axes = pyplot.subplots(figsize=(max(7, 1.6 * len(probes)), 4), layout="constrained")
     for number, system in enumerate(systems):
         present = [(place, row[system]) for place, row in enumerate(probes.values()) if system in row]
-        metrics = [result["settings"]["metric"] for _, result in present]
+        metrics = [main_metric(result) for _, result in present]
         heights = [result["metrics"][metric] for (_, result), metric in zip(present, metrics)]
         errors = [result["metrics"].get(f"{metric}_deviation", 0) for (_, result), metric in zip(present, metrics)]
         places = [place + (number - (len(systems) - 1) / 2) * width for place, _ in present]
-        axes.bar(places, heights, width, yerr=errors, label=system)
-    axes.set_xticks(range(len(probes)), [task.removeprefix("probe_") for task in probes], rotation=20, ha="right")
+        axes.bar(places, heights, width, yerr=errors, label=_label(system))
+    axes.set_xticks(
+        range(len(probes)), [_label(task.removeprefix("probe_")) for task in probes], rotation=20, ha="right"
+    )
     axes.set(ylabel="mAP, accuracy or PSDS1", title="Probes on frozen encoders", ylim=(0, 1))
     _finish(figure, (axes,), path)
     return True
+
+
+def _label(name: str) -> str:
+    """A name that is not taken for a formula."""
+    return name.replace("$", r"\$")
 
 
 def _pyplot():

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from captionstew.evaluation.report.tables import MISSING
+from captionstew.paper import paper
 
 Result = dict[str, Any]
 
@@ -82,10 +83,30 @@ def value_of(result: Result, metric: str) -> float | None:
 
 
 def written(result: Result | None, metric: str) -> str:
-    """`56.46 ± 0.12` (over seeds, where there are several), or `missing`."""
+    """`56.46 ± 0.12` (over seeds, where there are several), or `missing`; ` (n = 300)` where not on the paper's clips."""
     value = None if result is None else value_of(result, metric)
     if value is None:
         return MISSING
     key, factor, digits = FORMATS[metric]
     deviation = result["metrics"].get(f"{key}_deviation")
-    return f"{value:.{digits}f}" + (f" ± {factor * deviation:.{digits}f}" if deviation is not None else "")
+    over_seeds = f" ± {factor * deviation:.{digits}f}" if deviation is not None else ""
+    return f"{value:.{digits}f}{over_seeds}{other_size(result)}"
+
+
+def other_size(result: Result) -> str:
+    """The number of clips, if the paper's test set has another: such numbers must not be compared."""
+    task = result["task"].replace("lit_captioning_", "lit_retrieval_").replace("own_retrieval_", "lit_retrieval_")
+    printed = next((row["test"] for row in paper()["table_8"]["rows"] if row["task"] == task), "")
+    return "" if printed == f"{result['num_clips']:,}" else f" (n = {result['num_clips']:,})"
+
+
+def main_metric(result: Result) -> str:
+    """The metric that a probe is judged by.
+
+    Raises:
+      ValueError: the file does not say.
+    """
+    metric = result["settings"].get("metric")
+    if metric not in result["metrics"]:
+        raise ValueError(f"{result['path']}: settings.metric {metric!r} is none of its metrics; decode again")
+    return metric

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from captionstew.evaluation.report.lookup import Result
+from captionstew.evaluation.report.lookup import Result, main_metric
 from captionstew.evaluation.report.tables import MISSING, Table
 
 CAPTION_METRICS = ("rouge_l", "rouge_l_random", "rouge_l_frequent", "bleu_4", "cider")
@@ -100,7 +100,7 @@ def probe_table(results: Sequence[Result], split: str, variant: str) -> Table:
     cells: dict[str, dict[str, str]] = {}
     poolings: dict[str, list[str]] = {}
     for result in results:
-        name = result["settings"]["metric"]
+        name = main_metric(result)
         task = result["task"].removeprefix("probe_")
         cell = with_interval(result["metrics"], name, f"{name}_deviation")
         cells.setdefault(result["system"], {})[task] = cell

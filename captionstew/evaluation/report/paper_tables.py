@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captionstew.evaluation.report.lookup import NAMES, Result, candidates, choose, written
+from captionstew.evaluation.report.lookup import NAMES, Result, candidates, choose, other_size, written
 from captionstew.evaluation.report.tables import MISSING, NONE, Table
 from captionstew.paper import paper
 
@@ -82,7 +82,10 @@ def system_table(name: str, results: Sequence[Result], pooling: Sequence[str] = 
     head = ["system", "initialization", "pretraining"]
     for column in table["columns"]:
         head += [f"{column['field']} {column['name']} {NAMES[column['metric']]}, paper", "ours"]
-    note = "† quoted by the paper from elsewhere. Ours: ± is the deviation over the seeds of the heads."
+    note = (
+        "† quoted by the paper from elsewhere. Ours: ± is the deviation over the seeds of the heads; (n = ...) says on how "
+        "many clips, where that is not the paper's test set."
+    )
     return Table(table["title"], head, rows, note)
 
 
@@ -166,12 +169,16 @@ def own_retrieval(results: Sequence[Result]) -> Table:
         for (way, corpus), theirs in zip(places, printed):
             ours = choose(result for result in found[corpus] if result["system"] == system)
             recalls = [ours["metrics"].get(f"{way}_r{k}") for k in (1, 5)] if ours else [None]
-            cells += [theirs, MISSING if None in recalls else " / ".join(f"{100 * value:.1f}" for value in recalls)]
+            cells += [theirs, MISSING if None in recalls else two_recalls(recalls) + other_size(ours)]
         rows.append([title, *cells])
     head = ["model"]
     for way, corpus in places:
         head += [f"{table['directions'][way]}, {table['corpora'][corpus]}, paper", "ours"]
-    return Table(table["title"], head, rows, table["note"])
+    return Table(table["title"], head, rows, f"{table['note']} (n = ...): clips, where not the paper's test set.")
+
+
+def two_recalls(recalls: Sequence[float]) -> str:
+    return " / ".join(f"{100 * value:.1f}" for value in recalls)
 
 
 def with_ours(

@@ -14,7 +14,8 @@ import pytest
 from captionstew.evaluation.report.examples import Example, Retrieved, write_examples
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-HOSTILE = '"><script>document.title="owned"</script><img src=x onerror=alert(1)>|\\'
+HOSTILE = '"><script>document.title="owned"</script><img src=x onerror=alert(1)>|\\ $\\frac{'
+HALF = "half a character \ud800"
 RATE = 16000
 
 
@@ -25,12 +26,14 @@ def tone(seconds=1.0, hertz=440):
 @pytest.fixture
 def experiment(tmp_path, result, retrieval_metrics):
     """A folder with results of several protocols, systems and data sizes, curves, examples and an analysis."""
+    sizes = {"fsd50k": 10_231, "nsynth": 100}  # the paper's and another
     for number, system in enumerate(("contrastive-scratch", "captioning-scratch", "random", HOSTILE)):
         folder = tmp_path / f"system{number}"
         for task, metric, value in (("fsd50k", "map", 0.5), ("nsynth", "accuracy", 0.7)):
             metrics = {metric: value + number / 100, f"{metric}_deviation": 0.01, f"{metric}_interval": (0.4, 0.8)}
             for pooling in ("mean", "attention"):
                 result(folder, task=f"probe_{task}", system=system, metrics=metrics,
+                       num_clips=sizes[task],
                        settings={"metric": metric, "pooling": pooling, "num_train": 1234},
                        variant=pooling if pooling == "attention" else "")  # fmt: skip
         result(folder, task="lit_retrieval_audiocaps", system=system, metrics=retrieval_metrics(0.2 + number / 10),
@@ -43,7 +46,7 @@ def experiment(tmp_path, result, retrieval_metrics):
     lines = "".join(json.dumps(record) + "\n" for record in records) + '{"kind": "tr'  # killed while writing
     (tmp_path / "system0" / "scalars.jsonl").write_text(lines)
     found = [Retrieved(HOSTILE, 0.9, False), Retrieved("a low tone", 0.8, True)]
-    retrieved = Example("a/b", tone(), RATE, [HOSTILE, "a low tone"], None, found)
+    retrieved = Example("a/b", tone(), RATE, [HOSTILE, HALF], None, found)
     generated = [Example("a/b", tone(), RATE, ["a"], HOSTILE), Example("c", tone(20, 880), RATE, ["a high tone"], "x")]
     write_examples(tmp_path / "system0", HOSTILE, [retrieved])
     write_examples(tmp_path / "system1", "captioning", generated)

@@ -72,14 +72,14 @@ def test_our_numbers_stand_beside_the_papers(experiment):
     probing = table(tables, "Table 3a")
     assert probing.head[3:5] == ["AEC FSD50K mAP, paper", "ours"]
     assert row_of(probing, "Contrastive-scratch")[3:5] == ["0.625", "0.500 ± 0.010"]
-    assert row_of(probing, "Captioning-scratch")[13:15] == ["63.10", "71.00 ± 1.00"]  # NSynth, in percent
+    assert row_of(probing, "Captioning-scratch")[13:15] == ["63.10", "71.00 ± 1.00 (n = 100)"]  # NSynth, in percent
     assert row_of(probing, "BEATs")[3:7] == ["0.565†", MISSING, NONE, MISSING]
     assert row_of(probing, "random")[3:5] == [NONE, "0.520 ± 0.010"]
     assert row_of(probing, "SOTA")[4] == NONE
     assert row_of(table(tables, "Table 9"), "Contrastive-scratch")[3:5] == ["0.640", "0.500 ± 0.010"]
-    assert row_of(table(tables, "Table 3b"), "Captioning-scratch")[9:11] == ["36.9", "30.0"]
+    assert row_of(table(tables, "Table 3b"), "Captioning-scratch")[9:11] == ["36.9", "30.0 (n = 100)"]
     assert row_of(table(tables, "Table 2"), "FSD50K")[-1] == "4 systems"
-    assert row_of(table(tables, "Table 8"), "FSD50K")[1:7] == ["37,168", "1,234", "10,231", "100", "200", MISSING]
+    assert row_of(table(tables, "Table 8"), "FSD50K")[1:7] == ["37,168", "1,234", "10,231", "10,231", "200", MISSING]
     assert row_of(table(tables, "Table 7"), "ours")[1:] == [MISSING] * 6
     assert row_of(table(tables, "Table 1"), "Clotho") == ["Clotho", "5K", MISSING, "4,366", MISSING]
 
@@ -123,9 +123,13 @@ def test_supervised_and_own_retrieval(tmp_path, result, retrieval_metrics):
         result(tmp_path, task="own_retrieval_audiocaps", system="contrastive-init", metrics=retrieval_metrics(value),
                settings={"duplicate_captions": rule}, variant=rule)  # fmt: skip
     tables = paper_tables(read_results(tmp_path), None)
-    assert row_of(table(tables, "Table 7"), "ours")[1:3] == ["0.457", "50.00"]
+    assert row_of(table(tables, "Table 7"), "ours")[1:3] == ["0.457 (n = 100)", "50.00 (n = 100)"]
     assert all(row[6] in (MISSING, NONE) for row in table(tables, "Table 3a").rows)  # not of a frozen encoder
-    assert row_of(table(tables, "Table 10"), "Contrastive-init")[1:4] == ["44.4 / 79.0", "44.4 / 44.4", "29.6 / 61.6"]
+    assert row_of(table(tables, "Table 10"), "Contrastive-init")[1:4] == [
+        "44.4 / 79.0",
+        "44.4 / 44.4 (n = 100)",
+        "29.6 / 61.6",
+    ]
 
 
 def test_which_of_several_files_fills_a_cell():
@@ -173,6 +177,12 @@ def test_the_papers_numbers_stand_in_the_paper(shared_dir):
 def test_tables_must_be_rectangular():
     with pytest.raises(ValueError, match="T: rows of"):
         Table("T", ["a", "b"], [["1"]])
+
+
+def test_a_probe_without_its_metric_is_named(tmp_path, result):
+    result(tmp_path, settings={})
+    with pytest.raises(ValueError, match=r"probe_esc10-test\.json: settings\.metric None is none of its metrics"):
+        write_report(tmp_path)
 
 
 def test_only_protocols_with_results_have_tables(tmp_path, result):
