@@ -83,7 +83,7 @@ def value_of(result: Result, metric: str) -> float | None:
 
 
 def written(result: Result | None, metric: str) -> str:
-    """`56.46 ± 0.12` (over seeds, where there are several), or `missing`; ` (n = 300)` where not on the paper's clips."""
+    """`56.46 ± 0.12` (over seeds, where there are several), or `missing`; ` (n = 300)` if not on the paper's clips."""
     value = None if result is None else value_of(result, metric)
     if value is None:
         return MISSING

@@ -83,8 +83,8 @@ def system_table(name: str, results: Sequence[Result], pooling: Sequence[str] = 
     for column in table["columns"]:
         head += [f"{column['field']} {column['name']} {NAMES[column['metric']]}, paper", "ours"]
     note = (
-        "† quoted by the paper from elsewhere. Ours: ± is the deviation over the seeds of the heads; (n = ...) says on how "
-        "many clips, where that is not the paper's test set."
+        "† quoted by the paper from elsewhere. Ours: ± is the deviation over the seeds of the heads; (n = ...) is the "
+        "number of clips, where the test set is not the paper's."
     )
     return Table(table["title"], head, rows, note)
 
