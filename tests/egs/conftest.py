@@ -80,7 +80,7 @@ def mini_release(request, tmp_path_factory):
     """mini_release("fsd50k", broken_test_clips=1) -> folder of a miniature release in the real one's form.
 
     Its parent folder holds the others too and serves as --corpora-dir. Do not change them. With the reference data,
-    rows and sounds are real; without, they are made up.
+    rows and sounds are real; without, or with real=False, they are made up.
     """
     spec = importlib.util.spec_from_file_location("mini_releases", Path(__file__).with_name("mini_releases.py"))
     releases = importlib.util.module_from_spec(spec)
@@ -91,12 +91,13 @@ def mini_release(request, tmp_path_factory):
         shared = None
     folders = {}
 
-    def make(task, broken_test_clips=0):
-        if broken_test_clips not in folders:
-            folders[broken_test_clips] = tmp_path_factory.mktemp("releases")
-        folder = folders[broken_test_clips] / releases.FOLDERS.get(task, task)
+    def make(task, broken_test_clips=0, real=True):
+        kind = (broken_test_clips, real)
+        if kind not in folders:
+            folders[kind] = tmp_path_factory.mktemp("releases")
+        folder = folders[kind] / releases.FOLDERS.get(task, task)
         if not folder.is_dir():
-            releases.make_release(task, folder, shared, broken_test_clips)
+            releases.make_release(task, folder, shared if real else None, broken_test_clips)
         return folder
 
     return make

@@ -56,8 +56,9 @@ def contents(folder):
 
 
 @pytest.mark.slow
-def test_all_tasks_from_their_releases(prepare, mini_release, tmp_path):
-    corpora = [mini_release(task, broken_test_clips=1).parent for task in TASKS][0]
+@pytest.mark.parametrize("real", [True, False])
+def test_all_tasks_from_their_releases(prepare, mini_release, tmp_path, real):
+    corpora = [mini_release(task, broken_test_clips=1, real=real).parent for task in TASKS][0]
     data = tmp_path / "data"
     status, output = prepare("--corpora-dir", corpora, "--data-dir", data)
     assert status == 0, output
