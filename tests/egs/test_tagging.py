@@ -138,8 +138,6 @@ def test_contrastive_from_a_tagger(program, train, exp, mini_data, tmp_path):
         program, "contrastive", tmp_path / "exp", mini_data, "--checkpoint", tmp_path / "exp" / "checkpoint-6.pt"
     )
     assert results["retrieval-test-strict.json"]["num_clips"] == 18
-    resumed = train("contrastive", tmp_path / "exp", *CONTRASTIVE[:-1], 8, *start, "--resume", "true").stderr
-    assert f"restored {tmp_path / 'exp' / 'checkpoint-6.pt'}" in resumed
     other = ["--encoder-dim", "16,48"]
     refused = train("contrastive", tmp_path / "b", *CONTRASTIVE, *start, *other, check=False)
     (line,) = [line for line in refused.stderr.splitlines() if line.startswith("train.py: ")]
@@ -183,7 +181,7 @@ def bart(vocab_size):
     "objective, model, flags, part, result",
     [
         ("contrastive", bert, ["--embedding-dim", 16], "text_tower", "retrieval-test-strict.json"),
-        ("captioning", bart, ["--max-caption-tokens", 24], "decoder", "captioning-test.json"),
+        ("captioning", bart, ["--max-caption-tokens", 24], "decoder", "captioning-test-greedy.json"),
     ],
 )
 def test_text_side_from_a_checkpoint(
