@@ -145,7 +145,8 @@ def test_prepare_on_the_real_lists(corpus, repository, shared_dir, tmp_path):
         table = pq.read_table(data / "tables" / f"{split}.parquet").to_pylist()
         keys = {row["audio_key"] for row in table}
         assert len(keys) == count
-        for row in [row for row in table if row["audio_key"] in sorted(keys)[:3]]:
+        heard = sorted(keys)[:3]
+        for row in [row for row in table if row["audio_key"] in heard]:
             path = tmp_path / row["audio_path"]
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, rng.uniform(-0.1, 0.1, 8000).astype(np.float32), 16000)
