@@ -3,7 +3,7 @@
 A checkpoint is a `torch.save`d dict of tensors, numbers and strings, so it loads with weights-only safety:
 
     format, version      "captionstew", 1
-    model                state dict of the whole model; the audio encoder is under "encoder."
+    model                state dict of the whole model; the audio encoder is under "encoder.", in a tagger at the top
     model_avg            running average of `model` in float64 (absent from averaged checkpoints)
     config               {"encoder": ..., "fbank": ..., "task": ..., "coverage": ...}: all that evaluation needs
     flags                the command line of the training run
