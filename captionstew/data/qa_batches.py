@@ -3,7 +3,7 @@
 A batch is as the training loop wants it, one row per question:
 
     features (B, T, D) float32, feature_lengths (B,)     the clip's frames, zero-padded
-    question_ids, answer_ids [[int]]                     tokens of the question's text, and of the right answer
+    question_ids, answer_ids [array of int]              tokens of the question's text, and of the right answer
     items [QaItem]                                       the questions themselves
     cut_ids [str]                                        the questions' names; num_samples, failed, epoch as usual
 
@@ -12,6 +12,7 @@ A clip with many questions is encoded once. Batches are filled by audio and text
 """
 
 import hashlib
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,10 +45,13 @@ class QaItem(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """Token ids of a question (with its choices) and of what the model has to say."""
+    """Token ids of a question (with its choices) and of what the model has to say.
 
-    question: list[int]
-    answer: list[int]
+    Arrays, as lists of the study's 237,000 questions would take a gigabyte in every process.
+    """
+
+    question: "array[int]"
+    answer: "array[int]"
 
 
 def read_items(cuts: IndexedCuts) -> list[QaItem]:

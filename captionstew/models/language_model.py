@@ -1,5 +1,6 @@
 """Finding and loading the frozen language model of the question-answering protocol."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def load_language_model(
 
     folder = find_language_model(name_or_path, allow_download)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
+    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
     if bits != 16:
         options |= {"quantization_config": _quantization(bits, device), "device_map": {"": str(device)}}
     model = AutoModelForCausalLM.from_pretrained(folder, **options)
@@ -70,14 +71,11 @@ def folder_hash(folder: Path) -> str:
 
 
 def _quantization(bits: int, device: torch.device) -> Any:
-    from importlib.util import find_spec
-
     from transformers import BitsAndBytesConfig
 
-    if find_spec("bitsandbytes") is None:
-        raise ValueError(
-            f"--llm-bits {bits} needs bitsandbytes (pip install bitsandbytes); without it use --llm-bits 16"
-        )
+    missing = [name for name in ("bitsandbytes", "accelerate") if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"--llm-bits {bits} needs {' and '.join(missing)} (pip install); without it use --llm-bits 16")
     if device.type != "cuda":
         raise ValueError(f"--llm-bits {bits} needs a GPU; on a CPU use --llm-bits 16")
     if bits == 8:

@@ -4,6 +4,7 @@ B questions, T frames of D channels, A audio positions of E channels (the langua
 of a whole sequence, R of them for the answer.
 """
 
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -92,7 +93,10 @@ class FrozenLanguageModel:
         """Tokens of every question, with its choices, and of what has to be said, cut to `max_answer_tokens`."""
         questions = encode_texts(self.tokenizer, [question_text(item.question, item.choices) for item in items])
         answers = encode_texts(self.tokenizer, [target_text(item.answer, item.choices) for item in items])
-        return [Encoded(question, answer[:max_answer_tokens]) for question, answer in zip(questions, answers)]
+        return [
+            Encoded(array("i", question), array("i", answer[:max_answer_tokens]))
+            for question, answer in zip(questions, answers)
+        ]
 
     def embedding_rms(self) -> float:
         """Root mean square of the token embeddings' entries."""

@@ -1,6 +1,7 @@
 """From question-answer tables to manifests: grouping, holding out, leakage, lost clips."""
 
 import json
+from array import array
 
 import numpy as np
 import pytest
@@ -135,7 +136,7 @@ def test_batches_are_filled_by_audio_and_text(table, sound, tmp_path):
     clips = [(f"own:{n}", sound(f"{n}.wav", n), "train", 3) for n in range(8)]
     prepare([table("own", clips)], tmp_path / "out")
     items = read_items(open_cuts(tmp_path / "out" / "cuts_train.jsonl"))
-    encoded = [Encoded([1] * (5 + 40 * (n % 2)), [2] * 5) for n in range(len(items))]
+    encoded = [Encoded(array("i", [1] * (5 + 40 * (n % 2))), array("i", [2] * 5)) for n in range(len(items))]
     questions = QaItems(tmp_path / "out", items, encoded, token_rate=5.0, fixed_tokens=10)
     assert questions.durations[:2].tolist() == pytest.approx([0.5 + 4.0, 0.5 + 12.0])
     seen = []

@@ -255,7 +255,7 @@ def test_frames_per_token(frame_rate, stack):
 def test_encode_cuts_long_answers(llm):
     item = QaItem("i", "c", "qa_sound", "d", "What is it?", [], " ".join(["dog"] * 50), "", 1.0)
     (encoded,) = llm.encode([item], max_answer_tokens=7)
-    assert len(encoded.answer) == 7 and llm.tokenizer.decode(encoded.question) == "\nWhat is it?"
+    assert len(encoded.answer) == 7 and llm.tokenizer.decode(list(encoded.question)) == "\nWhat is it?"
 
 
 def test_missing_model_is_one_clear_line(monkeypatch, tmp_path):
