@@ -74,15 +74,15 @@ def search(options: argparse.Namespace) -> int:
     from captionstew.inference.search_index import load_index
 
     retriever = load_retriever(options.checkpoint, _device(options))
-    index = load_index(options.index) if options.index.exists() else None
     status = 0
     if options.files:
-        index, failed = retriever.index(options.files, index, options.max_duration, options.num_workers)
+        index, failed = retriever.index(options.files, options.index, options.max_duration, options.num_workers)
         status = _report(failed, len(index.files) + len(failed))
-        index.save(options.index)
-    elif index is None:
+    elif options.index.exists():
+        index = load_index(options.index)
+        retriever.check(index)
+    else:
         raise UserError(f"{options.index}: no such index; name files or folders to make one of")
-    retriever.check(index)
     for query in options.query or _lines(sys.stdin):
         print(f"# {query}", flush=True)
         for file, cosine in retriever.search(index, query, options.top):

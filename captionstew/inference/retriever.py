@@ -14,12 +14,13 @@ from captionstew.data.tokenizer import Tokenizer, tokenizer_from_dict
 from captionstew.evaluation.retrieval import embed_texts
 from captionstew.inference.audio_files import AudioFiles, find_audio
 from captionstew.inference.embedding import BATCH_SECONDS, embed_files
-from captionstew.inference.search_index import SearchIndex, stamp
+from captionstew.inference.search_index import SearchIndex, load_index, stamp
 from captionstew.models.contrastive import ContrastiveModel, load_contrastive
 from captionstew.models.frozen_zipformer import FrozenZipformer, frozen_part
 from captionstew.training.checkpoint import CheckpointError, load_checkpoint
 
 LABEL_TEMPLATE = "The sound of {}."
+SAVE_EVERY = 2000  # new files of an index
 
 
 class Retriever:
@@ -48,32 +49,52 @@ class Retriever:
     def index(
         self,
         paths: Sequence[str | Path],
-        known: SearchIndex | None = None,
+        path: str | Path | None = None,
         max_duration: float = BATCH_SECONDS,
         num_workers: int = 0,
     ) -> tuple[SearchIndex, dict[str, str]]:
         """Index of the audio files at and below `paths`, and the files that cannot be read, with the reason.
 
         Args:
-          known: an earlier index, whose vectors are taken for files that have not changed since.
+          path: file of the index. If it is there, vectors of files that have not changed since are taken from it; it
+            is written after every 2,000 new files, so that little is lost when this is interrupted.
 
         Raises:
-          ValueError: `known` was made with another checkpoint.
+          ValueError: `path` holds no index, or one made with another checkpoint.
         """
-        self.check(known)
         files = find_audio(paths)
-        rows = {file: row for row, file in enumerate(known.files)} if known is not None else {}
         stamps = {file: stamp(file) for file in files}
-        unchanged = [file for file in files if file in rows and stamps[file] == tuple(known.stamps[rows[file]])]
-        fresh = AudioFiles(sorted(set(files) - set(unchanged)))
-        vectors = dict(zip(unchanged, known.vectors[[rows[file] for file in unchanged]] if unchanged else ()))
-        if fresh.files:
-            embedded = self.embed_audio(fresh, max_duration, num_workers)
-            vectors.update(zip(fresh.used, embedded))
+        vectors = self._unchanged(path, stamps)
+        fresh = [file for file in files if file not in vectors]
+        failed: dict[str, str] = {}
+        for start in range(0, len(fresh), SAVE_EVERY):
+            part = AudioFiles(fresh[start : start + SAVE_EVERY])
+            embedded = self.embed_audio(part, max_duration, num_workers)
+            vectors.update(zip(part.used, embedded))
+            failed.update(part.failed)
+            if path is not None and start + SAVE_EVERY < len(fresh):
+                self._collect(files, vectors, stamps).save(path)
+        index = self._collect(files, vectors, stamps)
+        if path is not None:
+            index.save(path)
+        return index, failed
+
+    def _unchanged(self, path: str | Path | None, stamps: dict[str, tuple[int, int]]) -> dict[str, np.ndarray]:
+        """Vectors of the files that are as they were when the index at `path` was made."""
+        if path is None or not Path(path).exists():
+            return {}
+        known = load_index(path)
+        self.check(known)
+        rows = zip(known.files, known.vectors, known.stamps.tolist())
+        return {file: vector for file, vector, mark in rows if stamps.get(file) == tuple(mark)}
+
+    def _collect(
+        self, files: Sequence[str], vectors: dict[str, np.ndarray], stamps: dict[str, tuple[int, int]]
+    ) -> SearchIndex:
         usable = tuple(file for file in files if file in vectors)
         matrix = np.stack([vectors[file] for file in usable]) if usable else np.zeros((0, self.dim), dtype=np.float32)
         marks = np.array([stamps[file] for file in usable], dtype=np.int64).reshape(-1, 2)
-        return SearchIndex(usable, matrix, marks, self.encoder.description["sha256"]), fresh.failed
+        return SearchIndex(usable, matrix, marks, self.encoder.description["sha256"])
 
     def search(self, index: SearchIndex, text: str, k: int = 10) -> list[tuple[str, float]]:
         """At most k (file, cosine) that fit the text, the best first. Raises ValueError for another model's index."""
@@ -105,10 +126,10 @@ class Retriever:
         logits = torch.from_numpy(self.embed_audio(files, max_duration, num_workers) @ text.T) * scale
         return logits.softmax(dim=1).numpy()
 
-    def check(self, index: SearchIndex | None) -> None:
+    def check(self, index: SearchIndex) -> None:
         """Raises ValueError where the index was made with another checkpoint."""
         own = self.encoder.description["sha256"]
-        if index is not None and index.model != own:
+        if index.model != own:
             raise ValueError(
                 f"the index was made with another checkpoint (sha256 {index.model[:12]}, not {own[:12]}): remove it, "
                 "or name another file for this checkpoint's"

@@ -17,6 +17,7 @@ from captionstew.data.fbank import Fbank
 from captionstew.data.programs import UserError
 from captionstew.inference.audio_files import AudioFiles, find_audio
 from captionstew.inference.embedding import embed_files
+from captionstew.inference.retriever import Retriever
 from captionstew.inference.search_index import load_index
 from captionstew.models.captioning import CaptioningModel
 from captionstew.models.stored_embeddings import load_embeddings
@@ -163,6 +164,26 @@ def test_search_keeps_its_index_up_to_date(folder, contrastive, tmp_path, capsys
     (folder / "a.wav").unlink()
     assert run("search", folder, *common) == 0 and read == [str(folder / "b.wav")]
     assert load_index(index).files == tuple(str(folder / name) for name in sorted(SOUNDS) if name != "a.wav")
+
+
+def test_an_interrupted_index_keeps_what_it_has(folder, contrastive, tmp_path, monkeypatch):
+    monkeypatch.setattr("captionstew.inference.retriever.SAVE_EVERY", 2)
+    retriever, path, embed_audio = captionstew.load_retriever(contrastive), tmp_path / "i.npz", Retriever.embed_audio
+    parts = []
+
+    def until_the_third(self, files, *arguments):
+        parts.append(files.files)
+        if len(parts) == 3:
+            raise KeyboardInterrupt
+        return embed_audio(self, files, *arguments)
+
+    monkeypatch.setattr(Retriever, "embed_audio", until_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        retriever.index([folder], path)
+    assert [len(part) for part in parts] == [2, 2, 1] and len(load_index(path).files) == 4
+    index, failed = retriever.index([folder], path)
+    assert parts[3:] == [parts[2]] and failed == {} and index.files == tuple(find_audio([folder]))
+    np.testing.assert_array_equal(index.vectors, load_index(path).vectors)
 
 
 def test_search_reads_queries_from_stdin_and_needs_no_files(folder, contrastive, tmp_path, capsys, monkeypatch):

@@ -11,12 +11,14 @@ from safetensors.torch import load_file, save_file
 
 import captionstew
 from captionstew.data.audio import BadAudio
+from captionstew.models.captioning import CaptioningModel
 from captionstew.models.frozen import load_encoder
+from captionstew.models.text_decoder import build_text_decoder
 from captionstew.training.checkpoint import CheckpointError, save_checkpoint
 from zipformer import AudioTagger, Zipformer, ZipformerConfig
 
 BASELINES = ("wav2vec2", "wav2vec2-large", "hubert", "hubert-large", "wavlm", "mert", "clap", "clap-fused", "beats")
-CHECKPOINTS = ("contrastive", "tagging", "icefall", "folder")
+CHECKPOINTS = ("contrastive", "captioning", "tagging", "icefall", "folder")
 CONTROLS = ("logmel", "random:mini", "random:checkpoint:3")
 
 
@@ -28,7 +30,7 @@ def checkpoint(tmp_path, tiny_model, tiny_task_config):
 
 
 @pytest.fixture
-def make_checkpoint(tmp_path, tiny_config, checkpoint):
+def make_checkpoint(tmp_path, tiny_config, tokenizer, checkpoint):
     """make_checkpoint("icefall") -> file or folder with a Zipformer in that layout."""
 
     def make(layout):
@@ -36,7 +38,11 @@ def make_checkpoint(tmp_path, tiny_config, checkpoint):
             return checkpoint
         torch.manual_seed(0)
         path = tmp_path / layout
-        if layout == "tagging":
+        if layout == "captioning":
+            model = CaptioningModel(Zipformer(tiny_config), build_text_decoder("tiny", tokenizer, 23))
+            config = {"task": "captioning", "encoder": tiny_config.to_dict(), "text_decoder": model.decoder.to_dict()}
+            save_checkpoint(path, {"model": model.state_dict(), "config": config})
+        elif layout == "tagging":
             weights = AudioTagger(tiny_config, 5).state_dict()
             config = {"task": "tagging", "encoder": tiny_config.to_dict(), "fbank": {}}
             save_checkpoint(path, {"model": weights, "config": config})
@@ -45,7 +51,7 @@ def make_checkpoint(tmp_path, tiny_config, checkpoint):
         else:
             path.mkdir()
             save_file(Zipformer(tiny_config).state_dict(), path / "model.safetensors")
-            settings = {"format": "captionstew", "encoder": tiny_config.to_dict(), "task": "captioning", "fbank": {}}
+            settings = {"format": "captionstew", "encoder": tiny_config.to_dict(), "task": "contrastive", "fbank": {}}
             (path / "config.json").write_text(json.dumps(settings))
         return path
 
@@ -175,12 +181,8 @@ def test_loading_draws_no_random_numbers(checkpoint):
 
 def test_what_checkpoints_say_of_themselves(make_checkpoint):
     said = {layout: load_encoder(make_checkpoint(layout)).description for layout in CHECKPOINTS}
-    assert [said[layout]["pretraining"] for layout in CHECKPOINTS] == [
-        "contrastive",
-        "tagging",
-        "tagging",
-        "captioning",
-    ]
+    objectives = ["contrastive", "captioning", "tagging", "tagging", "contrastive"]
+    assert [said[layout]["pretraining"] for layout in CHECKPOINTS] == objectives
     assert said["icefall"]["preset"] == "mini"
 
 
