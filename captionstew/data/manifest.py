@@ -92,7 +92,7 @@ class IndexedCuts(Sequence):
         return deserialize_item(row)
 
     def custom(self, index: int) -> dict:
-        """The supervision's `custom` of one cut: captions, labels and the like, in a third of the time that the cut takes."""
+        """The supervision's `custom` of one cut (captions, labels, ...), in a third of the time that the cut takes."""
         return self._row(index)["supervisions"][0]["custom"]
 
     def _row(self, index: int) -> dict:
