@@ -87,7 +87,8 @@ class Bypass(StochasticModule):
 
     def forward(self, x0: Tensor, x: Tensor) -> Tensor:
         """(N, T, D), (N, T, D) -> (N, T, D)"""
-        return torch.lerp(x0, x, self._scale(x).to(x.dtype))
+        dtype = torch.promote_types(x0.dtype, x.dtype)  # under autocast the two may differ
+        return torch.lerp(x0.to(dtype), x.to(dtype), self._scale(x).to(dtype))
 
     def _scale(self, x: Tensor) -> Tensor:
         """(D) or, where sequences are skipped, (N, 1, D)"""

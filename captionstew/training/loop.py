@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from captionstew.data.programs import one_line
 from captionstew.training import checkpoint as checkpoints
 from captionstew.training.distributed import Rank, any_rank, sum_gradients
 from captionstew.training.flags import TrainingFlags, flags_to_dict
@@ -27,7 +28,7 @@ from captionstew.training.precision import MIN_GRAD_SCALE, autocast, raise_small
 from captionstew.training.preflight import run_preflight
 from captionstew.training.progress import report_progress, steps_left
 from captionstew.training.resume import restore, save
-from captionstew.training.run import BATCH_COUNT_INTERVAL, Run, new_run
+from captionstew.training.run import BATCH_COUNT_INTERVAL, Run, distribute, new_run
 from captionstew.training.task import Losses, Task, TrainingData
 from zipformer.scaled_adam import Diverged
 
@@ -38,7 +39,7 @@ def train(model: nn.Module, task: Task, data: TrainingData, flags: TrainingFlags
     """Trains until --num-epochs or --max-steps. Writes to --exp-dir: checkpoints, scalars.jsonl, tensorboard/.
 
     Raises:
-      TrainingStopped: losses stayed NaN or infinite, the float16 scale collapsed, or memory ran out.
+      TrainingStopped: losses stayed NaN or infinite, the float16 scale collapsed, memory ran out, a loader died.
       CheckpointError: the checkpoint to continue from cannot be used.
     """
     if flags.num_threads:
@@ -47,6 +48,7 @@ def train(model: nn.Module, task: Task, data: TrainingData, flags: TrainingFlags
     restore(run, task, data, flags, rank)
     if flags.preflight:
         run_preflight(run, task, data, flags, rank)
+    distribute(run, rank)
     log = ScalarLog(flags.exp_dir, rank.is_main, flags.tensorboard, flags.wandb, flags_to_dict(flags))
     previous = signal.signal(signal.SIGTERM, lambda *_: setattr(run, "stop_signalled", True))
     try:
@@ -65,6 +67,10 @@ def train(model: nn.Module, task: Task, data: TrainingData, flags: TrainingFlags
         if run.position is not None:
             save(run, task, data, flags, rank, f"checkpoint-{run.step}.pt")
         logging.info("done: %d steps, %d epochs", run.step, run.epoch - 1)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingStopped(f"a loading process died ({one_line(error)}); go on with --resume true") from error
     finally:
         signal.signal(signal.SIGTERM, previous)
         log.close()

@@ -21,7 +21,7 @@ class Run:
     """One training: model, optimiser and the place it has come to."""
 
     model: nn.Module
-    wrapped: nn.Module
+    wrapped: nn.Module  # the model, once `distribute` was called the one whose gradients are shared
     optimizer: ScaledAdam
     scheduler: Eden
     scaler: torch.amp.GradScaler
@@ -42,13 +42,13 @@ class Run:
 
 
 def new_run(model: nn.Module, flags: TrainingFlags, rank: Rank) -> Run:
-    """A run at step 0, the model on its device and in training mode."""
+    """A run at step 0, the model on its device and in training mode, its gradients not shared with other processes."""
     model.to(rank.device).train()
     optimizer = ScaledAdam(get_parameter_groups(model, lr=flags.base_lr), clipping_scale=flags.clipping_scale)
     state = model.state_dict().items()
     return Run(
         model=model,
-        wrapped=_wrap(model, rank),
+        wrapped=model,
         optimizer=optimizer,
         scheduler=Eden(optimizer, flags.lr_batches, flags.lr_epochs, warmup_batches=flags.warm_step),
         scaler=make_scaler(flags, rank.device),
@@ -57,9 +57,9 @@ def new_run(model: nn.Module, flags: TrainingFlags, rank: Rank) -> Run:
     )
 
 
-def _wrap(model: nn.Module, rank: Rank) -> nn.Module:
-    if rank.world_size == 1:
-        return model
-    # Parameters can be idle in a step: position scores are left out at random, one parameter per layer always is.
-    device_ids = [rank.device.index] if rank.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True)
+def distribute(run: Run, rank: Rank) -> None:
+    """Lets backward passes of `run.wrapped` share gradients; from here on none may go through `run.model` alone."""
+    if rank.world_size > 1:
+        # Parameters can be idle in a step: position scores are left out at random, one parameter per layer always is.
+        device_ids = [rank.device.index] if rank.device.type == "cuda" else None
+        run.wrapped = DistributedDataParallel(run.model, device_ids=device_ids, find_unused_parameters=True)

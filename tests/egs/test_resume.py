@@ -6,6 +6,7 @@ SpecAugment, gain, crop, delay, shuffling, one caption per epoch, parallel decod
 loading processes. The schedules' batch count moves by 10 at every step.
 """
 
+import math
 import multiprocessing
 import os
 import random
@@ -15,6 +16,7 @@ import socket
 import time
 
 import pytest
+import torch
 
 from captionstew.training.checkpoint import load_checkpoint, newest_checkpoint
 
@@ -215,6 +217,46 @@ def test_full_disk_truncated_checkpoint_and_sigterm(start, scalars, never_killed
 
     finish(exp, start(objective, exp, "--resume", "true"))
     assert_same_run(exp, scalars, expected)
+
+
+def test_world_size_2_and_a_signal_to_the_watching_process(start, scalars, never_killed, tmp_path):
+    """As if the two had been started by themselves."""
+    exp = tmp_path / "exp"
+    flags = ("--world-size", 2, "--num-workers", 1, "--max-steps", MAX_STEPS // 2, "--master-port")
+    process = start("contrastive", exp, *flags, free_port())
+    wait_for_step(process, exp, scalars, SAVE_EVERY + 2)
+    process.terminate()
+    finish(exp, process)
+    output = output_of(exp).read_text()
+    assert "stopped on request at step" in output and "Traceback" not in output
+    finish(exp, start("contrastive", exp, *flags, free_port(), "--resume", "true"))
+    assert_same_run(exp, scalars, never_killed("contrastive", processes=2), MAX_STEPS // 2)
+
+
+@pytest.mark.parametrize("objective", OWN_FLAGS)
+def test_bfloat16_on_a_cpu(start, scalars, tmp_path, objective):
+    """Every objective trains, with finite losses and parameters in float32."""
+    exp = tmp_path / "exp"
+    finish(exp, start(objective, exp, "--use-bf16", "true", "--max-steps", 6))
+    records = scalars(exp)
+    assert len(records) == 6 and all(math.isfinite(record["loss"]) for record in records)
+    weights = newest_checkpoint(exp)[1]["model"].values()
+    assert {value.dtype for value in weights if value.is_floating_point()} == {torch.float32}
+
+
+@pytest.mark.parametrize("objective", OWN_FLAGS)
+def test_accumulated_gradients(start, scalars, tmp_path, objective):
+    """Captioning and tagging accumulate; the contrastive objective says why it does not."""
+    exp = tmp_path / "exp"
+    process = start(objective, exp, "--accum-grad", 3, "--max-steps", 4)
+    if objective == "contrastive":
+        process.join()
+        output = output_of(exp).read_text()
+        assert process.exitcode == 2 and "--accum-grad does not go with a contrastive loss" in output
+    else:
+        finish(exp, process)
+        assert [record["step"] for record in scalars(exp)] == [1, 2, 3, 4]
+        assert all(20 < record["batch_seconds"] <= 45 for record in scalars(exp)[:3])
 
 
 @pytest.mark.parametrize("objective", OWN_FLAGS)

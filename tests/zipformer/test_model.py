@@ -143,3 +143,16 @@ def test_bfloat16_autocast_is_close_to_float32(mode):
     frames.float().sum().backward()
     assert (frames - expected).abs().max() <= 0.05 * expected.abs().max()
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_training_under_autocast(dtype):
+    """Every module meets inputs of both precisions; gradients arrive in float32."""
+    torch.manual_seed(0)
+    encoder = Zipformer(ZipformerConfig.preset("mini", num_encoder_layers=1)).train()
+    with torch.autocast("cpu", dtype=dtype):
+        frames, _ = encoder(torch.randn(2, 60, 80), torch.tensor([60, 45]))
+    frames.float().pow(2).sum().backward()
+    gradients = [p.grad for p in encoder.parameters() if p.grad is not None]
+    assert len(gradients) > 50, len(gradients)
+    assert all(gradient.dtype == torch.float32 and gradient.isfinite().all() for gradient in gradients)

@@ -49,6 +49,7 @@ def test_flags_are_frozen():
     [
         (["--use-fp16", "true", "--use-bf16", "true"], "--use-fp16 and --use-bf16 exclude each other"),
         (["--use-fp16", "true", "--device", "cpu"], "--use-fp16 needs a GPU"),
+        (["--accum-grad", "0"], "--accum-grad must be positive, not 0"),
         (["--resume", "true", "--start-batch", "10"], "--resume true picks the checkpoint itself"),
         (["--resume", "true", "--start-epoch", "2"], "--resume true picks the checkpoint itself"),
         (["--start-epoch", "2", "--start-batch", "10"], "--start-batch and --start-epoch exclude"),
@@ -78,6 +79,15 @@ def test_what_cannot_be_meant_ends_with_one_line_and_status_2(argv, message, cap
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "error: " in line and message in line and line.endswith("(see --help)")
+
+
+def test_float16_needs_a_gpu_that_is_there(monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        parse("--use-fp16", "true", "--device", "auto")
+    assert "--use-fp16 needs a GPU; on a CPU use --use-bf16 true" in capsys.readouterr().err
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert parse("--use-fp16", "true").use_fp16
 
 
 def test_help_shows_defaults_and_percent_signs(capsys):

@@ -73,6 +73,18 @@ def test_divergence_and_lack_of_memory_stop_with_one_line(toy_run, toy_data, tmp
         toy_run(exp=tmp_path / "b")
 
 
+def test_a_killed_loading_process_is_one_line(toy_run, toy_data):
+    data = toy_data()
+
+    def batches(*place):
+        yield data._batch(1, 0, None)
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    data.train_batches = batches
+    with pytest.raises(TrainingStopped, match=r"a loading process died \(.* is killed by signal: Killed.\); go on"):
+        toy_run(data)
+
+
 def test_bfloat16_on_a_cpu(toy_run, toy_task, tmp_path):
     task = toy_task()
     model = toy_run(task=task, use_bf16=True, num_epochs=4)
