@@ -4,6 +4,7 @@ import gzip
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -127,6 +128,8 @@ def give_captions(folder):
         paths = [json.loads(line)["id"] for line in lines]
     table = {"relative_audio_path": paths, "text_description": [["A speaker."]] * len(paths)}
     table |= {"source": ["voxceleb"] * len(paths), "duration": [1.0] * len(paths)}
+    table |= {name: pa.nulls(len(paths), pa.string()) for name in ("speakerid", "gender")}
+    table["all_tags"] = pa.nulls(len(paths), pa.list_(pa.string()))
     pq.write_table(pa.table(table), folder / "train_base-00000-of-00001.parquet")
 
 
@@ -147,7 +150,8 @@ def test_prepare_on_the_real_lists(corpus, repository, shared_dir, tmp_path):
         assert len(keys) == count
         heard = sorted(keys)[:3]
         for row in [row for row in table if row["audio_key"] in heard]:
-            path = tmp_path / row["audio_path"]
+            path = Path(row["audio_path"])
+            path = path if path.suffix else path.with_suffix(".wav")  # a file that is not there is named by its stem
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, rng.uniform(-0.1, 0.1, 8000).astype(np.float32), 16000)
     subprocess.run([*map(str, prepare), "--stage", "3"], check=True)
