@@ -198,10 +198,13 @@ def validation_metrics(
     device: torch.device,
     max_tokens: int,
     max_answered: int,
-) -> dict[str, float]:
-    """Mean loss over this and the other processes' questions; of the first `max_answered` of each process also the
-    share of right answers and, where choices are given, of replies that follow the instruction.
+) -> tuple[dict[str, float], list[Reply]]:
+    """Metrics of the validation questions of all processes, and this process's replies.
+
+    The mean loss; and of the first `max_answered` questions of each process the share of right answers and, where
+    choices are given, of replies that follow the instruction.
     """
+    replies: list[Reply] = []
     sums = dict.fromkeys(("questions", "loss", "answered", "right", "with_choices", "followed"), 0.0)
     for batch in batches:
         if not batch["cut_ids"]:
@@ -210,14 +213,12 @@ def validation_metrics(
         losses = llm.answer_losses(audio, lengths, batch["question_ids"], batch["answer_ids"])
         sums["questions"] += len(losses)
         sums["loss"] += float(losses.sum())
-        if sums["answered"] >= max_answered:
-            continue
-        texts = llm.generate(audio, lengths, batch["question_ids"], max_tokens)
-        for reply in map(make_reply, batch["items"], texts):
-            sums["answered"] += 1
-            sums["right"] += is_right(reply)
-            sums["with_choices"] += bool(reply.choices)
-            sums["followed"] += bool(reply.choices) and parse_choice(reply.reply) is not None
+        if len(replies) < max_answered:
+            texts = llm.generate(audio, lengths, batch["question_ids"], max_tokens)
+            replies += map(make_reply, batch["items"], texts)
+    with_choices = [reply for reply in replies if reply.choices]
+    sums |= {"answered": len(replies), "right": sum(map(is_right, replies)), "with_choices": len(with_choices)}
+    sums["followed"] = sum(parse_choice(reply.reply) is not None for reply in with_choices)
     sums = dict(zip(sums, sum_over_ranks(list(sums.values()), device)))
     metrics = {"loss": sums["loss"] / max(sums["questions"], 1)}
     if sums["answered"]:
@@ -230,7 +231,7 @@ def validation_metrics(
                 100 * metrics["instruction_following_rate"],
                 100 * FOLLOWING_WANTED,
             )
-    return metrics
+    return metrics, replies
 
 
 def is_right(reply: Reply) -> bool:

@@ -22,10 +22,11 @@ import torch
 from captionstew.data.cuts import filter_by_duration, open_cuts
 from captionstew.data.qa_batches import QaBatches, qa_items
 from captionstew.evaluation.frame_batches import channel_statistics, frame_batches, frame_table
-from captionstew.evaluation.qa_scores import validation_metrics
+from captionstew.evaluation.qa_scores import Reply, validation_metrics
 from captionstew.models.frozen import FrozenEncoder, load_encoder
 from captionstew.models.language_model import load_language_model
 from captionstew.models.qa import AudioAdaptor, FrozenLanguageModel, build_adaptor, frames_per_token
+from captionstew.models.qa_prompt import target_text
 from captionstew.training.distributed import Rank, launch
 from captionstew.training.flags import FrozenFlags, TrainingFlags, flag, flags_to_dict, free_flag, parse_flags, run_main
 from captionstew.training.log import start_logging
@@ -61,6 +62,7 @@ class QaTask:
     def __init__(self, flags: Flags, encoder: FrozenEncoder, llm: FrozenLanguageModel) -> None:
         self.flags = flags
         self.llm = llm
+        self.replies: list[Reply] = []
         self.config = {
             "task": "qa",
             "audio_encoder": encoder.description,
@@ -79,9 +81,16 @@ class QaTask:
         return Losses(total, {"loss": total}, {})
 
     def validate(self, model: AudioAdaptor, batches, device) -> dict[str, float]:
-        return validation_metrics(
-            model, self.llm, batches, device, self.flags.max_answer_tokens, self.flags.valid_answers
+        flags = self.flags
+        metrics, self.replies = validation_metrics(
+            model, self.llm, batches, device, flags.max_answer_tokens, flags.valid_answers
         )
+        return metrics
+
+    def samples(self, model: AudioAdaptor, batches, device) -> list[tuple[str, str, str]]:
+        """A few replies of the validation just done: question, right answer, reply."""
+        chosen = self.replies[:: max(1, len(self.replies) // 8)]
+        return [(reply.item, target_text(reply.answer, reply.choices), reply.reply) for reply in chosen]
 
 
 def run(rank: Rank, flags: Flags) -> None:

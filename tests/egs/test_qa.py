@@ -2,6 +2,7 @@
 
 import csv
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -76,6 +77,24 @@ def decode(world, program):
         return program(f"{RECIPE}/decode.py", *where, *places, *flags, check=check)
 
     return run
+
+
+def test_prepare_makes_the_mini_corpus_once(repository, tmp_path):
+    command = [repository / RECIPE / "prepare.sh", "--corpus", "mini", "--mini-clips", "30", "--num-jobs", "1"]
+    command += ["--data-dir", tmp_path / "data"]
+    first = subprocess.run(command, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    report = json.loads((tmp_path / "data" / "report.json").read_text())
+    assert {split: counts["clips"] for split, counts in report["splits"].items()} == {
+        "train": 18,
+        "valid": 6,
+        "test": 6,
+    }
+    assert set(report["splits"]["test"]["tasks"]) <= {"qa_sound", "qa_music", "qa_emotion", "qa_gender"}
+    manifests = {path.name: path.read_bytes() for path in (tmp_path / "data").glob("cuts_*.jsonl")}
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0 and again.stdout.count("done before") == 3
+    assert manifests == {path.name: path.read_bytes() for path in (tmp_path / "data").glob("cuts_*.jsonl")}
 
 
 def test_32_answers_are_reproduced_and_silence_changes_them(world, train, decode, program):

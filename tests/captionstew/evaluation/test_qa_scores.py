@@ -1,7 +1,9 @@
 """Scores of replies to multiple-choice and open questions."""
 
 import pytest
+import torch
 
+from captionstew.data.qa_batches import QaItem
 from captionstew.evaluation.qa_scores import (
     Reply,
     by_task,
@@ -9,6 +11,7 @@ from captionstew.evaluation.qa_scores import (
     is_right,
     offline_metrics,
     read_replies,
+    validation_metrics,
     write_replies,
 )
 
@@ -69,3 +72,42 @@ def test_replies_survive_the_disk(tmp_path):
         file.write("{}\n")
     with pytest.raises(ValueError, match="line 3 is not a reply"):
         read_replies(tmp_path / "a" / "chat.jsonl")
+
+
+class Parrot:
+    """Says what is written down; every answer costs 2."""
+
+    def __init__(self, said):
+        self.said = list(said)
+
+    def answer_losses(self, audio, lengths, questions, answers):
+        return torch.full((len(questions),), 2.0)
+
+    def generate(self, audio, lengths, questions, max_tokens):
+        return [self.said.pop(0) for _ in questions]
+
+
+def batch_of(*items):
+    return {
+        "cut_ids": [item.item for item in items], "items": items, "features": torch.zeros(len(items), 2, 3),
+        "feature_lengths": torch.full((len(items),), 2), "question_ids": [[1]] * len(items),
+        "answer_ids": [[2]] * len(items),
+    }  # fmt: skip
+
+
+def test_validation_watches_whether_the_instruction_is_followed(caplog):
+    with_choices = QaItem("a", "c", "qa_emotion", "d", "How?", ["sad", "happy"], "happy", "", 1.0)
+    without = QaItem("b", "c", "qa_sound", "d", "What?", [], "a dog", "", 1.0)
+    batches = [
+        batch_of(with_choices, with_choices),
+        {"cut_ids": []},
+        batch_of(without, with_choices),
+        batch_of(without),
+    ]
+    parrot = Parrot(["B", "happy", "Dog!", "A"])
+    metrics, replies = validation_metrics(
+        lambda frames, lengths: (frames, lengths), parrot, batches, torch.device("cpu"), 5, max_answered=3
+    )
+    assert metrics == {"loss": 2.0, "right_answers": 2 / 4, "instruction_following_rate": pytest.approx(2 / 3)}
+    assert [reply.reply for reply in replies] == ["B", "happy", "Dog!", "A"] and not parrot.said
+    assert "66.7 % of the replies" in caplog.text
