@@ -119,6 +119,14 @@ def test_the_mean_of_a_window_is_claps_own_vector(kind, small_encoder):
     assert lengths.tolist() == [round(10 * encoder.frame_rate)]
     torch.testing.assert_close(frames.mean(1), outputs.pooler_output, atol=1e-5, rtol=1e-5)
 
+    half = clip[:240_000]  # repeated to fill the window, of which the first half is the clip itself
+    inputs = extractor(half.numpy(), sampling_rate=48_000, return_tensors="pt")
+    with torch.inference_mode():
+        hidden = model.audio_model(inputs.input_features.float(), is_longer=torch.zeros(1, 1, dtype=torch.bool))[0]
+    frames, lengths = encoder(half.unsqueeze(0), [len(half)])
+    assert lengths.tolist() == [round(5 * encoder.frame_rate)]
+    torch.testing.assert_close(frames, hidden.mean(2).transpose(1, 2)[:, : lengths[0]], atol=1e-5, rtol=1e-5)
+
 
 def test_long_clips_are_windows_one_after_the_other_every_time_the_same(small_encoder):
     encoder = load_encoder(small_encoder("clap"))
