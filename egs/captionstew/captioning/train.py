@@ -33,6 +33,7 @@ from captionstew.training.flags import (
     TrainingFlags,
     flag,
     flags_to_dict,
+    free_flag,
     parse_flags,
     run_main,
 )
@@ -43,10 +44,10 @@ from zipformer import Zipformer
 
 @dataclass(frozen=True)
 class Flags(TrainingFlags, DataFlags, EncoderFlags, InitFlags):
-    tokenizer: str = flag("", "a sentencepiece .model file, a tokenizer folder, or a name on the Hub")
+    tokenizer: str = free_flag("", "a sentencepiece .model file, a tokenizer folder, or a name on the Hub")
     text_decoder: str = flag("bart-base", "size of the decoder, unless --init-text brings a BART", tuple(ARCHITECTURES))
     parallel_fraction: float = flag(0.75, "probability that a clip is decoded in parallel instead of autoregressively")
-    valid_captions: int = flag(100, "validation clips per process that get a greedy caption for ROUGE-L")
+    valid_captions: int = free_flag(100, "validation clips per process that get a greedy caption for ROUGE-L")
 
     def check(self) -> None:
         if not self.tokenizer and not self.init_text:

@@ -27,16 +27,16 @@ from captionstew.models.frozen import FrozenEncoder, load_encoder
 from captionstew.models.lit import FrozenFrames, freeze_all_but_cross_attention, log_parameters
 from captionstew.models.text_decoder import ARCHITECTURES, build_text_decoder
 from captionstew.training.distributed import Rank, launch
-from captionstew.training.flags import FrozenFlags, TrainingFlags, flag, flags_to_dict, parse_flags, run_main
+from captionstew.training.flags import FrozenFlags, TrainingFlags, flag, flags_to_dict, free_flag, parse_flags, run_main
 from captionstew.training.log import start_logging
 from captionstew.training.loop import Losses, train
 
 
 @dataclass(frozen=True)
 class Flags(TrainingFlags, FrozenFlags):
-    base_lr: float = flag(0.02, "ScaledAdam's base learning rate, less than for models that start from nothing")
+    base_lr: float = free_flag(0.02, "ScaledAdam's base learning rate, less than for models that start from nothing")
     text_decoder: str = flag("facebook/bart-base", "folder or name of a pretrained BART, with its tokenizer")
-    valid_captions: int = flag(100, "validation clips per process that get a greedy caption for ROUGE-L")
+    valid_captions: int = free_flag(100, "validation clips per process that get a greedy caption for ROUGE-L")
 
     def check(self) -> None:
         if self.text_decoder in ARCHITECTURES:
