@@ -86,6 +86,7 @@ def test_paraspeechcaps(prepare, metadata):
     assert not any(row["caption"][0].isspace() for row in rows)  # every one of them does in the release
 
 
+@pytest.mark.slow
 def test_paraspeechcaps_train_base_as_released(prepare, metadata, tmp_path):
     """The release is Parquet with paths, one or two descriptions and nulls; here with the real clips."""
     with gzip.open(metadata / "paraspeechcaps" / "psc_train_base_ids.jsonl.gz", "rt") as f:

@@ -148,6 +148,7 @@ def test_batch_borders_do_not_cut_clips(connection, make_table, make_starts, tmp
         assert clip["captions"] == [f"caption {i} of {clip['audio_key'][3:]}" for i in range(5)]
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_threads_or_order_of_tables(make_table, make_starts, tmp_path):
     a = make_table("audiocaps", [(f"fs:{i * 7919 % 50_021}", f"caption {i}") for i in range(60_000)])
     b = make_table("clotho", [(f"fs:{i}", f"text {i % 3}") for i in range(30_000)])

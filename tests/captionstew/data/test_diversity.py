@@ -36,6 +36,7 @@ def captions_of(metadata, name):
     return [row["caption"] for row in rows]
 
 
+@pytest.mark.slow
 def test_every_reference_count(golden, shared_dir):
     metadata = shared_dir / "metadata"
     checked = 0

@@ -243,6 +243,7 @@ def test_airbench_keys(tmp_path):
     assert {"yt:-1nicOVtvkQ", "clotho:Santa Motor.wav"} <= keys
 
 
+@pytest.mark.slow
 def test_starts_of_audioset_agree_between_its_lists(metadata):
     starts = set(audioset_starts(metadata))
     assert len(starts) == len({video for video, _ in starts})

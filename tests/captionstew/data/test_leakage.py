@@ -98,6 +98,7 @@ def test_splits_weights_and_missing_tables(make_table, make_keys, connection, tm
     assert filter_tables(connection, [Entry("three", "*", "pretrain", 0.0)], *arguments)["sources"] == {}
 
 
+@pytest.mark.slow
 def test_order_and_bytes_do_not_depend_on_threads(make_table, make_keys, tmp_path):
     rows = [(f"fs:{i * 7919 % 200_003}", f"caption {i}") for i in range(200_000)]
     make_table("many", rows)
