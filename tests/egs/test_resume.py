@@ -219,6 +219,13 @@ def test_full_disk_truncated_checkpoint_and_sigterm(start, scalars, never_killed
     assert_same_run(exp, scalars, expected)
 
 
+def test_the_preflight_changes_no_number(start, scalars, never_killed, tmp_path):
+    expected = never_killed("contrastive")
+    exp = tmp_path / "exp"
+    finish(exp, start("contrastive", exp, "--preflight", "false"))
+    assert_same_run(exp, scalars, expected)
+
+
 def test_world_size_2_and_a_signal_to_the_watching_process(start, scalars, never_killed, tmp_path):
     """As if the two had been started by themselves."""
     exp = tmp_path / "exp"

@@ -63,7 +63,7 @@ def test_full_disk_leaves_the_old_file(tmp_path, monkeypatch, room):
     monkeypatch.setattr(checkpoints, "open", lambda name, _: FullDisk(name, room), raising=False)
     with pytest.raises(OSError) as error:
         save_checkpoint(path, content(2))
-    assert error.value.errno == errno.ENOSPC
+    assert error.value.errno == errno.ENOSPC and error.value.filename == str(path)
     monkeypatch.undo()
     assert load_checkpoint(path)["step"] == 1
     assert [found.name for found in tmp_path.iterdir()] == ["epoch-1.pt"]
@@ -117,6 +117,14 @@ def test_truncated_newest_falls_back_and_says_so(tmp_path, caplog):
         path.write_bytes(b"")
     with pytest.raises(CheckpointError, match="none of its 3 checkpoints can be read"):
         checkpoints.newest_checkpoint(tmp_path)
+
+
+def test_what_a_killed_write_left_is_removed(tmp_path, caplog):
+    save_epochs(tmp_path, 1)
+    (tmp_path / ".epoch-2.pt.partial").write_bytes(b"half")
+    assert checkpoints.newest_checkpoint(tmp_path)[0].name == "epoch-1.pt"
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-1.pt"]
+    assert ".epoch-2.pt.partial: a write that was cut off, removed" in caplog.text
 
 
 def test_clear_errors(tmp_path):
