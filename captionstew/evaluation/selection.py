@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from captionstew.hashing import sha256_of_file
-from captionstew.training.checkpoint import StateDict, load_checkpoint, select_model
+from captionstew.training.checkpoint import CheckpointError, StateDict, load_checkpoint, select_model
 from captionstew.training.flags import flag
 
 
@@ -47,11 +47,23 @@ class SelectedWeights:
         }
 
 
-def select_weights(flags: SelectionFlags) -> SelectedWeights:
-    """Raises CheckpointError if a file that the choice needs is not there or cannot be used."""
+def select_weights(flags: SelectionFlags, task: str = "") -> SelectedWeights:
+    """Reads the weights that the flags name.
+
+    Args:
+      task: what the model must have been trained for (default: anything).
+
+    Raises:
+      CheckpointError: a file that the choice needs is not there, cannot be used, or is of another task.
+    """
     if flags.checkpoint is not None:
         content = load_checkpoint(flags.checkpoint)
-        return SelectedWeights(content["model"], content["config"], flags.checkpoint, "file")
-    weights, source = select_model(flags.exp_dir, flags.epoch, flags.iter, flags.avg, flags.use_averaged_model)
-    choice = f"epoch {flags.epoch} iter {flags.iter} avg {flags.avg} use-averaged-model {flags.use_averaged_model}"
-    return SelectedWeights(weights, load_checkpoint(source)["config"], source, choice)
+        weights, source, choice = content["model"], flags.checkpoint, "file"
+    else:
+        weights, source = select_model(flags.exp_dir, flags.epoch, flags.iter, flags.avg, flags.use_averaged_model)
+        choice = f"epoch {flags.epoch} iter {flags.iter} avg {flags.avg} use-averaged-model {flags.use_averaged_model}"
+        content = load_checkpoint(source)
+    config = content["config"]
+    if task and config["task"] != task:
+        raise CheckpointError(f"{source}: trained for {config['task']}, but this program needs {task}")
+    return SelectedWeights(weights, config, source, choice)

@@ -50,7 +50,7 @@ def main() -> None:
     train_manifest = flags.train_manifest or flags.manifest.with_name("cuts_train.jsonl")
     known = training_captions(open_cuts(train_manifest), flags.seed)
 
-    selected = select_weights(flags)
+    selected = select_weights(flags, "captioning")
     config = selected.config
     model = load_captioning(config, selected.weights, selected.source).to(device)
     tokenizer = tokenizer_from_dict(config["tokenizer"])

@@ -18,21 +18,15 @@ from captionstew.data.tokenizer import tokenizer_from_dict
 from captionstew.evaluation.report.examples import best_captions, examples_of_cuts, write_examples
 from captionstew.evaluation.results import write_result
 from captionstew.evaluation.retrieval import embed_clips, retrieval_report, zero_shot_accuracy
-from captionstew.hashing import sha256_of_file
+from captionstew.evaluation.selection import SelectionFlags, select_weights
 from captionstew.models.contrastive import load_contrastive
-from captionstew.training.checkpoint import load_checkpoint, select_model
 from captionstew.training.distributed import pick_device
 from captionstew.training.flags import flag, parse_flags, run_main
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(SelectionFlags):
     exp_dir: Path = flag(Path("exp/contrastive"), "folder of the training run; results go below it")
-    checkpoint: Path | None = flag(None, "checkpoint with the weights to use")
-    epoch: int = flag(10, "take epoch-<epoch>.pt")
-    iter: int = flag(0, "if positive, take checkpoint-<iter>.pt instead of an epoch")
-    avg: int = flag(1, "average this many checkpoints, or this many intervals with --use-averaged-model")
-    use_averaged_model: bool = flag(True, "use the running average of the parameters over the chosen steps")
     manifest: Path = flag(Path("data/cuts_test.jsonl"), "clips to evaluate on")
     system: str = flag("", "name in the report (default: the experiment folder's)")
     duplicate_captions: str = flag(
@@ -50,39 +44,23 @@ class Flags:
 def main() -> None:
     flags = parse_flags(Flags, __doc__)
     device = pick_device(flags.device, 0)
-    if flags.checkpoint is not None:
-        source = flags.checkpoint
-        content = load_checkpoint(source)
-        weights = content["model"]
-    else:
-        weights, source = select_model(flags.exp_dir, flags.epoch, flags.iter, flags.avg, flags.use_averaged_model)
-        content = load_checkpoint(source)
-    config = content["config"]
+    selected = select_weights(flags, "contrastive")
+    config = selected.config
     tokenizer = tokenizer_from_dict(config["tokenizer"])
-    model = load_contrastive(config, weights, tokenizer, source).to(device)
+    model = load_contrastive(config, selected.weights, tokenizer, selected.source).to(device)
     fbank = FbankConfig.from_dict(config["fbank"])
     cuts = open_cuts(flags.manifest)
     batches = feature_batches(cuts, fbank, flags.max_duration, flags.num_workers)
     clips = embed_clips(model, tokenizer, batches, device, config["max_caption_tokens"])
 
-    weights_of = (
-        "file"
-        if flags.checkpoint
-        else (f"epoch {flags.epoch} iter {flags.iter} avg {flags.avg} use-averaged-model {flags.use_averaged_model}")
-    )
     common = {
         "split": flags.manifest.stem.removeprefix("cuts_"),
         "system": flags.system or flags.exp_dir.name,
-        "encoder": {
-            "path": str(source),
-            "sha256": sha256_of_file(source),
-            "preset": config["preset"],
-            "pretraining": config["task"],
-        },
-        "checkpoint": str(source),
+        "encoder": selected.describe_encoder(),
+        "checkpoint": str(selected.source),
         "frozen_parameters": sum(p.numel() for p in model.parameters()),
     }
-    settings = {"duplicate_captions": flags.duplicate_captions, "weights": weights_of, "windows": "whole clip"}
+    settings = {"duplicate_captions": flags.duplicate_captions, "weights": selected.choice, "windows": "whole clip"}
     write_result(
         flags.exp_dir,
         task="retrieval",
@@ -101,7 +79,7 @@ def main() -> None:
                 subset, model, tokenizer, device, config["max_caption_tokens"], flags.label_template, flags.seed
             ),
             num_clips=len(subset.cut_ids),
-            settings={"subset": name, "template": flags.label_template, "weights": weights_of},
+            settings={"subset": name, "template": flags.label_template, "weights": selected.choice},
             variant=name,
             **common,
         )
