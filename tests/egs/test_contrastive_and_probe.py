@@ -84,6 +84,8 @@ def test_probe_and_report(program, exp, mini_data):
     report = (exp / "report" / "report.md").read_text()
     assert "## Retrieval" in report and "| contrastive |" in report and "| logmel |" in report
     assert "voices_gender" in report and (exp / "report" / "curves.png").stat().st_size > 5000
+    page = (exp / "report" / "index.html").read_text()
+    assert page.count("<audio") == 8 and "finds (own captions bold)" in page
 
 
 def test_a_changed_encoder_is_refused(program, exp, mini_data, tmp_path):
