@@ -28,7 +28,7 @@ def main() -> None:
     )
     parser.add_argument("--manifest", type=Path, required=True, help="questions to learn the format from")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--hidden-dim", type=int, default=DEFAULTS.hidden_dim, help="channels, a multiple of 8")
+    parser.add_argument("--hidden-dim", type=int, default=DEFAULTS.hidden_dim, help="channels, a multiple of 32")
     parser.add_argument("--num-layers", type=int, default=DEFAULTS.num_layers, help="transformer layers")
     parser.add_argument("--num-steps", type=int, default=DEFAULTS.num_steps, help="training steps")
     parser.add_argument("--seed", type=int, default=DEFAULTS.seed, help="of weights and batches")
