@@ -117,6 +117,8 @@ def _start(rank: int, world_size: int, device: str, function: Callable, args: tu
 
 def _child(rank: int, world_size: int, device: str, function: Callable, args: tuple, reports: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # A spawned process would spawn its loaders too, which costs seconds at every validation.
+    multiprocessing.set_start_method(None, force=True)
     try:
         _run_rank(rank, rank, world_size, device, function, args)
     except KeyboardInterrupt:

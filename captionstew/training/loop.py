@@ -10,7 +10,6 @@ Losses are summed over the clips of all processes, as icefall does.
 import logging
 import signal
 from collections.abc import Iterator
-from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -48,7 +47,7 @@ def train(model: nn.Module, task: Task, data: TrainingData, flags: TrainingFlags
     restore(run, task, data, flags, rank)
     if flags.preflight:
         run_preflight(run, task, data, flags, rank)
-    distribute(run, rank)
+    distribute(run, flags, rank)
     log = ScalarLog(flags.exp_dir, rank.is_main, flags.tensorboard, flags.wandb, flags_to_dict(flags))
     previous = signal.signal(signal.SIGTERM, lambda *_: setattr(run, "stop_signalled", True))
     try:
@@ -144,12 +143,9 @@ def _forward_and_backward(run: Run, task: Task, batch: Batch, flags: TrainingFla
         if bad:
             leave_out(run, [batch], "loss", flags, rank)
             return None
-        # DDP averages gradients over processes; the loss is a sum, hence the factor. Accumulated gradients are
-        # summed over processes once per step instead (sum_gradients).
-        accumulating = flags.accum_grad > 1
-        factor = 1 if accumulating else rank.world_size
-        with run.wrapped.no_sync() if accumulating and rank.world_size > 1 else nullcontext():
-            run.scaler.scale(losses.total * factor).backward()
+        # DDP averages gradients over processes; the loss is a sum, hence the factor.
+        factor = rank.world_size if flags.accum_grad == 1 else 1
+        run.scaler.scale(losses.total * factor).backward()
     except torch.OutOfMemoryError as error:
         stop_out_of_memory(batch, flags, error)
     return losses

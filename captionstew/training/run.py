@@ -57,9 +57,12 @@ def new_run(model: nn.Module, flags: TrainingFlags, rank: Rank) -> Run:
     )
 
 
-def distribute(run: Run, rank: Rank) -> None:
-    """Lets backward passes of `run.wrapped` share gradients; from here on none may go through `run.model` alone."""
-    if rank.world_size > 1:
+def distribute(run: Run, flags: TrainingFlags, rank: Rank) -> None:
+    """Lets backward passes of `run.wrapped` share gradients; from here on none may go through `run.model` alone.
+
+    Accumulated gradients are summed over processes once per step instead (sum_gradients).
+    """
+    if rank.world_size > 1 and flags.accum_grad == 1:
         # Parameters can be idle in a step: position scores are left out at random, one parameter per layer always is.
         device_ids = [rank.device.index] if rank.device.type == "cuda" else None
         run.wrapped = DistributedDataParallel(run.model, device_ids=device_ids, find_unused_parameters=True)

@@ -251,6 +251,17 @@ def test_bfloat16_on_a_cpu(start, scalars, tmp_path, objective):
     assert {value.dtype for value in weights if value.is_floating_point()} == {torch.float32}
 
 
+def test_accumulated_gradients_of_two_processes(start_two, scalars, tmp_path):
+    """A step takes two batches of either process."""
+    exp = tmp_path / "exp"
+    finish(exp, *start_two("tagging", exp, "--accum-grad", 2, "--max-steps", 2))
+    content = newest_checkpoint(exp)[1]
+    assert content["step"] == 2 and content["position"]["consumed"] == 4
+    weights = [value for value in content["model"].values() if value.is_floating_point()]
+    assert all(value.isfinite().all() for value in weights)
+    assert all(30 < record["batch_seconds"] <= 60 for record in scalars(exp))
+
+
 @pytest.mark.parametrize("objective", OWN_FLAGS)
 def test_accumulated_gradients(start, scalars, tmp_path, objective):
     """Captioning and tagging accumulate; the contrastive objective says why it does not."""
