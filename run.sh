@@ -94,13 +94,15 @@ cd "$root"
 export MALLOC_MMAP_THRESHOLD_=10000000000 MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_TOP_PAD_=500000000
 run_dir=$exp_dir/contrastive
 
-# probe_system NAME ENCODER POOLING
+# probe_system NAME ENCODER POOLING: every probe twice, validation and test exchanged, and the test clips of both joined.
 probe_system() {
-  local probe_dir=$exp_dir/probe/$1
-  egs/eval_probe/train.py --encoder "$2" --pooling "$3" --tasks "$tasks" --manifest-dir "$data_dir" \
-    --exp-dir "$probe_dir" --cache-dir "$exp_dir/embeddings" --num-workers "$num_workers"
+  local probe_dir=$exp_dir/probe/$1 exchanged
+  for exchanged in "" /swapped; do
+    egs/eval_probe/train.py --encoder "$2" --pooling "$3" --tasks "$tasks" --manifest-dir "$data_dir$exchanged" \
+      --exp-dir "$probe_dir$exchanged" --cache-dir "$exp_dir/embeddings" --num-workers "$num_workers"
+  done
   if compgen -G "$probe_dir/probe-*.pt" > /dev/null; then # a corpus without labels has none
-    egs/eval_probe/decode.py --exp-dir "$probe_dir" --system "$1" --num-workers "$num_workers"
+    egs/eval_probe/decode.py --exp-dir "$probe_dir" --also "$probe_dir/swapped" --system "$1" --num-workers "$num_workers"
   fi
 }
 
@@ -125,6 +127,7 @@ fi
 if in_stage 3 "Evaluation of the frozen encoder"; then
   egs/captionstew/contrastive/decode.py --exp-dir "$run_dir" --checkpoint "$run_dir/pretrained.pt" \
     --manifest "$data_dir/cuts_test.jsonl" --duplicate-captions "$duplicate_captions" --num-workers "$num_workers"
+  python local/swap_held_out.py --manifest-dir "$data_dir" --output-dir "$data_dir/swapped"
   probe_system contrastive "$run_dir/pretrained.pt" mean
   probe_system random "random:$run_dir/pretrained.pt" mean
   probe_system logmel logmel mean_std

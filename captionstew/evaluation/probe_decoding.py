@@ -1,13 +1,14 @@
 """From a probe's checkpoint to everything that its result file says."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from captionstew.data.cuts import open_cuts
-from captionstew.evaluation.probe_scoring import ProbeScore, score_logits, score_probe
+from captionstew.evaluation.probe_scoring import ProbeScore, accuracy_metrics, score_logits, score_probe
 from captionstew.evaluation.probing import BrokenClip, ProbeTask, broken_clips, num_missing, task_clips
 from captionstew.evaluation.representations import Representations, load_system
 from captionstew.evaluation.supervised import supervised_scores
@@ -29,6 +30,37 @@ class Decoded:
     @property
     def pooling(self) -> str:
         return self.result["settings"]["pooling"]
+
+
+def joined(first: Decoded, second: Decoded) -> Decoded:
+    """One result for a task of accuracy whose probes were trained twice and tested on different clips.
+
+    Raises:
+      ValueError: not the same task, pooling, encoder and number of seeds, or a task of another metric.
+    """
+    same = (
+        all(first.result[name] == second.result[name] for name in ("encoder", "variant", "trained_parameters"))
+        and len({len(one.score.correct) if one.score.correct is not None else 0 for one in (first, second)} - {0}) == 1
+    )
+    if first.task != second.task or not same:
+        raise ValueError(
+            f"{first.result['checkpoint']} and {second.result['checkpoint']} are not probes of one task of accuracy "
+            "on one encoder: their test clips cannot be joined"
+        )
+    correct = np.concatenate([first.score.correct, second.score.correct], axis=1)  # (seeds, N)
+    metrics = accuracy_metrics(correct) | {
+        "chance": float(np.average(
+            [one.result["metrics"]["chance"] for one in (first, second)],
+            weights=[one.score.correct.shape[1] for one in (first, second)],
+        ))
+    }  # fmt: skip
+    settings = first.result["settings"] | {
+        "num_broken": len(first.broken) + len(second.broken),
+        "joined": [str(first.manifest), str(second.manifest)],
+    }
+    result = first.result | {"metrics": metrics, "settings": settings, "num_clips": correct.shape[1]}
+    score = replace(first.score, metrics=metrics, correct=correct)
+    return replace(first, score=score, result=result, broken=[*first.broken, *second.broken])
 
 
 class Decoder:

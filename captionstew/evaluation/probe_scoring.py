@@ -82,11 +82,13 @@ def _classification(scores: np.ndarray, truth: np.ndarray, settings: dict[str, A
     correct = np.zeros((len(scores), len(truth)), dtype=bool)
     correct[:, : scores.shape[1]] = scores.argmax(-1) == truth[: scores.shape[1]]
     largest = np.unique(truth, return_counts=True)[1].max()
-    found = mean_and_deviation("accuracy", correct.mean(1)) | {
-        "accuracy_interval": metrics.bootstrap_interval(correct.mean(0)),
-        "chance": float(largest / len(truth)),
-    }
-    return ProbeScore(found, settings, correct)
+    return ProbeScore(accuracy_metrics(correct) | {"chance": float(largest / len(truth))}, settings, correct)
+
+
+def accuracy_metrics(correct: np.ndarray) -> dict[str, Any]:
+    """(S, N) which clips were right -> accuracy, its deviation over seeds and its interval over clips"""
+    found = mean_and_deviation("accuracy", correct.mean(1))
+    return found | {"accuracy_interval": metrics.bootstrap_interval(correct.mean(0))}
 
 
 def _tagging(scores: np.ndarray, truth: np.ndarray, settings: dict[str, Any]) -> ProbeScore:

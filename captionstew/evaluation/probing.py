@@ -24,6 +24,7 @@ from captionstew.models.probe import (
     frame_binary_cross_entropy_per_head,
 )
 
+HELD_OUT = ("valid", "test")
 MIN_TEST_CLIPS = 50  # `all` leaves out sources with fewer: their accuracy says next to nothing
 SPLITS = {"train": "train", "valid": "valid", "test": "test"}
 UNKNOWN_CLASS = -1  # target of a clip whose class no head knows: never right
@@ -128,27 +129,25 @@ def source_task(source: str, field: str = "") -> ProbeTask:
 
 
 def all_tasks(folder: Path, table: dict[str, ProbeTask]) -> list[ProbeTask]:
-    """Every task of the table that has its manifests here; else a task for every labelled source of cuts_test.jsonl.
+    """Every task of the table that has its manifests here; else a task for every labelled source that is held out.
 
     A source of a corpus in the table is that task; any other needs a `label` of two or more classes on at least
-    MIN_TEST_CLIPS test clips.
+    MIN_TEST_CLIPS clips of the test, and of validation, which may be exchanged.
     """
     below = [task for task in table.values() if (folder / task.name / "cuts_train.jsonl").is_file()]
     if below:
         return below
     by_source = {task.source: task for task in table.values() if task.source}
-    labels: dict[str, list[str]] = defaultdict(list)
-    for cut in open_cuts(folder / "cuts_test.jsonl"):
-        custom = cut.supervisions[0].custom
-        source = custom["sources"][0]
-        if source in by_source:
-            labels[source] = []
-        elif custom.get("label"):
-            labels[source].append(custom["label"])
+    labels: dict[str, dict[str, list[str]]] = defaultdict(lambda: {split: [] for split in HELD_OUT})
+    for split in HELD_OUT:
+        for cut in open_cuts(folder / f"cuts_{split}.jsonl"):
+            custom = cut.supervisions[0].custom
+            if custom["sources"][0] in by_source or custom.get("label"):
+                labels[custom["sources"][0]][split].append(custom.get("label", ""))
     return [
         by_source.get(source) or source_task(source)
         for source, values in sorted(labels.items())
-        if source in by_source or (len(values) >= MIN_TEST_CLIPS and len(set(values)) > 1)
+        if source in by_source or all(len(x) >= MIN_TEST_CLIPS and len(set(x)) > 1 for x in values.values())
     ]
 
 

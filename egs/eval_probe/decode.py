@@ -6,6 +6,11 @@
 Writes <exp-dir>/results/probe_<task>-test.json for every task (probe_<task>-test-attention.json after attention
 pooling), and probe_average-test.json over tasks of accuracy. Every clip of the test list counts; one whose audio cannot
 be read is wrong.
+
+    ./decode.py --exp-dir exp/probe/contrastive --also exp/probe/contrastive-swapped
+
+joins the test clips of two trainings of the same probes, as when validation and test were exchanged
+(local/swap_held_out.py): twice the clips, each tested by a probe that never met it.
 """
 
 from collections import defaultdict
@@ -15,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from captionstew.evaluation.metrics import bootstrap_interval_of_mean
-from captionstew.evaluation.probe_decoding import Decoded, Decoder
+from captionstew.evaluation.probe_decoding import Decoded, Decoder, joined
 from captionstew.evaluation.probe_files import find_probes
 from captionstew.evaluation.probe_scoring import mean_and_deviation
 from captionstew.evaluation.results import write_result
@@ -30,6 +35,7 @@ SHARED = ("encoder", "split", "variant", "frozen_parameters")  # by the results 
 class Flags:
     exp_dir: Path = flag(Path("exp"), "folder of the probes; results go below it")
     tasks: str = flag("", "comma-separated names of trained tasks (default: those of the last training)")
+    also: Path | None = flag(None, "folder of the same probes trained for other test clips, which join these")
     split: str = flag("test", "which of a task's splits to score", choices=("test", "valid"))
     manifest: Path | None = flag(None, "cuts to score (default: those of --split in the probe's --manifest-dir)")
     system: str = flag("", "name in the report (default: the experiment folder's)")
@@ -44,6 +50,8 @@ def main() -> None:
     by_pooling: dict[str, list[Decoded]] = defaultdict(list)
     for path in find_probes(flags.exp_dir, flags.tasks):
         decoded = decoder.decode(path)
+        if flags.also is not None:
+            decoded = joined(decoded, decoder.decode(flags.also / path.name))
         write_result(flags.exp_dir, task=f"probe_{decoded.task.name}", system=system, **decoded.result)
         report_broken(decoded)
         if decoded.score.correct is not None:

@@ -109,7 +109,10 @@ def main() -> None:
     table = read_task_table(flags.task_table)
     tasks = all_tasks(flags.manifest_dir, table) if flags.tasks == "all" else parse_tasks(flags.tasks, table)
     if not tasks:
-        print(f"{flags.manifest_dir}: no source has a label of two or more classes on {MIN_TEST_CLIPS} test clips")
+        print(
+            f"{flags.manifest_dir}: no source has a label of two or more classes on {MIN_TEST_CLIPS} clips, "
+            "in validation and in test"
+        )
     record_probes(flags.exp_dir, [])
     (train_encoders if flags.train_encoder else train_probes)(tasks, flags)
 

@@ -95,10 +95,12 @@ def test_a_folder_of_its_own_takes_precedence(tmp_path, table):
 
 def test_all_tasks_of_a_manifest(manifest, tmp_path, table, monkeypatch):
     monkeypatch.setattr("captionstew.evaluation.probing.MIN_TEST_CLIPS", 3)
-    rows = [("few", {"label": "a"})] * 2 + [("same", {"label": "a"})] * 3 + [("none", {})] * 3
+    rows = [("held", {"label": "ab"[number % 2]}) for number in range(3)]  # nothing of it in validation
+    rows += [("few", {"label": "a"})] * 2 + [("same", {"label": "a"})] * 3 + [("none", {})] * 3
     rows += [("good", {"label": "ab"[number % 2]}) for number in range(3)]
     rows += [("fsd50k", {"labels": ["Dog"]})]
     manifest(rows, "cuts_test.jsonl")
+    manifest([row for row in rows if row[0] != "held"], "cuts_valid.jsonl")
     assert [task.name for task in all_tasks(tmp_path, table)] == ["fsd50k", "good"]
     manifest([("cremad", {"label": "ANG"})], "cuts_train.jsonl", tmp_path / "cremad")
     assert [task.name for task in all_tasks(tmp_path, table)] == ["cremad"]
