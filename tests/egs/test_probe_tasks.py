@@ -237,3 +237,24 @@ def test_contradictory_flags_end_with_one_line(run, capsys):
         with pytest.raises(SystemExit) as stop:
             run("train", *flags)
         assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_classes_tags_and_events_of_the_mini_corpus(run, mini_data, tmp_path):
+    """Tasks without a row in the table; both poolings of one experiment folder stand side by side."""
+    tasks = {"events": "accuracy", "voices_gender": "accuracy", "music_labels": "map", "events_events": "psds1"}
+    common = (
+        "--manifest-dir", mini_data, "--encoder", "logmel", "--exp-dir", tmp_path / "probe", "--cache-dir",
+        tmp_path / "cache", "--tasks", "events,voices:gender,music:labels,events:events", *QUICK,
+    )  # fmt: skip
+    for pooling in ("mean_std", "attention"):
+        run("train", *common, "--pooling", pooling)
+        run("decode", "--exp-dir", tmp_path / "probe", "--system", "logmel", "--num-workers", 0)
+    found = results(tmp_path / "probe")
+    assert {name for name in found if "average" not in name} == {
+        f"probe_{task}-test{suffix}"
+        for task, metric in tasks.items()
+        for suffix in (("", "-attention") if metric != "psds1" else ("",))
+    }
+    for name, result in found.items():
+        assert 0 <= result["metrics"][result["settings"]["metric"]] <= 1 and result["num_clips"] in (6, 12), name
