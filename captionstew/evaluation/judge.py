@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from string import Template
 
 from tqdm import tqdm
@@ -101,6 +102,18 @@ def judge_requests(replies: Iterable[Reply], prompt: Template = JUDGE_PROMPT) ->
             )
             requests.append(JudgeRequest(reply.item, reply.task, order, text))
     return requests
+
+
+def read_prompt(path: Path) -> Template:
+    """A prompt of one's own; raises ValueError unless it has $description, $question, $first and $second, each once or
+    more, and no other name.
+    """
+    prompt = Template(path.read_text(encoding="utf-8"))
+    wanted = {"description", "question", "first", "second"}
+    if not prompt.is_valid() or set(prompt.get_identifiers()) != wanted:
+        names = ", ".join(f"${name}" for name in sorted(wanted))
+        raise ValueError(f"{path}: a prompt has exactly {names} in it, and any other dollar sign doubled")
+    return prompt
 
 
 def _quoted(answer: str) -> str:

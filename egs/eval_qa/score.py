@@ -21,7 +21,7 @@ from pathlib import Path
 from string import Template
 
 from captionstew.evaluation import qa_scores
-from captionstew.evaluation.judge import JUDGE_PROMPT, Endpoint, ask_all, estimate, judge_requests
+from captionstew.evaluation.judge import JUDGE_PROMPT, Endpoint, ask_all, estimate, judge_requests, read_prompt
 from captionstew.evaluation.qa_scores import Reply
 from captionstew.evaluation.reply_store import open_store
 from captionstew.evaluation.results import write_result
@@ -53,6 +53,7 @@ class Flags:
             raise ValueError("--judge-send true needs --judge-base-url and --judge-model")
         if self.judge_model:
             self.endpoint()
+            self.prompt()
 
     def endpoint(self) -> Endpoint:
         return Endpoint(
@@ -65,7 +66,7 @@ class Flags:
         )
 
     def prompt(self) -> Template:
-        return JUDGE_PROMPT if self.judge_prompt is None else Template(self.judge_prompt.read_text(encoding="utf-8"))
+        return JUDGE_PROMPT if self.judge_prompt is None else read_prompt(self.judge_prompt)
 
 
 def write_scores(flags: Flags, about: dict, task: str, replies: list[Reply], metrics: dict, scoring: dict) -> None:

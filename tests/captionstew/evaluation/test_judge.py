@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from captionstew.evaluation.chat_client import Endpoint, JudgeError
-from captionstew.evaluation.judge import JUDGE_PROMPT, ORDERS, ask_all, estimate, judge_requests
+from captionstew.evaluation.judge import JUDGE_PROMPT, ORDERS, ask_all, estimate, judge_requests, read_prompt
 from captionstew.evaluation.qa_scores import Reply, judged_metrics, write_replies
 from captionstew.evaluation.reply_store import open_store
 from captionstew.hashing import sha256_of_file
@@ -359,3 +359,13 @@ def test_killed_in_the_middle_nothing_is_asked_twice_and_nothing_lost(repository
 def test_prompt_has_the_benchmarks_sections():
     for part in ("[Detailed Audio Description]", "[Question]", "[The Start of Assistant 1s Answer]", "[System]"):
         assert part in JUDGE_PROMPT.template
+
+
+def test_own_prompts_are_checked(tmp_path):
+    path = tmp_path / "prompt.txt"
+    path.write_text("For $$1: $description $question $first $second")
+    assert judge_requests(replies(1), read_prompt(path))[0].prompt.startswith("For $1: a recording What is")
+    for text in ("$description $question $first", "$description $question $first $second $more", "$ $first"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="a prompt has exactly"):
+            read_prompt(path)
