@@ -78,9 +78,14 @@ def start(forks, mini_data, repository, tiny_encoder):
         scope = {"argv": argv, "output": str(output_of(exp)), "environment": environment}
         process = forks.Process(target=exec, args=(RUN, scope))
         process.start()
+        started.append(process)
         return process
 
-    return start
+    started = []
+    yield start
+    for process in started:
+        if process.is_alive():  # of a test that failed
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
