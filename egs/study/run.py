@@ -2,7 +2,7 @@
 """Runs a study: the steps of a plan whose results are not there yet, in order. `./run.sh --study mini` calls it.
 
     ./run.py --plan mini.json --dry-run true             what is missing, as plain commands
-    ./run.py --plan paper.json --jobs-dir jobs           a Slurm script for each missing step, and submit.sh
+    ./run.py --plan paper.json --jobs-dir jobs           jobs/submit.sh, which hands what is missing to Slurm
     ./run.py --plan mini.json --only 'probe-*'           some of the steps
 
 A plan is a JSON object: `variables`; `sets`, lists of further variables; `steps` in the order they can run. A step has
@@ -19,8 +19,10 @@ killed one stopped.
 
 import fnmatch
 import json
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -30,16 +32,28 @@ from typing import Any
 from captionstew.training.flags import flag, parse_flags, run_main
 
 ROOT = Path(__file__).resolve().parents[2]
+PARTS = {"variables": dict, "sets": dict, "steps": list}
 KEYS = {"name", "for", "needs", "command", "makes"}
 
 
 @dataclass(frozen=True)
 class Flags:
-    plan: Path = flag(Path("mini.json"), "the plan: a file, or the name of one beside this program")
+    plan: Path = flag(Path("mini"), "the plan: a file, or the name of one beside this program")
     dry_run: bool = flag(False, "print the commands that are missing, run nothing")
     only: str = flag("*", "steps to run, a shell pattern of names")
-    jobs_dir: Path | None = flag(None, "write job scripts for Slurm here instead of running")
-    set: str = flag("", "other values for variables of the plan: name=value,name=value")
+    jobs_dir: Path | None = flag(None, "write submit.sh for Slurm here instead of running; its jobs log here, too")
+    sbatch: str = flag("--gpus-per-node 1 --cpus-per-task 16", "what jobs other than trainings ask of Slurm")
+    set: str = flag("", "other values for variables of the plan: 'name=value name=value'")
+
+    def check(self) -> None:
+        self.overrides()
+
+    def overrides(self) -> dict[str, str]:
+        """--set as a dictionary."""
+        pairs = shlex.split(self.set)
+        if wrong := [pair for pair in pairs if "=" not in pair]:
+            raise ValueError(f"--set takes name=value, separated by spaces, not {wrong[0]!r}")
+        return dict(pair.split("=", 1) for pair in pairs)
 
 
 @dataclass(frozen=True)
@@ -55,26 +69,33 @@ class Step:
         return all((ROOT / path).exists() for path in self.makes)
 
 
+def plan_path(asked: Path) -> Path:
+    """A bare name that is no file means the plan of that name beside this program."""
+    if asked.is_file() or asked.name != str(asked):
+        return asked
+    return Path(__file__).with_name(asked.name if asked.suffix else f"{asked.name}.json")
+
+
 def read_plan(path: Path, overrides: dict[str, str]) -> list[Step]:
     """The steps of a plan, one for every run.
 
     Raises:
       ValueError: the file is not a plan; the message says where and why.
     """
-    try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
-    variables = {"root": str(ROOT)} | plan["variables"] | overrides
-    if unknown := overrides.keys() - plan["variables"].keys():
-        raise ValueError(f"{path}: no variable {', '.join(sorted(unknown))}; it has {', '.join(plan['variables'])}")
+    plan = _load(path)
+    variables, sets = plan["variables"], plan["sets"]
+    if unknown := overrides.keys() - variables.keys():
+        raise ValueError(f"{path}: no variable {', '.join(sorted(unknown))}; it has {', '.join(variables)}")
+    variables = {"root": str(ROOT)} | variables | overrides
     steps = []
     for row in plan["steps"]:
         if wrong := row.keys() - KEYS:
             raise ValueError(f"{path}: step {row.get('name')}: unknown key {', '.join(sorted(wrong))}")
-        if "for" in row and row["for"] not in plan["sets"]:
-            raise ValueError(f"{path}: step {row['name']}: no set {row['for']}; there are {', '.join(plan['sets'])}")
-        for values in plan["sets"][row["for"]] if "for" in row else [{}]:
+        if missing := {"name", "command", "makes"} - {key for key in row if row[key]}:
+            raise ValueError(f"{path}: step {row.get('name')}: needs {', '.join(sorted(missing))}")
+        if "for" in row and row["for"] not in sets:
+            raise ValueError(f"{path}: step {row['name']}: no set {row['for']}; there are {', '.join(sets)}")
+        for values in sets[row["for"]] if "for" in row else [{}]:
             steps.append(_step(row, variables | values, path))
     names = [step.name for step in steps]
     if doubles := {name for name in names if names.count(name) > 1}:
@@ -86,63 +107,98 @@ def read_plan(path: Path, overrides: dict[str, str]) -> list[Step]:
     return steps
 
 
+def _load(path: Path) -> dict[str, Any]:
+    """A plan's JSON with all its parts."""
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    if not isinstance(plan, dict) or not all(isinstance(plan.get(name), kind) for name, kind in PARTS.items()):
+        raise ValueError(f"{path}: a plan is an object with variables, sets (objects) and steps (a list)")
+    for values in (plan["variables"], *(row for rows in plan["sets"].values() for row in rows)):
+        if wrong := [name for name, value in values.items() if not isinstance(value, str)]:
+            raise ValueError(f"{path}: variable {wrong[0]} must be a text in quotes, not {values[wrong[0]]!r}")
+    return plan
+
+
 def _step(row: dict[str, Any], variables: dict[str, str], path: Path) -> Step:
-    def filled(text: str) -> str:
-        while (match := re.search(r"\{(\w+)\}", text)) is not None:  # values may hold variables, too
-            if match[1] not in variables:
-                raise ValueError(f"{path}: step {row['name']}: no variable {match[1]}")
-            text = text[: match.start()] + variables[match[1]] + text[match.end() :]
-        return text
+    def filled(text: str, outer: tuple[str, ...] = ()) -> str:
+        def value(match: re.Match) -> str:
+            name = match[1]
+            if name not in variables or name in outer:
+                problem = "stands within itself" if name in outer else "is not defined"
+                raise ValueError(f"{path}: step {row['name']}: variable {name} {problem}")
+            return filled(variables[name], (*outer, name))
+
+        return re.sub(r"\{(\w+)\}", value, text)
 
     texts = {key: tuple(map(filled, row.get(key, ()))) for key in ("needs", "command", "makes")}
-    if not texts["command"] or not texts["makes"]:
-        raise ValueError(f"{path}: step {row['name']} needs a command, and files that it makes")
     return Step(filled(row["name"]), **texts)
 
 
 def run_step(step: Step) -> None:
     """Raises ValueError if a line fails, or if the files are not there afterwards."""
-    script = "set -euo pipefail\n" + "\n".join(step.command)
-    done = subprocess.run(["bash", "-c", script], cwd=ROOT)
-    if done.returncode != 0:
-        raise ValueError(f"step {step.name} failed with status {done.returncode}; the same command goes on from here")
+    # With the trap bash waits for the program that runs, which saves, and starts no other.
+    script = "\n".join(["trap 'exit 143' TERM", "set -euo pipefail", *step.command])
+    process = subprocess.Popen(["bash", "-c", script], cwd=ROOT, start_new_session=True)
+    try:
+        status = process.wait()
+    except BaseException:  # what was started must not go on when this program is stopped
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+        raise
+    if status != 0:
+        raise ValueError(f"step {step.name} failed with status {status}; the same command goes on from here")
     if missing := [path for path in step.makes if not (ROOT / path).exists()]:
         raise ValueError(f"step {step.name} ended well, but did not make {missing[0]}")
 
 
-def write_jobs(steps: list[Step], folder: Path) -> None:
-    """A job script of shared/slurm.sh's form for every step, and submit.sh, which hands them in with their order."""
-    template = (ROOT / "shared" / "slurm.sh").read_text(encoding="utf-8")
+def write_jobs(steps: list[Step], folder: Path, options: str) -> None:
+    """submit.sh: a Slurm job for every line of every step, which waits for the line before and for what it needs."""
     folder.mkdir(parents=True, exist_ok=True)
-    submit = ["#!/usr/bin/env bash", "set -euo pipefail", "declare -A job"]
+    log = shlex.quote(f"{folder.resolve()}/%x-%j.txt")
+    submit = ["#!/usr/bin/env bash", "set -euo pipefail", f"cd {shlex.quote(str(ROOT))}", "declare -A job"]
     names = [step.name for step in steps]
     for step in steps:
-        path = folder / f"{step.name}.sh"
-        command = " && ".join(step.command)
-        path.write_text(
-            template.replace("JOB_NAME", step.name).replace("ROOT", shlex.quote(str(ROOT))).replace("COMMAND", command),
-            encoding="utf-8",
-        )
         needed = sorted({name for pattern in step.needs for name in fnmatch.filter(names, pattern)})
-        after = "".join(f":${{job[{name}]}}" for name in needed)
-        options = f"--dependency=afterok{after} " if after else ""
-        submit.append(f"job[{step.name}]=$(sbatch --parsable {options}{shlex.quote(str(path.resolve()))})")
-    (folder / "submit.sh").write_text("\n".join(submit) + "\n", encoding="utf-8")
-    print(f"{len(steps)} job scripts in {folder}; hand them in with: bash {folder / 'submit.sh'}")
+        after = [f"${{job[{name}]}}" for name in needed]
+        for command in step.command:
+            dependency = f" --dependency=afterok:{':'.join(after)}" if after else ""
+            submit.append(
+                f"id=$(sbatch --parsable --job-name {step.name} --output {log}{dependency} {_job(command, options)})"
+            )
+            after = ["$id"]
+        submit.append(f"job[{step.name}]=$id")
+    path = folder / "submit.sh"
+    path.write_text("\n".join(submit) + "\n", encoding="utf-8")
+    print(f"{len(steps)} steps in {path}; hand them in from the activated environment with: bash {path}")
+
+
+def _job(command: str, options: str) -> str:
+    """The last arguments of sbatch: a training runs as shared/slurm.sh has it, one process per GPU."""
+    if "--resume true" not in command:
+        return f"{options} --wrap {shlex.quote(command)}"
+    world_size = re.search(r"--world-size (\d+)", command)
+    processes = world_size[1] if world_size else "1"
+    return f"--ntasks-per-node {processes} --gpus-per-node {processes} shared/slurm.sh {command}"
 
 
 def main() -> None:
     flags = parse_flags(Flags, __doc__)
-    path = flags.plan if flags.plan.is_file() else Path(__file__).with_name(flags.plan.with_suffix(".json").name)
-    overrides = dict(pair.split("=", 1) for pair in flags.set.split(",") if pair)
-    steps = [step for step in read_plan(path, overrides) if fnmatch.fnmatch(step.name, flags.only)]
+    path = plan_path(flags.plan)
+    steps = [step for step in read_plan(path, flags.overrides()) if fnmatch.fnmatch(step.name, flags.only)]
+    if not steps:
+        raise ValueError(f"{path}: no step is called {flags.only}")
     missing = [step for step in steps if not step.is_done()]
     if not missing:
         print(f"{path.name}: nothing to do, {len(steps)} steps are done")
         return
     if flags.jobs_dir is not None:
-        write_jobs(missing, flags.jobs_dir)
+        write_jobs(missing, flags.jobs_dir, flags.sbatch)
         return
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(ending, lambda number, _: sys.exit(128 + number))
     for number, step in enumerate(missing, start=1):
         print(f"# {step.name} ({number} of {len(missing)})", file=sys.stderr if not flags.dry_run else sys.stdout)
         if flags.dry_run:

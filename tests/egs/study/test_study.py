@@ -1,0 +1,233 @@
+"""The study's program with small plans, its jobs with a stand-in for sbatch, and the two plans as they are."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import runpy
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from captionstew.training.flags import parse_flags
+
+STUDY = Path(__file__).resolve().parents[3] / "egs" / "study"
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(f"program_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for their annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+study = load(STUDY / "run.py")
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """plan(*steps, sets, variable=value, ...) -> file of a plan; `{out}` is tmp_path."""
+
+    def write(*steps, sets=None, **variables):
+        path = tmp_path / "plan.json"
+        content = {"variables": {"out": str(tmp_path)} | variables, "sets": sets or {}, "steps": list(steps)}
+        path.write_text(json.dumps(content))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """run(plan, flag, value, ...) -> the study's program in this process."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def call(path, *flags):
+        monkeypatch.setattr(sys, "argv", ["run.py", "--plan", str(path), *map(str, flags)])
+        study.main()
+
+    return call
+
+
+def step(name, *needs, **others):
+    made = {"name": name, "command": [f"echo {name} >> {{out}}/order", f"touch {{out}}/{name}"]}
+    return made | {"makes": [f"{{out}}/{name}"], "needs": list(needs)} | others
+
+
+def test_a_step_of_a_set_stands_for_every_row_and_values_may_hold_variables(plan, tmp_path):
+    rows = [{"run": "a-{size}"}, {"run": "b-{size}", "size": "9"}]
+    path = plan(step("data"), step("train-{run}", "data", **{"for": "runs"}), sets={"runs": rows}, size="3")
+    steps = study.read_plan(path, {})
+    assert [one.name for one in steps] == ["data", "train-a-3", "train-b-9"]
+    assert steps[1].makes == (f"{tmp_path}/train-a-3",)
+    assert [one.name for one in study.read_plan(path, {"size": "4"})][1] == "train-a-4"
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([step("a", extra=1)], "unknown key extra"),
+        ([step("a", makes=[])], "step a: needs makes"),
+        ([step("a", **{"for": "b"})], "no set b"),
+        ([step("a"), step("a")], "two steps are called a"),
+        ([step("b", "a*"), step("a")], "needs a*, which no earlier step"),
+        ([step("{nothing}")], "nothing is not defined"),
+        ([step("{self}")], "self stands within itself"),
+    ],
+)
+def test_errors_of_a_plan_are_named(plan, steps, message):
+    path = plan(*steps, self="x{self}")
+    with pytest.raises(ValueError) as error:
+        study.read_plan(path, {})
+    assert message in str(error.value) and str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "a plan is an object"),
+        ('{"variables": {}, "steps": []}', "a plan is an object"),
+        ('{"variables": {"epochs": 3}, "sets": {}, "steps": []}', "epochs must be a text"),
+    ],
+)
+def test_a_file_that_is_no_plan_is_named(tmp_path, text, message):
+    path = tmp_path / "plan.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        study.read_plan(path, {})
+
+
+def test_overrides_may_hold_commas_and_must_be_variables(plan, run, capsys):
+    path = plan(step("{tasks}"), tasks="x")
+    run(path, "--dry-run", "true", "--set", "tasks=events,music")
+    assert "echo events,music >>" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="no variable color"):
+        run(path, "--set", "color=red")
+    with pytest.raises(SystemExit):
+        run(path, "--set", "tasks")
+
+
+def test_missing_steps_run_in_order_and_done_ones_do_not(plan, run, tmp_path, capsys):
+    path = plan(step("a"), step("b", "a"), step("other"))
+    run(path, "--only", "[ab]")
+    assert (tmp_path / "order").read_text().split() == ["a", "b"]
+    run(path, "--only", "[ab]")
+    assert "nothing to do, 2 steps are done" in capsys.readouterr().out
+    (tmp_path / "a").unlink()
+    run(path)
+    assert (tmp_path / "order").read_text().split() == ["a", "b", "a", "other"]
+    with pytest.raises(ValueError, match="no step is called c"):
+        run(path, "--only", "c")
+
+
+def test_a_dry_run_prints_shell_and_does_nothing(plan, run, tmp_path, capsys):
+    run(plan(step("a"), step("b", "a")), "--dry-run", "true")
+    printed = capsys.readouterr().out
+    assert not (tmp_path / "order").exists()
+    subprocess.run(["bash", "-c", printed], check=True)
+    assert (tmp_path / "order").read_text().split() == ["a", "b"]
+
+
+def test_a_failing_line_ends_the_study_and_so_does_a_file_that_is_not_made(plan, run, tmp_path):
+    failing = step("a", command=["false", "touch {out}/a"])
+    with pytest.raises(ValueError, match="step a failed with status 1"):
+        run(plan(failing, step("b")))
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+    with pytest.raises(ValueError, match="did not make .*/a"):
+        run(plan(step("a", command=["true"])))
+
+
+def test_a_stopped_study_stops_what_it_runs_and_waits_for_it(plan, tmp_path):
+    training = "python -c \"import signal, time; signal.signal(15, lambda *_: (time.sleep(0.3), exit(0))); " \
+        "open('{out}/started', 'w'); time.sleep(60)\" && touch {out}/saved"  # fmt: skip
+    path = plan(step("a", command=[training, "touch {out}/next"]))
+    process = subprocess.Popen([sys.executable, STUDY / "run.py", "--plan", path])
+    while not (tmp_path / "started").exists():
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(timeout=20) == 143
+    assert not (tmp_path / "next").exists()
+
+
+def test_a_mistyped_path_is_not_taken_for_a_plan_of_ours(tmp_path):
+    assert study.plan_path(Path("mini")) == study.plan_path(Path("mini.json")) == STUDY / "mini.json"
+    assert study.plan_path(tmp_path / "mini") == tmp_path / "mini"
+
+
+SBATCH = """#!/usr/bin/env bash
+number=$(($(cat "$CALLS/count" 2> /dev/null || echo 100) + 1))
+echo $number > "$CALLS/count"
+printf '%s\\n' "$@" > "$CALLS/$number"
+echo $number
+"""
+
+
+def test_jobs_wait_for_the_line_before_and_for_what_they_need(plan, run, tmp_path):
+    train = "recipe/train.py --name 'a b' --world-size 4 --resume true"
+    path = plan(step("data"), step("train", "data", command=[train, "echo $HOME"]), step("probe", "tr*", "data"))
+    jobs, calls = tmp_path / "jobs", tmp_path / "calls"
+    run(path, "--jobs-dir", jobs, "--sbatch", "--gpus-per-node 1")
+    calls.mkdir()
+    (calls / "sbatch").write_text(SBATCH)
+    (calls / "sbatch").chmod(0o755)
+    environment = os.environ | {"PATH": f"{calls}:{os.environ['PATH']}", "CALLS": str(calls)}
+    subprocess.run(["bash", jobs / "submit.sh"], check=True, env=environment, cwd=tmp_path)
+    arguments = {number: (calls / str(number)).read_text().splitlines() for number in range(101, 107)}
+    assert not (calls / "107").exists()
+    waits = {
+        number: next((word.split("=")[1] for word in words if word.startswith("--dependency")), None)
+        for number, words in arguments.items()
+    }
+    assert waits == {
+        101: None, 102: "afterok:101", 103: "afterok:102", 104: "afterok:103", 105: "afterok:102:104",
+        106: "afterok:105",
+    }  # fmt: skip
+    expected = ["--ntasks-per-node", "4", "--gpus-per-node", "4", "shared/slurm.sh", "recipe/train.py", "--name", "a b"]
+    assert arguments[103][-12:] == [*expected, "--world-size", "4", "--resume", "true"]
+    assert arguments[104][-4:] == ["--gpus-per-node", "1", "--wrap", "echo $HOME"]
+    assert arguments[104][arguments[104].index("--output") + 1] == f"{jobs}/%x-%j.txt"
+
+
+def help_of(command):
+    """What the program of a command (a script, or `python -m module`) prints with --help."""
+    if command[0].endswith(".sh"):
+        return subprocess.run([command[0], "--help"], capture_output=True, text=True, check=True).stdout
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as ended:
+        if command[0] == "-m":
+            runpy.run_module(command[1], run_name="__main__")
+        else:
+            runpy.run_path(command[0], run_name="__main__")
+    assert ended.value.code in (0, None)
+    return printed.getvalue()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mini", "paper"])
+def test_every_program_of_a_plan_takes_its_flags(name, repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    flags_classes, helps = {}, {}
+    for one in study.read_plan(STUDY / f"{name}.json", {}):
+        for line in one.command:
+            command = shlex.split(line)
+            command = command[1:] if command[0] == "python" else command
+            program = command[1] if command[0] == "-m" else command[0]
+            if program not in helps:
+                monkeypatch.setattr(sys, "argv", [program, "--help"])
+                helps[program] = help_of(command)
+                path = repository / program
+                direct = path.suffix == ".py" and "parse_flags" in path.read_text()
+                flags_classes[program] = load(path).Flags if direct else None
+                assert path.suffix != ".py" or line.startswith("python ") or os.access(path, os.X_OK)
+            if flags_classes[program] is not None:
+                parse_flags(flags_classes[program], None, command[1:])
+            given = {word for word in command if word.startswith("--")}
+            assert all(f"{flag} " in helps[program] for flag in given), (one.name, program, given)
