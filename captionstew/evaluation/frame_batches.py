@@ -72,12 +72,10 @@ class FrameBatches:
 
     def channel_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation (dim,) of the channels over frames of some training clips."""
-        clips = validation_share(self.train_cuts, STATISTICS_CLIPS, 0, 1)
         flags = self._flags
-        batches = frame_batches(
-            self.encoder, clips, self._train_table, flags.max_duration, flags.num_workers, strict=False
+        return channel_statistics(
+            self.encoder, self.train_cuts, self._train_table, flags.max_duration, flags.num_workers
         )
-        return channel_statistics(batches, self.encoder.dim)
 
 
 def frame_table(
@@ -147,14 +145,18 @@ def without_failed(batch: Batch, table: FrameTable) -> Batch:
     return batch | chosen | {"failed": batch["failed"] + failed}
 
 
-def channel_statistics(batches: Iterator[Batch], dim: int) -> tuple[Tensor, Tensor]:
-    """Batches -> mean and deviation (dim,) over all valid frames; a constant channel has deviation 1.
+def channel_statistics(
+    encoder: FrozenEncoder, cuts: IndexedCuts, table: FrameTable | None, max_duration: float, num_workers: int
+) -> tuple[Tensor, Tensor]:
+    """-> mean and deviation (dim,) over all frames of STATISTICS_CLIPS clips; a constant channel has deviation 1.
 
     Raises:
       ValueError: there is no frame.
     """
+    some = validation_share(cuts, STATISTICS_CLIPS, 0, 1)
+    dim = encoder.dim
     count, total, squares = 0, torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dtype=torch.float64)
-    for batch in batches:
+    for batch in frame_batches(encoder, some, table, max_duration, num_workers, strict=False):
         frames = batch["features"][frame_mask(batch["feature_lengths"], batch["features"].size(1))].cpu().double()
         count += len(frames)
         total += frames.sum(0)

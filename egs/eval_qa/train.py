@@ -21,7 +21,7 @@ import torch
 
 from captionstew.data.cuts import filter_by_duration, open_cuts
 from captionstew.data.qa_batches import QaBatches, qa_items
-from captionstew.evaluation.frame_batches import channel_statistics, frame_batches, frame_table
+from captionstew.evaluation.frame_batches import channel_statistics, frame_table
 from captionstew.evaluation.qa_scores import Reply, validation_metrics
 from captionstew.models.frozen import FrozenEncoder, load_encoder
 from captionstew.models.language_model import load_language_model
@@ -32,13 +32,11 @@ from captionstew.training.flags import FrozenFlags, TrainingFlags, flag, flags_t
 from captionstew.training.log import start_logging
 from captionstew.training.loop import Losses, train
 
-STATISTICS_CLIPS = 500  # training clips that the channels' mean and deviation are taken from
-
 
 @dataclass(frozen=True)
 class Flags(TrainingFlags, FrozenFlags):
-    base_lr: float = flag(0.02, "ScaledAdam's base learning rate")
-    num_epochs: int = flag(2, "train up to this epoch, counted from 1")
+    base_lr: float = free_flag(0.02, "ScaledAdam's base learning rate")
+    num_epochs: int = free_flag(2, "train up to this epoch, counted from 1")
     max_duration: float = flag(200.0, "seconds per batch and process: audio, and text at --token-rate")
     llm: str = free_flag("Qwen/Qwen2.5-7B-Instruct", "folder or Hub name of an instruction-tuned causal language model")
     llm_bits: int = flag(16, "16, or 8 or 4 with bitsandbytes", choices=(16, 8, 4))
@@ -114,9 +112,7 @@ def run(rank: Rank, flags: Flags) -> None:
     )
     data = QaBatches(train_questions, tables[0], valid_questions, tables[1], flags, rank.rank, rank.world_size)
     model = build_adaptor(task.config, llm.embedding_rms())
-    some = cuts[0].select(range(min(len(cuts[0]), STATISTICS_CLIPS)))
-    batches = frame_batches(encoder, some, tables[0], flags.max_duration, flags.num_workers, strict=False)
-    model.set_statistics(*channel_statistics(batches, encoder.dim))
+    model.set_statistics(*channel_statistics(encoder, cuts[0], tables[0], flags.max_duration, flags.num_workers))
     trained = sum(p.numel() for p in model.parameters())
     logging.info("%d parameters learn; %d of the language model are frozen", trained, llm.num_parameters)
     train(model, task, data, flags, rank)
