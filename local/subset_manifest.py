@@ -26,6 +26,8 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=42)
     args = parser.parse_args()
+    if args.output_dir.resolve() == args.manifest_dir.resolve():
+        raise ValueError(f"--output-dir {args.output_dir} is --manifest-dir: its training manifest would be lost")
     cuts = open_cuts(args.manifest_dir / "cuts_train.jsonl")
     custom = [cut.supervisions[0].custom for cut in cuts]
     order = sorted(range(len(cuts)), key=lambda row: key_hash(custom[row]["audio_key"], args.seed))

@@ -18,6 +18,8 @@ def main() -> None:
     parser.add_argument("--manifest-dir", type=Path, required=True, help="has cuts_train.jsonl, cuts_valid.jsonl, ...")
     parser.add_argument("--output-dir", type=Path, required=True)
     args = parser.parse_args()
+    if args.output_dir.resolve() == args.manifest_dir.resolve():
+        raise ValueError(f"--output-dir {args.output_dir} is --manifest-dir: give another folder")
     args.output_dir.mkdir(parents=True, exist_ok=True)
     for split, source in EXCHANGED.items():
         count = write_cuts(
