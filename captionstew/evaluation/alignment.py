@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from captionstew.data.cuts import open_cuts
-from captionstew.data.loading import Batch
+from captionstew.data.loading import Batch, read_coverage
 from captionstew.data.manifest import IndexedCuts
 from captionstew.evaluation.frame_batches import frame_batches, frame_table
 from captionstew.evaluation.selection import SelectedWeights, SelectionFlags, select_weights
@@ -40,15 +40,12 @@ def choose_weights(flags: AlignmentFlags, task: str, metric: str) -> SelectedWei
     """The weights that the flags name; without --checkpoint, --epoch and --iter those of the best epoch by `metric`.
 
     Raises:
-      CheckpointError: a file is not there.
-      ValueError: the checkpoint is of another task, or the run never validated.
+      CheckpointError: a file is not there, or it is of another task.
+      ValueError: the run never validated.
     """
     if flags.checkpoint is None and flags.epoch == 0 and flags.iter == 0:
         flags = replace(flags, epoch=best_epoch(flags.exp_dir, metric))
-    selected = select_weights(flags)
-    if selected.config["task"] != task:
-        raise ValueError(f"{selected.source}: a model for {selected.config['task']}, not for {task}")
-    return selected
+    return select_weights(flags, task)
 
 
 def best_epoch(exp_dir: Path, metric: str) -> int:
@@ -77,7 +74,7 @@ def result_fields(
     flags: AlignmentFlags, selected: SelectedWeights, encoder: FrozenEncoder, model: nn.Module, cuts: IndexedCuts
 ) -> dict[str, Any]:
     """The arguments of write_result that do not depend on the task, `settings` to be added to."""
-    coverage = selected.config["coverage"].get("coverage", {})
+    coverage = read_coverage(flags.manifest.parent).get("coverage", {})
     split = flags.manifest.stem.removeprefix("cuts_")
     return {
         "split": split,

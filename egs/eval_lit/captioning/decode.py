@@ -4,7 +4,8 @@
     ./decode.py --exp-dir exp/lit_captioning/mini --manifest data/mini/cuts_test.jsonl --num-beams 4
 
 Validation chooses the epoch (--epoch 0) by ROUGE-L. Writes <exp-dir>/results/lit_captioning_<corpus>-<split>-<decoding>
-.json, and the captions as .jsonl; the corpus is the manifest's folder.
+.json, where the corpus is the manifest's folder, and the captions as .jsonl; and examples.jsonl, clips to listen to for
+the report.
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from captionstew.evaluation.alignment import (
     result_fields,
 )
 from captionstew.evaluation.captioning import caption_clips, captioning_report, training_captions
+from captionstew.evaluation.report.examples import examples_of_cuts, write_examples
 from captionstew.evaluation.results import write_result
 from captionstew.models.lit import audio_encoder_of, load_lit_captioning
 from captionstew.training.distributed import Rank, pick_device
@@ -63,6 +65,8 @@ def main() -> None:
         **fields,
     )
     clips.write(result.with_suffix(".jsonl"))
+    generated = dict(zip(clips.cut_ids, clips.candidates))
+    write_examples(flags.exp_dir, fields["system"], examples_of_cuts(cuts, generated=generated))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
     ./decode.py --exp-dir exp/lit_retrieval/mini --manifest data/mini/cuts_test.jsonl
 
 Validation chooses the epoch (--epoch 0) by text-to-audio R@10. Writes
-<exp-dir>/results/lit_retrieval_<corpus>-<split>-<strict|match>.json; the corpus is the manifest's folder.
+<exp-dir>/results/lit_retrieval_<corpus>-<split>-<strict|match>.json, where the corpus is the manifest's folder; and
+examples.jsonl, clips to listen to for the report.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from captionstew.evaluation.alignment import (
     evaluation_batches,
     result_fields,
 )
+from captionstew.evaluation.report.examples import best_captions, examples_of_cuts, write_examples
 from captionstew.evaluation.results import write_result
 from captionstew.evaluation.retrieval import embed_clips, retrieval_report
 from captionstew.models.lit import audio_encoder_of, load_lit_retrieval
@@ -52,6 +54,7 @@ def main() -> None:
         variant=flags.duplicate_captions,
         **fields,
     )
+    write_examples(flags.exp_dir, fields["system"], examples_of_cuts(cuts, retrieved=best_captions(clips)))
 
 
 if __name__ == "__main__":

@@ -25,10 +25,9 @@ from captionstew.data.tokenizer import tokenizer_from_dict
 from captionstew.evaluation.alignment import corpus_name
 from captionstew.evaluation.results import write_result
 from captionstew.evaluation.retrieval import EmbeddedClips, embed_clips, retrieval_report
-from captionstew.evaluation.selection import SelectedWeights
+from captionstew.evaluation.selection import SelectionFlags, select_weights
 from captionstew.models.contrastive import load_contrastive
 from captionstew.models.stored_embeddings import load_embeddings
-from captionstew.training.checkpoint import load_checkpoint
 from captionstew.training.distributed import pick_device
 from captionstew.training.flags import flag, parse_flags, run_main
 
@@ -52,8 +51,8 @@ class Flags:
     seed: int = flag(42, "seed of the bootstrap")
 
     def check(self) -> None:
-        stored = self.audio_embeddings is not None and self.text_embeddings is not None
-        if (self.checkpoint is not None) == stored:
+        given = [path is not None for path in (self.checkpoint, self.audio_embeddings, self.text_embeddings)]
+        if given not in ([True, False, False], [False, True, True]):
             raise ValueError("give either --checkpoint, or both --audio-embeddings and --text-embeddings")
 
 
@@ -80,13 +79,13 @@ def stored_clips(cuts: IndexedCuts, flags: Flags) -> tuple[EmbeddedClips, dict[s
 def own_clips(cuts: IndexedCuts, flags: Flags) -> tuple[EmbeddedClips, dict[str, Any]]:
     """The clips and captions of the manifest, embedded by the checkpoint's two towers."""
     device = pick_device(flags.device, 0)
-    content = load_checkpoint(flags.checkpoint)
-    config = content["config"]
+    selected = select_weights(SelectionFlags(checkpoint=flags.checkpoint), "contrastive")
+    config = selected.config
     tokenizer = tokenizer_from_dict(config["tokenizer"])
-    model = load_contrastive(config, content["model"], tokenizer, flags.checkpoint).to(device)
+    model = load_contrastive(config, selected.weights, tokenizer, selected.source).to(device)
     batches = feature_batches(cuts, FbankConfig.from_dict(config["fbank"]), flags.max_duration, flags.num_workers)
     clips = embed_clips(model, tokenizer, batches, device, config["max_caption_tokens"])
-    return clips, SelectedWeights(content["model"], config, flags.checkpoint, "file").describe_encoder()
+    return clips, selected.describe_encoder()
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

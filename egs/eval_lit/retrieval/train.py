@@ -95,9 +95,11 @@ def run(rank: Rank, flags: Flags) -> None:
     logging.info("%s", flags_to_dict(flags))
     torch.manual_seed(flags.seed)
     encoder = load_encoder(flags.encoder, rank.device)
-    data = FrameBatches(encoder, flags, rank)
     tokenizer = load_tokenizer(flags.tokenizer or flags.text_tower)
     tower = build_text_tower(flags.text_tower, tokenizer.vocab_size, tokenizer.pad_id)
+    if flags.max_caption_tokens > tower.max_tokens:
+        raise ValueError(f"--max-caption-tokens must be at most {tower.max_tokens} with this text encoder")
+    data = FrameBatches(encoder, flags, rank)
     frames = FrozenFrames(encoder.dim, *data.channel_statistics())
     model = ContrastiveModel(frames, tower, flags.embedding_dim, flags.temperature)
     log_parameters(model, encoder)
