@@ -62,7 +62,14 @@ def distribute(run: Run, flags: TrainingFlags, rank: Rank) -> None:
 
     Accumulated gradients are summed over processes once per step instead (sum_gradients).
     """
-    if rank.world_size > 1 and flags.accum_grad == 1:
-        # Parameters can be idle in a step: position scores are left out at random, one parameter per layer always is.
-        device_ids = [rank.device.index] if rank.device.type == "cuda" else None
-        run.wrapped = DistributedDataParallel(run.model, device_ids=device_ids, find_unused_parameters=True)
+    if flags.accum_grad == 1:
+        run.wrapped = share_gradients(run.model, rank)
+
+
+def share_gradients(model: nn.Module, rank: Rank) -> nn.Module:
+    """The model; of several processes one whose backward pass averages the gradients over them."""
+    if rank.world_size == 1:
+        return model
+    # Parameters can be idle in a step: position scores are left out at random, one parameter per layer always is.
+    device_ids = [rank.device.index] if rank.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True)

@@ -11,7 +11,7 @@ import torch
 from captionstew.data.tokenizer import tokenizer_from_dict
 from captionstew.models.contrastive import build_contrastive, caption_keys, info_nce
 from captionstew.training.distributed import launch
-from captionstew.training.loop import _wrap
+from captionstew.training.run import share_gradients
 from zipformer.randomness import Randomness, share_randomness
 from zipformer.schedules import zero_rates
 
@@ -36,7 +36,7 @@ def work(rank, folder):
     share_randomness(model.encoder, NoRandomness())
     rows = slice(None) if rank.world_size == 1 else slice(0, 5) if rank.rank == 0 else slice(5, None)
     ids, id_lengths = tokenizer.encode(batch["captions"], 32)
-    wrapped = _wrap(model, rank)
+    wrapped = share_gradients(model, rank)
     audio, text, scale = wrapped(batch["features"][rows], batch["feature_lengths"][rows], ids[rows], id_lengths[rows])
     keys = caption_keys(batch["captions"][rows], rank.device) if content["ignore"] else None
     loss = 0.5 * sum(info_nce(audio, text, scale, keys))
