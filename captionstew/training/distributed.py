@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from captionstew.training.launch import Rank as Rank
 from captionstew.training.launch import launch as launch
+from captionstew.training.launch import launch_training as launch_training
 from captionstew.training.launch import pick_device as pick_device
 
 

@@ -5,6 +5,7 @@ them dies it ends the rest, because they would wait for it without end.
 """
 
 import contextlib
+import json
 import logging
 import multiprocessing
 import os
@@ -24,6 +25,8 @@ import torch
 import torch.distributed as dist
 
 from captionstew.data.programs import USER_ERRORS, UserError, one_line
+from captionstew.training.flags import flags_to_dict
+from captionstew.training.log import start_logging
 
 TIMEOUT = timedelta(minutes=30)
 FIRST_REPORT_SECONDS = 1.0  # how long a failed process's own account is waited for
@@ -68,6 +71,24 @@ class Child:
             return self.reports.recv() if self.reports.poll() else None
         except EOFError:
             return None
+
+
+def launch_training(run: Callable[[Rank, Any], None], flags: Any) -> None:
+    """Calls run(rank, flags) in every process that the flags ask for, its messages logged and its generator seeded.
+
+    <exp-dir>/flags.json says what was asked for.
+    """
+    flags.exp_dir.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(flags_to_dict(flags), indent=2) + "\n"
+    (flags.exp_dir / "flags.json").write_text(text, encoding="utf-8")
+    launch(_begin, flags.world_size, flags.master_port, flags.device, run, flags)
+
+
+def _begin(rank: Rank, run: Callable[[Rank, Any], None], flags: Any) -> None:
+    start_logging(flags.exp_dir, rank.rank, rank.world_size)
+    logging.info("%s", flags_to_dict(flags))
+    torch.manual_seed(flags.seed)
+    run(rank, flags)
 
 
 def launch(function: Callable[..., None], world_size: int, master_port: int, device: str, *args: Any) -> None:

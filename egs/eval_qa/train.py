@@ -12,12 +12,9 @@ On two CPU cores, with a language model of a few thousand weights (local/make_ti
         --max-duration 200 --hidden-dim 128 --num-epochs 10
 """
 
-import json
 import logging
 from dataclasses import dataclass
 from functools import partial
-
-import torch
 
 from captionstew.data.cuts import filter_by_duration, open_cuts
 from captionstew.data.qa_batches import QaBatches, qa_items
@@ -27,9 +24,8 @@ from captionstew.models.frozen import FrozenEncoder, load_encoder
 from captionstew.models.language_model import load_language_model
 from captionstew.models.qa import AudioAdaptor, FrozenLanguageModel, build_adaptor, frames_per_token
 from captionstew.models.qa_prompt import target_text
-from captionstew.training.distributed import Rank, launch
-from captionstew.training.flags import FrozenFlags, TrainingFlags, flag, flags_to_dict, free_flag, parse_flags, run_main
-from captionstew.training.log import start_logging
+from captionstew.training.distributed import Rank, launch_training
+from captionstew.training.flags import FrozenFlags, TrainingFlags, flag, free_flag, parse_flags, run_main
 from captionstew.training.loop import Losses, train
 
 
@@ -92,9 +88,6 @@ class QaTask:
 
 
 def run(rank: Rank, flags: Flags) -> None:
-    start_logging(flags.exp_dir, rank.rank, rank.world_size)
-    logging.info("%s", flags_to_dict(flags))
-    torch.manual_seed(flags.seed)
     encoder = load_encoder(flags.encoder, rank.device)
     cuts = [filter_by_duration(open_cuts(flags.manifest_dir / f"cuts_{split}.jsonl")) for split in ("train", "valid")]
     tables = [frame_table(encoder, split, flags, rank) for split in cuts]
@@ -119,10 +112,7 @@ def run(rank: Rank, flags: Flags) -> None:
 
 
 def main() -> None:
-    flags = parse_flags(Flags, __doc__)
-    flags.exp_dir.mkdir(parents=True, exist_ok=True)
-    (flags.exp_dir / "flags.json").write_text(json.dumps(flags_to_dict(flags), indent=2) + "\n", encoding="utf-8")
-    launch(run, flags.world_size, flags.master_port, flags.device, flags)
+    launch_training(run, parse_flags(Flags, __doc__))
 
 
 if __name__ == "__main__":

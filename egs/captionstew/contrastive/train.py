@@ -13,11 +13,8 @@ On two CPU cores, with the mini corpus (prepare.sh at the top of the repository 
         --warm-step 100 --num-epochs 10
 """
 
-import json
 import logging
 from dataclasses import dataclass
-
-import torch
 
 from captionstew.data.loading import TrainingBatches
 from captionstew.data.tokenizer import load_tokenizer
@@ -25,20 +22,18 @@ from captionstew.evaluation.retrieval import embed_clips, retrieval_recalls
 from captionstew.models.contrastive import ContrastiveModel, contrastive_losses
 from captionstew.models.initialise import initialisation_line, initialise_encoder
 from captionstew.models.text_tower import ARCHITECTURES, build_text_tower
-from captionstew.training.distributed import Rank, launch
+from captionstew.training.distributed import Rank, launch_training
 from captionstew.training.flags import (
     DataFlags,
     EncoderFlags,
     InitFlags,
     TrainingFlags,
     flag,
-    flags_to_dict,
     free_flag,
     parse_flags,
     refuse_accumulation,
     run_main,
 )
-from captionstew.training.log import start_logging
 from captionstew.training.loop import Losses, train
 from zipformer import Zipformer
 
@@ -107,9 +102,6 @@ def initial_model(flags: Flags, tokenizer) -> ContrastiveModel:
 
 
 def run(rank: Rank, flags: Flags) -> None:
-    start_logging(flags.exp_dir, rank.rank, rank.world_size)
-    logging.info("%s", flags_to_dict(flags))
-    torch.manual_seed(flags.seed)
     tokenizer = load_tokenizer(flags.tokenizer or flags.init_text)
     model = initial_model(flags, tokenizer)
     task = ContrastiveTask(flags, tokenizer, model)
@@ -119,10 +111,7 @@ def run(rank: Rank, flags: Flags) -> None:
 
 
 def main() -> None:
-    flags = parse_flags(Flags, __doc__)
-    flags.exp_dir.mkdir(parents=True, exist_ok=True)
-    (flags.exp_dir / "flags.json").write_text(json.dumps(flags_to_dict(flags), indent=2) + "\n", encoding="utf-8")
-    launch(run, flags.world_size, flags.master_port, flags.device, flags)
+    launch_training(run, parse_flags(Flags, __doc__))
 
 
 if __name__ == "__main__":

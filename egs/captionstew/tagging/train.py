@@ -14,29 +14,24 @@ On two CPU cores, with the mini corpus (prepare.sh at the top of the repository 
         --ref-duration 2 --lr-batches 100 --lr-epochs 1000 --warm-step 100 --num-epochs 10
 """
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from captionstew.data.tagging_batches import TaggingBatches
 from captionstew.evaluation.tagging import tag_clips, tagging_metrics
 from captionstew.models.initialise import initialisation_line, initialise_encoder
 from captionstew.models.tagging import build_tagger, tagging_loss
-from captionstew.training.distributed import Rank, launch
+from captionstew.training.distributed import Rank, launch_training
 from captionstew.training.flags import (
     DataFlags,
     EncoderFlags,
     TrainingFlags,
     flag,
-    flags_to_dict,
     free_flag,
     parse_flags,
     run_main,
 )
-from captionstew.training.log import start_logging
 from captionstew.training.loop import Losses, train
 from zipformer import AudioTagger
 
@@ -91,9 +86,6 @@ class TaggingTask:
 
 
 def run(rank: Rank, flags: Flags) -> None:
-    start_logging(flags.exp_dir, rank.rank, rank.world_size)
-    logging.info("%s", flags_to_dict(flags))
-    torch.manual_seed(flags.seed)
     data = TaggingBatches(flags, rank.rank, rank.world_size)
     task = TaggingTask(flags, data)
     model = build_tagger(task.config)
@@ -105,10 +97,7 @@ def run(rank: Rank, flags: Flags) -> None:
 
 
 def main() -> None:
-    flags = parse_flags(Flags, __doc__)
-    flags.exp_dir.mkdir(parents=True, exist_ok=True)
-    (flags.exp_dir / "flags.json").write_text(json.dumps(flags_to_dict(flags), indent=2) + "\n", encoding="utf-8")
-    launch(run, flags.world_size, flags.master_port, flags.device, flags)
+    launch_training(run, parse_flags(Flags, __doc__))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,7 @@ On two CPU cores, with the small text models that ../local/make_text_models.py t
         --num-epochs 10
 """
 
-import json
-import logging
 from dataclasses import dataclass
-
-import torch
 
 from captionstew.data.tokenizer import load_tokenizer
 from captionstew.evaluation.captioning import captioning_validation
@@ -26,9 +22,8 @@ from captionstew.models.captioning import CaptioningModel, captioning_losses
 from captionstew.models.frozen import FrozenEncoder, load_encoder
 from captionstew.models.lit import FrozenFrames, freeze_all_but_cross_attention, log_parameters
 from captionstew.models.text_decoder import ARCHITECTURES, build_text_decoder
-from captionstew.training.distributed import Rank, launch
-from captionstew.training.flags import FrozenFlags, TrainingFlags, flag, flags_to_dict, free_flag, parse_flags, run_main
-from captionstew.training.log import start_logging
+from captionstew.training.distributed import Rank, launch_training
+from captionstew.training.flags import FrozenFlags, TrainingFlags, flag, free_flag, parse_flags, run_main
 from captionstew.training.loop import Losses, train
 
 
@@ -74,9 +69,6 @@ class CaptioningTask:
 
 
 def run(rank: Rank, flags: Flags) -> None:
-    start_logging(flags.exp_dir, rank.rank, rank.world_size)
-    logging.info("%s", flags_to_dict(flags))
-    torch.manual_seed(flags.seed)
     encoder = load_encoder(flags.encoder, rank.device)
     tokenizer = load_tokenizer(flags.text_decoder)
     decoder = build_text_decoder(flags.text_decoder, tokenizer, flags.max_caption_tokens - 1)
@@ -90,10 +82,7 @@ def run(rank: Rank, flags: Flags) -> None:
 
 
 def main() -> None:
-    flags = parse_flags(Flags, __doc__)
-    flags.exp_dir.mkdir(parents=True, exist_ok=True)
-    (flags.exp_dir / "flags.json").write_text(json.dumps(flags_to_dict(flags), indent=2) + "\n", encoding="utf-8")
-    launch(run, flags.world_size, flags.master_port, flags.device, flags)
+    launch_training(run, parse_flags(Flags, __doc__))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,7 @@ On two CPU cores, with a text encoder from scratch:
         --warm-step 50 --num-epochs 10
 """
 
-import json
-import logging
 from dataclasses import dataclass
-
-import torch
 
 from captionstew.data.tokenizer import load_tokenizer
 from captionstew.evaluation.frame_batches import FrameBatches
@@ -26,18 +22,16 @@ from captionstew.models.contrastive import ContrastiveModel, contrastive_losses
 from captionstew.models.frozen import FrozenEncoder, load_encoder
 from captionstew.models.lit import FrozenFrames, log_parameters
 from captionstew.models.text_tower import ARCHITECTURES, build_text_tower
-from captionstew.training.distributed import Rank, launch
+from captionstew.training.distributed import Rank, launch_training
 from captionstew.training.flags import (
     FrozenFlags,
     TrainingFlags,
     flag,
-    flags_to_dict,
     free_flag,
     parse_flags,
     refuse_accumulation,
     run_main,
 )
-from captionstew.training.log import start_logging
 from captionstew.training.loop import Losses, train
 
 
@@ -91,9 +85,6 @@ class RetrievalTask:
 
 
 def run(rank: Rank, flags: Flags) -> None:
-    start_logging(flags.exp_dir, rank.rank, rank.world_size)
-    logging.info("%s", flags_to_dict(flags))
-    torch.manual_seed(flags.seed)
     encoder = load_encoder(flags.encoder, rank.device)
     tokenizer = load_tokenizer(flags.tokenizer or flags.text_tower)
     tower = build_text_tower(flags.text_tower, tokenizer.vocab_size, tokenizer.pad_id)
@@ -109,10 +100,7 @@ def run(rank: Rank, flags: Flags) -> None:
 
 
 def main() -> None:
-    flags = parse_flags(Flags, __doc__)
-    flags.exp_dir.mkdir(parents=True, exist_ok=True)
-    (flags.exp_dir / "flags.json").write_text(json.dumps(flags_to_dict(flags), indent=2) + "\n", encoding="utf-8")
-    launch(run, flags.world_size, flags.master_port, flags.device, flags)
+    launch_training(run, parse_flags(Flags, __doc__))
 
 
 if __name__ == "__main__":
