@@ -17,22 +17,16 @@ from captionstew.data.labels import read_class_list
 from captionstew.data.loading import feature_batches
 from captionstew.data.tagging_batches import labelled_cuts
 from captionstew.evaluation.results import write_result
+from captionstew.evaluation.selection import SelectedWeights, SelectionFlags, select_weights
 from captionstew.evaluation.tagging import tag_clips, tagging_report, write_class_table
-from captionstew.hashing import sha256_of_file
-from captionstew.models.tagging import load_tagger, read_tagger, require_tagger
-from captionstew.training.checkpoint import load_checkpoint, select_model
+from captionstew.models.tagging import load_tagger, read_tagger
 from captionstew.training.distributed import pick_device
 from captionstew.training.flags import flag, parse_flags, run_main
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(SelectionFlags):
     exp_dir: Path = flag(Path("exp/tagging"), "folder of the training run; results go below it")
-    checkpoint: Path | None = flag(None, "checkpoint with the weights to use")
-    epoch: int = flag(10, "take epoch-<epoch>.pt")
-    iter: int = flag(0, "if positive, take checkpoint-<iter>.pt instead of an epoch")
-    avg: int = flag(1, "average this many checkpoints, or this many intervals with --use-averaged-model")
-    use_averaged_model: bool = flag(True, "use the running average of the parameters over the chosen steps")
     class_list: Path | None = flag(None, "classes of a --checkpoint that does not name them, JSON or CSV")
     manifest: Path = flag(Path("data/cuts_test.jsonl"), "clips to evaluate on; those without labels are left out")
     label_field: str = flag("", "entry of a clip's `custom` with its classes (default: as in training)")
@@ -51,12 +45,8 @@ def main() -> None:
         source, weights_of = flags.checkpoint, "file"
         config, weights = read_tagger(source, read_class_list(flags.class_list) if flags.class_list else None)
     else:
-        weights, source = select_model(flags.exp_dir, flags.epoch, flags.iter, flags.avg, flags.use_averaged_model)
-        weights_of = (
-            f"epoch {flags.epoch} iter {flags.iter} avg {flags.avg} use-averaged-model {flags.use_averaged_model}"
-        )
-        config = load_checkpoint(source)["config"]
-        require_tagger(config, source)
+        selected = select_weights(flags, "tagging")
+        config, weights, source, weights_of = selected.config, selected.weights, selected.source, selected.choice
     model = load_tagger(config, weights, source).to(device)
     label_field = flags.label_field or config["label_field"]
     cuts, table = labelled_cuts(open_cuts(flags.manifest), label_field, config["classes"])
@@ -70,12 +60,7 @@ def main() -> None:
         task=task,
         split=split,
         system=flags.system or flags.exp_dir.name,
-        encoder={
-            "path": str(source),
-            "sha256": sha256_of_file(source),
-            "preset": config["preset"],
-            "pretraining": config["task"],
-        },
+        encoder=SelectedWeights(weights, config, source, weights_of).describe_encoder(),
         metrics=tagging_report(clips, flags.seed),
         num_clips=len(clips.cut_ids),
         settings={
