@@ -53,13 +53,6 @@ make_manifests() {
   fi
 }
 
-store_features() {
-  local store
-  store=$(python local/store_features.py --manifest "$data_dir/cuts_train.jsonl" --output-dir "$data_dir/features" \
-    --num-jobs "$num_jobs" | tail -n 1) || return
-  ln -sfn "$(basename "$store")" "$data_dir/features/current"
-}
-
 # These two programs see for themselves what is done, and what in the corpus has changed since.
 if in_stage 1 "Manifests of ${corpus:-the mini corpus}"; then
   make_manifests
@@ -72,5 +65,6 @@ if in_stage 2 "Tokenizer"; then
 fi
 
 if in_stage 3 "Features"; then
-  run_unless_done "$done_dir/3-features" "$manifests" store_features
+  run_unless_done "$done_dir/3-features" "$manifests" \
+    python local/store_features.py --manifest "$data_dir/cuts_train.jsonl" --output-dir "$data_dir/features" --num-jobs "$num_jobs"
 fi

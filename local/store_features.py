@@ -3,17 +3,25 @@
 
     python local/store_features.py --manifest data/mine/cuts_train.jsonl --output-dir data/mine/features --num-jobs 8
 
-Prints the store's folder last, which is what --feature-store of the training programs takes. Ten million clips need no
-store: features on the fly cost about as much as reading the audio.
+Prints the store's folder last and lets OUTPUT_DIR/current point to it; --feature-store of the training programs takes
+either. Ten million clips need no store: features on the fly cost about as much as reading the audio.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from captionstew.data.cuts import open_cuts
 from captionstew.data.fbank import BACKENDS, FbankConfig
 from captionstew.data.feature_store import build_feature_store
 from captionstew.data.programs import run_main
+
+
+def point_to(folder: Path, link: Path) -> None:
+    """Makes `link`, beside `folder`, a link to it; a reader finds the old one or the new one."""
+    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    temporary.symlink_to(folder.name)
+    os.replace(temporary, link)
 
 
 def main() -> None:
@@ -28,6 +36,7 @@ def main() -> None:
     store = build_feature_store(
         args.output_dir, open_cuts(args.manifest), config, speeds=tuple(args.speeds), num_jobs=args.num_jobs
     )
+    point_to(store.folder, args.output_dir / "current")
     print(store.folder)
 
 

@@ -1,7 +1,13 @@
 """Fixtures that more than one test folder uses."""
 
+import contextlib
 import importlib.util
+import io
 import os
+import runpy
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +52,62 @@ def small_encoder(tmp_path_factory):
         return root / kind
 
     return make
+
+
+def help_of(command: list[str]) -> str:
+    """What the program of a command (a script, or `-m module`) prints with --help."""
+    if command[0].endswith(".sh"):
+        return subprocess.run([command[0], "--help"], capture_output=True, text=True, check=True).stdout
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as ended:
+        if command[0] == "-m":
+            runpy.run_module(command[1], run_name="__main__")
+        else:
+            runpy.run_path(command[0], run_name="__main__")
+    assert ended.value.code in (0, None)
+    return printed.getvalue()
+
+
+def flags_class(path: Path):
+    """The Flags of a program that reads its command line with parse_flags; None for others."""
+    if path.suffix != ".py" or "parse_flags" not in path.read_text():
+        return None
+    spec = importlib.util.spec_from_file_location(f"program_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for their annotations
+    spec.loader.exec_module(module)
+    return module.Flags
+
+
+@pytest.fixture
+def takes_flags(monkeypatch):
+    """takes_flags("egs/a/train.py --x 1", folder) fails unless the program, run in `folder`, takes this command.
+
+    A command that ends in `...` is not complete: only the names of its flags are checked.
+    """
+    from captionstew.training.flags import parse_flags
+
+    known = {}
+
+    def check(line: str, folder: Path) -> None:
+        monkeypatch.chdir(folder)
+        command = shlex.split(line, comments=True)
+        by_python = command[0] == "python"
+        command = command[1:] if by_python else command
+        program = folder / command[0]
+        if command[0] == "captionstew":
+            command = ["-m", "captionstew.cli", *command[1:]]
+        elif command[0] != "-m":
+            assert program.is_file() and (by_python or os.access(program, os.X_OK)), line
+        subcommand = command[2:3] if command[1:2] == ["captionstew.cli"] else []
+        key = (str(program), *command[1:2], *subcommand) if command[0] == "-m" else str(program.resolve())
+        if key not in known:
+            monkeypatch.setattr(sys, "argv", [command[0], *subcommand, "--help"])
+            known[key] = help_of(command), flags_class(program) if command[0] != "-m" else None
+        printed, flags = known[key]
+        if flags is not None and "..." not in command:
+            parse_flags(flags, None, command[1:])
+        given = {word for word in command if word.startswith("--")}
+        assert all(f"{flag} " in printed for flag in given), (line, sorted(given))
+
+    return check

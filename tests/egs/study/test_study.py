@@ -1,12 +1,8 @@
 """The study's program with small plans, its jobs with a stand-in for sbatch, and the two plans as they are."""
 
-import contextlib
 import importlib.util
-import io
 import json
 import os
-import runpy
-import shlex
 import signal
 import subprocess
 import sys
@@ -14,8 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-
-from captionstew.training.flags import parse_flags
 
 STUDY = Path(__file__).resolve().parents[3] / "egs" / "study"
 
@@ -196,38 +190,9 @@ def test_jobs_wait_for_the_line_before_and_for_what_they_need(plan, run, tmp_pat
     assert arguments[104][arguments[104].index("--output") + 1] == f"{jobs}/%x-%j.txt"
 
 
-def help_of(command):
-    """What the program of a command (a script, or `python -m module`) prints with --help."""
-    if command[0].endswith(".sh"):
-        return subprocess.run([command[0], "--help"], capture_output=True, text=True, check=True).stdout
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as ended:
-        if command[0] == "-m":
-            runpy.run_module(command[1], run_name="__main__")
-        else:
-            runpy.run_path(command[0], run_name="__main__")
-    assert ended.value.code in (0, None)
-    return printed.getvalue()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mini", "paper"])
-def test_every_program_of_a_plan_takes_its_flags(name, repository, monkeypatch):
-    monkeypatch.chdir(repository)
-    flags_classes, helps = {}, {}
+def test_every_program_of_a_plan_takes_its_flags(name, repository, takes_flags):
     for one in study.read_plan(STUDY / f"{name}.json", {}):
         for line in one.command:
-            command = shlex.split(line)
-            command = command[1:] if command[0] == "python" else command
-            program = command[1] if command[0] == "-m" else command[0]
-            if program not in helps:
-                monkeypatch.setattr(sys, "argv", [program, "--help"])
-                helps[program] = help_of(command)
-                path = repository / program
-                direct = path.suffix == ".py" and "parse_flags" in path.read_text()
-                flags_classes[program] = load(path).Flags if direct else None
-                assert path.suffix != ".py" or line.startswith("python ") or os.access(path, os.X_OK)
-            if flags_classes[program] is not None:
-                parse_flags(flags_classes[program], None, command[1:])
-            given = {word for word in command if word.startswith("--")}
-            assert all(f"{flag} " in helps[program] for flag in given), (one.name, program, given)
+            takes_flags(line, repository)
