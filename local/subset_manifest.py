@@ -8,6 +8,7 @@ most N captions. CaptionStew's own subsets come from egs/captionstew/prepare.sh.
 """
 
 import argparse
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ def main() -> None:
     if args.output_dir.resolve() == args.manifest_dir.resolve():
         raise ValueError(f"--output-dir {args.output_dir} is --manifest-dir: its training manifest would be lost")
     cuts = open_cuts(args.manifest_dir / "cuts_train.jsonl")
+    if not len(cuts):
+        raise ValueError(f"{cuts.path} has no clips")
     custom = [cut.supervisions[0].custom for cut in cuts]
     order = sorted(range(len(cuts)), key=lambda row: key_hash(custom[row]["audio_key"], args.seed))
     totals = np.cumsum([len(custom[row]["captions"]) for row in order])
@@ -39,6 +42,8 @@ def main() -> None:
     for split in ("valid", "test"):
         if (path := args.manifest_dir / f"cuts_{split}.jsonl").is_file():
             write_cuts(args.output_dir / path.name, open_cuts(path))
+    if (classes := args.manifest_dir / "classes.json").is_file():
+        shutil.copy(classes, args.output_dir)
     report = {"subset": str(args.captions), "of": read_coverage(args.manifest_dir)}
     write_json(args.output_dir / "report.json", report)
     write_cuts(args.output_dir / "cuts_train.jsonl", cuts.select(np.array(chosen)))

@@ -5,6 +5,7 @@ python local/swap_held_out.py --manifest-dir data/recordings --output-dir data/r
 """
 
 import argparse
+import shutil
 from pathlib import Path
 
 from captionstew.data.cuts import open_cuts, write_cuts
@@ -21,6 +22,8 @@ def main() -> None:
     if args.output_dir.resolve() == args.manifest_dir.resolve():
         raise ValueError(f"--output-dir {args.output_dir} is --manifest-dir: give another folder")
     args.output_dir.mkdir(parents=True, exist_ok=True)
+    if (classes := args.manifest_dir / "classes.json").is_file():
+        shutil.copy(classes, args.output_dir)
     for split, source in EXCHANGED.items():
         count = write_cuts(
             args.output_dir / f"cuts_{split}.jsonl", open_cuts(args.manifest_dir / f"cuts_{source}.jsonl")

@@ -49,12 +49,16 @@ def choose_weights(flags: AlignmentFlags, task: str, metric: str) -> SelectedWei
 
 
 def best_epoch(exp_dir: Path, metric: str) -> int:
-    """The first epoch with the highest validation metric of those whose checkpoint is there."""
+    """The first epoch with the highest validation metric of those whose checkpoint is there.
+
+    With --valid-interval, an epoch's metric is its last one, the nearest to its checkpoint.
+    """
     records = [record for record in read_scalars(exp_dir) if record["kind"] == "valid" and metric in record]
-    records = [record for record in records if (exp_dir / f"epoch-{record['epoch']}.pt").is_file()]
-    if not records:
+    metrics = {record["epoch"]: record[metric] for record in records}
+    epochs = [epoch for epoch in metrics if (exp_dir / f"epoch-{epoch}.pt").is_file()]
+    if not epochs:
         raise ValueError(f"{exp_dir}: no epoch with a checkpoint and a validation {metric}; name an --epoch")
-    return max(records, key=lambda record: record[metric])["epoch"]
+    return max(epochs, key=metrics.__getitem__)
 
 
 def evaluation_batches(

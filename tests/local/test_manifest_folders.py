@@ -82,6 +82,19 @@ def test_a_subset_without_a_clip_is_refused(run, manifests, tmp_path):
         run("subset_manifest", "--manifest-dir", manifests, "--captions", 0, "--output-dir", tmp_path / "none")
 
 
+def test_a_subset_of_nothing_is_refused(run, tmp_path):
+    (tmp_path / "cuts_train.jsonl").touch()
+    with pytest.raises(ValueError, match="cuts_train.jsonl"):
+        run("subset_manifest", "--manifest-dir", tmp_path, "--captions", 10, "--output-dir", tmp_path / "none")
+
+
+@pytest.mark.parametrize("name, flags", [("subset_manifest", ["--captions", 10]), ("swap_held_out", [])])
+def test_the_list_of_classes_goes_along(run, manifests, tmp_path, name, flags):
+    (manifests / "classes.json").write_text('["a", "b"]')
+    run(name, "--manifest-dir", manifests, "--output-dir", tmp_path / "other", *flags)
+    assert json.loads((tmp_path / "other" / "classes.json").read_text()) == ["a", "b"]
+
+
 def test_validation_and_test_are_exchanged(run, manifests, tmp_path):
     run("swap_held_out", "--manifest-dir", manifests, "--output-dir", manifests / "swapped")
     assert ids(manifests / "swapped", "train") == ids(manifests, "train")
