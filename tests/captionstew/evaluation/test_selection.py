@@ -1,10 +1,12 @@
 """Which weights an evaluation takes."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
 
+from captionstew.evaluation.alignment import best_epoch
 from captionstew.evaluation.selection import SelectionFlags, select_weights
 from captionstew.training.checkpoint import CheckpointError, save_checkpoint
 
@@ -43,3 +45,22 @@ def test_epochs_are_chosen_as_in_icefall(flags, tmp_path, avg, averaged, weight)
 def test_weights_of_another_task_are_refused(flags):
     with pytest.raises(CheckpointError, match="epoch-2.pt: trained for captioning, but this program needs contrastive"):
         select_weights(flags, "contrastive")
+
+
+@pytest.mark.parametrize(
+    "metrics, best",
+    [
+        ([(1, 0.2), (2, 0.3)], 2),
+        ([(1, 0.3), (2, 0.3)], 1),  # the first of equals
+        ([(1, 0.9), (1, 0.1), (2, 0.3)], 2),  # the last of an epoch, which is nearest to its checkpoint
+        ([(1, 0.2), (2, 0.1), (3, 0.9)], 1),  # epoch 3 has no checkpoint
+    ],
+)
+def test_validation_chooses_the_epoch(flags, tmp_path, metrics, best):
+    records = [
+        {"kind": "valid", "step": step, "epoch": epoch, "r10": value} for step, (epoch, value) in enumerate(metrics)
+    ]
+    (tmp_path / "scalars.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert best_epoch(tmp_path, "r10") == best
+    with pytest.raises(ValueError, match="rouge_l"):
+        best_epoch(tmp_path, "rouge_l")
