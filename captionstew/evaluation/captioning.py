@@ -40,6 +40,20 @@ class CaptionedClips:
                 row = {"cut_id": cut_id, "candidate": candidate, "references": references}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
+    def joined(self, path: Path) -> "CaptionedClips":
+        """These clips and those that `write` left in a file.
+
+        Raises:
+          ValueError: a clip is in both.
+        """
+        with open(path, encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file]
+        if both := {row["cut_id"] for row in rows} & set(self.cut_ids):
+            raise ValueError(f"{path}: clip {min(both)} is among the clips that it is to join")
+        columns = ([row[name] for row in rows] for name in ("cut_id", "candidate", "references"))
+        own = (self.cut_ids, self.candidates, self.references)
+        return CaptionedClips(*(mine + theirs for mine, theirs in zip(own, columns)), self.failed)
+
 
 @torch.inference_mode()
 def caption_clips(

@@ -6,6 +6,11 @@
 Validation chooses the epoch (--epoch 0) by ROUGE-L. Writes <exp-dir>/results/lit_captioning_<corpus>-<split>-<decoding>
 .json, where the corpus is the manifest's folder, and the captions as .jsonl; and examples.jsonl, clips to listen to for
 the report.
+
+    ./decode.py --exp-dir exp/lit_captioning/mine --also exp/lit_captioning/mine-swapped/results/lit_captioning_...jsonl
+
+scores the captions of another decoding together with these, as when validation and test were exchanged
+(local/swap_held_out.py): twice the clips, each captioned by a model that never met it.
 """
 
 from dataclasses import dataclass
@@ -31,6 +36,7 @@ from captionstew.training.flags import flag, parse_flags, run_main
 @dataclass(frozen=True)
 class Flags(AlignmentFlags):
     num_beams: int = flag(4, "1: greedy; more: beam search")
+    also: Path | None = flag(None, "captions (.jsonl) of another test set, which are scored together with these")
     train_manifest: Path | None = flag(
         None, "training clips whose captions are the baselines (default: cuts_train.jsonl beside --manifest)"
     )
@@ -53,14 +59,15 @@ def main() -> None:
     cuts, batches = evaluation_batches(flags, encoder, Rank(0, 0, 1, device))
     tokenizer = tokenizer_from_dict(config["tokenizer"])
     clips = caption_clips(model, batches, tokenizer, config["max_caption_tokens"], device, flags.num_beams)
-    fields = result_fields(flags, selected, encoder, model, cuts)
+    scored = clips if flags.also is None else clips.joined(flags.also)
+    fields = result_fields(flags, selected, encoder, model, cuts) | {"num_clips": len(scored.cut_ids)}
     variant = "greedy" if flags.num_beams == 1 else f"beam{flags.num_beams}"
-    fields["settings"] |= {"decoding": variant, "baseline_captions": len(known)}
+    fields["settings"] |= {"decoding": variant, "baseline_captions": len(known), "also": str(flags.also or "")}
     result = write_result(
         flags.exp_dir,
         task=f"lit_captioning_{corpus_name(flags.manifest)}",
-        metrics=captioning_report(clips, known, flags.seed),
-        num_captions=sum(map(len, clips.references)),
+        metrics=captioning_report(scored, known, flags.seed),
+        num_captions=sum(map(len, scored.references)),
         variant=variant,
         **fields,
     )

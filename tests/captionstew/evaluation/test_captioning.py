@@ -97,6 +97,16 @@ def test_the_report_holds_scores_baselines_and_intervals(captions):
     assert same["rouge_l_interval"] == right["rouge_l_frequent_interval"] and same["distinct_captions"] == 1 / 48
 
 
+def test_captions_of_two_test_sets_are_joined(tmp_path):
+    first = CaptionedClips(["a", "b"], ["rain", "wind"], [["rain falls"], ["wind blows", "wind"]])
+    CaptionedClips(["c"], ["snow"], [["snow"]]).write(tmp_path / "other.jsonl")
+    both = first.joined(tmp_path / "other.jsonl")
+    assert both.cut_ids == ["a", "b", "c"] and both.candidates == ["rain", "wind", "snow"]
+    assert both.references[2] == ["snow"]
+    with pytest.raises(ValueError, match="clip c is among"):
+        both.joined(tmp_path / "other.jsonl")
+
+
 def test_the_most_frequent_caption():
     assert most_frequent_caption(["b", "A dog", "a  dog", "b", "A DOG", "c"]) == "a dog"
     assert most_frequent_caption(["z", "b", "c"]) == "b"
