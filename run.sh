@@ -60,7 +60,14 @@ absolute() {
   esac
 }
 
+if [ -z "$study" ] && [ "$dry_run" = true ]; then option_error "--dry-run is for --study"; fi
 if [ -n "$study" ]; then
+  for other in $given_options; do
+    case "$other" in
+      study | dry_run) ;;
+      *) option_error "--study takes its settings from the plan, not from --${other//_/-}; egs/study/run.py --set changes them" ;;
+    esac
+  done
   ensure_environment "$root"
   if [ -f "$caller/$study" ]; then study=$caller/$study; fi
   # glibc would give the memory of every step back to the kernel and ask for it again.

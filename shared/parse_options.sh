@@ -2,13 +2,15 @@
 #
 # Declare every option with its default BEFORE sourcing this file. An option whose variable was not
 # declared is an error, so a mistyped flag never passes silently. `--help` prints the comment block at
-# the top of the calling program. After sourcing, "$@" holds what follows a lone `--`, normally nothing.
+# the top of the calling program. After sourcing, given_options holds the names that were given, and
+# "$@" what follows a lone `--`, normally nothing.
 
 option_error() {
   echo "$(basename "$0"): $1 (see $(basename "$0") --help)" >&2
   exit 2
 }
 
+given_options=
 while [ $# -gt 0 ]; do
   case "$1" in
     --help | -h)
@@ -34,6 +36,7 @@ while [ $# -gt 0 ]; do
         option_error "$1 needs a value"
       fi
       printf -v "$option_name" '%s' "$2"
+      given_options+=" $option_name"
       shift 2
       ;;
     *)

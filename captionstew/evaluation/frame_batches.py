@@ -21,7 +21,7 @@ from captionstew.data.sampling import EpochBatches
 from captionstew.evaluation.frame_cache import FrameTable, cached_frames, encode_batch
 from captionstew.models.frozen import FrozenEncoder
 from captionstew.models.pooling import frame_mask
-from captionstew.training.distributed import Rank, barrier
+from captionstew.training.distributed import Rank, main_first
 
 STATISTICS_CLIPS = 500  # training clips that the channels' mean and deviation are taken from
 
@@ -88,11 +88,8 @@ def frame_table(
     """
     if flags.cache == "none":
         return None
-    arguments = (encoder, cuts, flags.cache_dir, flags.max_duration, flags.num_workers)
-    if rank.is_main:
-        cached_frames(*arguments, strict=strict)
-    barrier()
-    return cached_frames(*arguments, strict=strict)
+    with main_first(rank):
+        return cached_frames(encoder, cuts, flags.cache_dir, flags.max_duration, flags.num_workers, strict=strict)
 
 
 def frame_batches(

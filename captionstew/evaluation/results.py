@@ -54,14 +54,19 @@ def write_result(
         "git_sha": git_sha(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    name = "-".join(part for part in (task, split, variant) if part)
-    path = exp_dir / "results" / f"{name}.json"
+    path = result_path(exp_dir, task, split, variant)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
     temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(temporary, path)
     print(f"wrote {path}: " + ", ".join(f"{key} {_short(value)}" for key, value in metrics.items()))
     return path
+
+
+def result_path(exp_dir: Path, task: str, split: str, variant: str = "") -> Path:
+    """Where write_result writes. What belongs to a result is written before it: its file says that all is there."""
+    name = "-".join(part for part in (task, split, variant) if part)
+    return exp_dir / "results" / f"{name}.json"
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:

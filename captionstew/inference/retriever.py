@@ -75,16 +75,25 @@ class Retriever:
             if path is not None and start + SAVE_EVERY < len(fresh):
                 self._collect(files, vectors, stamps).save(path)
         index = self._collect(files, vectors, stamps)
-        if path is not None:
+        if path is not None and index.files:
             index.save(path)
         return index, failed
 
     def _unchanged(self, path: str | Path | None, stamps: dict[str, tuple[int, int]]) -> dict[str, np.ndarray]:
-        """Vectors of the files that are as they were when the index at `path` was made."""
+        """Vectors of the files that are as they were when the index at `path` was made.
+
+        Raises:
+          ValueError: the index holds files that are still there but not among these; they would be lost.
+        """
         if path is None or not Path(path).exists():
             return {}
         known = load_index(path)
         self.check(known)
+        if others := [file for file in known.files if file not in stamps and Path(file).exists()]:
+            raise ValueError(
+                f"{path} is an index of more than these files, for example of {others[0]}: "
+                "name all of its files and folders, or another index"
+            )
         rows = zip(known.files, known.vectors, known.stamps.tolist())
         return {file: vector for file, vector, mark in rows if stamps.get(file) == tuple(mark)}
 

@@ -1,5 +1,8 @@
 """What several processes do together; with one process every function here is a no-op."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -19,6 +22,17 @@ def is_distributed() -> bool:
 def barrier() -> None:
     if is_distributed():
         dist.barrier()
+
+
+@contextmanager
+def main_first(rank: Rank) -> Iterator[None]:
+    """The others enter the block when the main process has left it, be it after days, when a barrier would give up."""
+    group = dist.new_group(backend="gloo", timeout=timedelta(days=30)) if is_distributed() else None
+    if group is not None and not rank.is_main:
+        dist.barrier(group)
+    yield
+    if group is not None and rank.is_main:
+        dist.barrier(group)
 
 
 def gather_rows(x: Tensor) -> tuple[Tensor, int]:

@@ -24,7 +24,7 @@ from captionstew.training.log import ScalarLog
 from captionstew.training.nonfinite import TrainingStopped as TrainingStopped
 from captionstew.training.nonfinite import leave_out, list_failed, stop_out_of_memory, stop_with_evidence
 from captionstew.training.precision import MIN_GRAD_SCALE, autocast, raise_small_scale, scale_has_collapsed, scaled_step
-from captionstew.training.preflight import run_preflight
+from captionstew.training.preflight import report_data, run_preflight
 from captionstew.training.progress import report_progress, steps_left
 from captionstew.training.resume import restore, save
 from captionstew.training.run import BATCH_COUNT_INTERVAL, Run, distribute, new_run
@@ -44,12 +44,25 @@ def train(model: nn.Module, task: Task, data: TrainingData, flags: TrainingFlags
     if flags.num_threads:
         torch.set_num_threads(flags.num_threads)
     run = new_run(model, flags, rank)
-    restore(run, task, data, flags, rank)
-    if flags.preflight:
-        run_preflight(run, task, data, flags, rank)
-    distribute(run, flags, rank)
-    log = ScalarLog(flags.exp_dir, rank.is_main, flags.tensorboard, flags.wandb, flags_to_dict(flags))
     previous = signal.signal(signal.SIGTERM, lambda *_: setattr(run, "stop_signalled", True))
+    try:
+        restore(run, task, data, flags, rank)
+        report_data(task, data, flags)
+        if flags.preflight:
+            run_preflight(run, task, data, flags, rank)
+        distribute(run, flags, rank)
+        _train_epochs(run, task, data, flags, rank)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingStopped(f"a loading process died ({one_line(error)}); go on with --resume true") from error
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _train_epochs(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank) -> None:
+    """The epochs that are left; saves and returns when it is asked to stop."""
+    log = ScalarLog(flags.exp_dir, rank.is_main, flags.tensorboard, flags.wandb, flags_to_dict(flags))
     try:
         while run.epoch <= flags.num_epochs and not _out_of_steps(run, flags):
             finished = _train_epoch(run, task, data, flags, rank, log)
@@ -66,12 +79,7 @@ def train(model: nn.Module, task: Task, data: TrainingData, flags: TrainingFlags
         if run.position is not None:
             save(run, task, data, flags, rank, f"checkpoint-{run.step}.pt")
         logging.info("done: %d steps, %d epochs", run.step, run.epoch - 1)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise TrainingStopped(f"a loading process died ({one_line(error)}); go on with --resume true") from error
     finally:
-        signal.signal(signal.SIGTERM, previous)
         log.close()
 
 

@@ -30,6 +30,20 @@ MARGIN = 0.95  # of what has been seen to fit
 GIGABYTE = 1e9
 
 
+def report_data(task: Task, data: TrainingData, flags: TrainingFlags) -> None:
+    """Says what there is to train on, and how many captions are too long."""
+    cuts = data.sampler.cuts
+    logging.info("training on %d clips, %.2f h, of %s", len(cuts), cuts.durations.sum() / 3600, cuts.path)
+    captions, tokenizer = _sample_captions(cuts), getattr(task, "tokenizer", None)
+    if captions and tokenizer is not None:
+        lengths = tokenizer.encode(captions, max_tokens=10 * flags.max_caption_tokens)[1]
+        too_long = int((lengths > flags.max_caption_tokens).sum())
+        logging.info(
+            "captions: %d of %d sampled ones are longer than --max-caption-tokens %d and get cut; the longest has %d",
+            too_long, len(captions), flags.max_caption_tokens, int(lengths.max()),
+        )  # fmt: skip
+
+
 def run_preflight(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank) -> None:
     """Tries the heaviest batches and reports their peak memory.
 
@@ -37,7 +51,6 @@ def run_preflight(run: Run, task: Task, data: TrainingData, flags: TrainingFlags
       TrainingStopped: a batch does not fit into memory; the message names the --max-duration to try.
     """
     captions = _sample_captions(data.sampler.cuts)
-    _report_data(captions, task, data, flags)
     random_state, encoder_state = checkpoints.random_state(), training_state(run.model)
     run.update_schedules(flags)
     reserve = _memory_of_later_state(run, rank)
@@ -57,20 +70,6 @@ def run_preflight(run: Run, task: Task, data: TrainingData, flags: TrainingFlags
     del reserve
     load_training_state(run.model, encoder_state)
     checkpoints.set_random_state(random_state)
-
-
-def _report_data(captions: Sequence[str], task: Task, data: TrainingData, flags: TrainingFlags) -> None:
-    """Says what there is to train on, and how many captions are too long."""
-    cuts = data.sampler.cuts
-    logging.info("training on %d clips, %.2f h, of %s", len(cuts), cuts.durations.sum() / 3600, cuts.path)
-    tokenizer = getattr(task, "tokenizer", None)
-    if captions and tokenizer is not None:
-        lengths = tokenizer.encode(captions, max_tokens=10 * flags.max_caption_tokens)[1]
-        too_long = int((lengths > flags.max_caption_tokens).sum())
-        logging.info(
-            "captions: %d of %d sampled ones are longer than --max-caption-tokens %d and get cut; the longest has %d",
-            too_long, len(captions), flags.max_caption_tokens, int(lengths.max()),
-        )  # fmt: skip
 
 
 def _sample_captions(cuts: Any) -> list[str]:

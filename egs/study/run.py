@@ -13,8 +13,8 @@ A plan is a JSON object: `variables`; `sets`, lists of further variables; `steps
     command   lines of shell, run in the root of the repository; the first that fails ends the study
     makes     files that prove that it is done
 
-A step is done when its files are there; remove one to repeat it. Every command of the plans here goes on where a
-killed one stopped.
+A step is done when its files are there. Remove one to repeat it and the steps that need it. Every command of the plans
+here goes on where a killed one stopped.
 """
 
 import fnmatch
@@ -136,6 +136,15 @@ def _step(row: dict[str, Any], variables: dict[str, str], path: Path) -> Step:
     return Step(filled(row["name"]), **texts)
 
 
+def missing_steps(steps: list[Step]) -> list[Step]:
+    """Steps whose files are not all there, and those that use the result of a missing one."""
+    missing: dict[str, Step] = {}
+    for step in steps:
+        if not step.is_done() or any(fnmatch.filter(missing, pattern) for pattern in step.needs):
+            missing[step.name] = step
+    return list(missing.values())
+
+
 def run_step(step: Step) -> None:
     """Raises ValueError if a line fails, or if the files are not there afterwards."""
     # With the trap bash waits for the program that runs, which saves, and starts no other.
@@ -189,7 +198,7 @@ def main() -> None:
     steps = [step for step in read_plan(path, flags.overrides()) if fnmatch.fnmatch(step.name, flags.only)]
     if not steps:
         raise ValueError(f"{path}: no step is called {flags.only}")
-    missing = [step for step in steps if not step.is_done()]
+    missing = missing_steps(steps)
     if not missing:
         print(f"{path.name}: nothing to do, {len(steps)} steps are done")
         return
@@ -203,7 +212,7 @@ def main() -> None:
         print(f"# {step.name} ({number} of {len(missing)})", file=sys.stderr if not flags.dry_run else sys.stdout)
         if flags.dry_run:
             print("\n".join(step.command))
-        elif not step.is_done():
+        else:
             run_step(step)
 
 

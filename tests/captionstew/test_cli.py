@@ -166,6 +166,15 @@ def test_search_keeps_its_index_up_to_date(folder, contrastive, tmp_path, capsys
     assert load_index(index).files == tuple(str(folder / name) for name in sorted(SOUNDS) if name != "a.wav")
 
 
+def test_an_index_of_more_files_is_not_thrown_away(folder, contrastive, tmp_path):
+    index = tmp_path / "i.npz"
+    run("search", folder, "--checkpoint", contrastive, "--index", index, "--query", "rain")
+    before = load_index(index).files
+    with pytest.raises(ValueError, match="index of more than these files"):
+        run("search", before[0], "--checkpoint", contrastive, "--index", index, "--query", "rain")
+    assert load_index(index).files == before
+
+
 def test_an_interrupted_index_keeps_what_it_has(folder, contrastive, tmp_path, monkeypatch):
     monkeypatch.setattr("captionstew.inference.retriever.SAVE_EVERY", 2)
     retriever, path, embed_audio = captionstew.load_retriever(contrastive), tmp_path / "i.npz", Retriever.embed_audio

@@ -284,7 +284,7 @@ def test_accumulated_gradients(start, scalars, tmp_path, objective):
 
 @pytest.mark.parametrize("objective", OWN_FLAGS)
 def test_two_processes(start_two, start, scalars, never_killed, tmp_path, objective):
-    """One of two is killed, and the other does not wait for it; then both are asked to stop."""
+    """One of two is killed, the other's disk is full, both are asked to stop, the newest checkpoint is cut short."""
     expected = never_killed(objective, processes=2)
     assert len(expected[1]["ranks"]) == 2 and expected[1]["ranks"][0] != expected[1]["ranks"][1]
     exp = tmp_path / "exp"
@@ -297,6 +297,17 @@ def test_two_processes(start_two, start, scalars, never_killed, tmp_path, object
     assert "train.py: process 0 of 2 lost another one" in output_of(exp).read_text().splitlines()[-1]
 
     processes = start_two(objective, exp, "--resume", "true")
+    wait_for_step(processes[0], exp, scalars, SAVE_EVERY + 4)
+    size = (exp / f"checkpoint-{SAVE_EVERY}.pt").stat().st_size
+    resource.prlimit(processes[0].pid, resource.RLIMIT_FSIZE, (size // 2, size // 2))
+    for process in processes:
+        process.join(timeout=120)
+        assert process.exitcode == 1
+    output = output_of(exp).read_text()
+    assert "cannot be written (File too large)" in output and "process 1 of 2 lost another one" in output
+    assert newest_checkpoint(exp)[1]["step"] == SAVE_EVERY
+
+    processes = start_two(objective, exp, "--resume", "true")
     wait_for_step(processes[0], exp, scalars, SAVE_EVERY + 6)
     os.killpg(processes[1].pid, signal.SIGTERM)
     finish(exp, *processes)
@@ -306,5 +317,9 @@ def test_two_processes(start_two, start, scalars, never_killed, tmp_path, object
     refused.join()
     assert refused.exitcode == 1 and "was written by 2 processes, this run has 1" in output_of(exp).read_text()
 
+    newest = newest_checkpoint(exp)[0]
+    with open(newest, "r+b") as file:
+        file.truncate(size // 2)
     finish(exp, *start_two(objective, exp, "--resume", "true"))
+    assert f"falling back to an older checkpoint: {newest}" in output_of(exp).read_text()
     assert_same_run(exp, scalars, expected, MAX_STEPS // 2)

@@ -44,7 +44,7 @@ def retrieval_table(results: Sequence[Result]) -> Table:
             recalls = [with_interval(metrics, f"{way}_{name}") for name in ("r1", "r5", "r10", "map10")]
             chance = metrics.get(f"{way}_r10_chance")
             times = f"{metrics[f'{way}_r10'] / max(chance, 1e-9):.1f}" if chance is not None else MISSING
-            rows.append([result["system"], result["task"], result["split"], rule, way.replace("_", "-"), *recalls,
+            rows.append([system_of(result), result["task"], result["split"], rule, way.replace("_", "-"), *recalls,
                          decimal(chance), times, str(result["num_clips"])])  # fmt: skip
     head = ["system", "task", "split", "duplicate captions", "direction", "R@1", "R@5", "R@10", "mAP@10"]
     return Table("Retrieval (95 % bootstrap intervals)", [*head, "chance R@10", "x chance", "clips"], rows)
@@ -56,7 +56,7 @@ def caption_table(results: Sequence[Result]) -> Table:
     for result in results:
         scores = [with_interval(result["metrics"], name) for name in CAPTION_METRICS]
         corpus = str(result["settings"].get("corpus", ""))
-        rows.append([result["system"], result["task"], corpus, result["split"], variant_of(result), *scores,
+        rows.append([system_of(result), result["task"], corpus, result["split"], variant_of(result), *scores,
                      str(result["num_clips"])])  # fmt: skip
     head = [
         "system",
@@ -75,7 +75,7 @@ def zero_shot_table(results: Sequence[Result]) -> Table:
     """Accuracy of the nearest class sentence."""
     rows = [
         [
-            result["system"],
+            system_of(result),
             str(result["settings"].get("subset", "")),
             with_interval(result["metrics"], "accuracy"),
             decimal(result["metrics"].get("majority_class_share")),
@@ -103,9 +103,9 @@ def probe_table(results: Sequence[Result], split: str, variant: str) -> Table:
         name = main_metric(result)
         task = result["task"].removeprefix("probe_")
         cell = with_interval(result["metrics"], name, f"{name}_deviation")
-        cells.setdefault(result["system"], {})[task] = cell
+        cells.setdefault(system_of(result), {})[task] = cell
         if pooling := result["settings"].get("pooling"):
-            known = poolings.setdefault(result["system"], [])
+            known = poolings.setdefault(system_of(result), [])
             known.extend([pooling] if pooling not in known else [])
     tasks = sorted({task for row in cells.values() for task in row}, key=lambda task: (task == "average", task))
     rows = [
@@ -126,7 +126,7 @@ def other_table(results: Sequence[Result]) -> Table:
             name for name in metrics if isinstance(metrics[name], (int, float)) and not name.endswith("_deviation")
         ]
         shown = ", ".join(f"{name} {with_interval(metrics, name)}" for name in named)
-        rows.append([result["system"], result["task"], result["split"], variant_of(result), shown,
+        rows.append([system_of(result), result["task"], result["split"], variant_of(result), shown,
                      str(result["num_clips"])])  # fmt: skip
     return Table("Other evaluations", ["system", "task", "split", "variant", "metrics", "clips"], rows)
 
@@ -142,6 +142,12 @@ def file_table(results: Sequence[Result], exp_dir: Path) -> Table:
         rows.append([str(Path(result["path"]).relative_to(exp_dir)), result["system"], *about])
     head = ["file", "system", "encoder", "pretraining", "trained parameters", "frozen", "created", "git", "command"]
     return Table("Result files", head, rows)
+
+
+def system_of(result: Result) -> str:
+    """The system, with what it was pretrained on where that is a subset."""
+    size = result["settings"].get("data_size") or "all"
+    return result["system"] if size == "all" else f"{result['system']} ({size})"
 
 
 def variant_of(result: Result) -> str:

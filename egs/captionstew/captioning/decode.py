@@ -17,7 +17,7 @@ from captionstew.data.loading import feature_batches
 from captionstew.data.tokenizer import tokenizer_from_dict
 from captionstew.evaluation.captioning import caption_clips, captioning_report, training_captions
 from captionstew.evaluation.report.examples import examples_of_cuts, write_examples
-from captionstew.evaluation.results import write_result
+from captionstew.evaluation.results import result_path, write_result
 from captionstew.evaluation.selection import SelectionFlags, select_weights
 from captionstew.models.captioning import load_captioning
 from captionstew.training.distributed import pick_device
@@ -59,7 +59,12 @@ def main() -> None:
 
     system, split = flags.system or flags.exp_dir.name, flags.manifest.stem.removeprefix("cuts_")
     variant = "greedy" if flags.num_beams == 1 else f"beam{flags.num_beams}"
-    result = write_result(
+    captions = result_path(flags.exp_dir, "captioning", split, variant).with_suffix(".jsonl")
+    clips.write(captions)
+    print(f"wrote {captions}: {len(clips.cut_ids)} captions")
+    generated = dict(zip(clips.cut_ids, clips.candidates))
+    write_examples(flags.exp_dir, system, examples_of_cuts(cuts, generated=generated))
+    write_result(
         flags.exp_dir,
         task="captioning",
         split=split,
@@ -82,11 +87,6 @@ def main() -> None:
         checkpoint=str(selected.source),
         frozen_parameters=sum(p.numel() for p in model.parameters()),
     )
-    captions = result.with_suffix(".jsonl")
-    clips.write(captions)
-    print(f"wrote {captions}: {len(clips.cut_ids)} captions")
-    generated = dict(zip(clips.cut_ids, clips.candidates))
-    write_examples(flags.exp_dir, system, examples_of_cuts(cuts, generated=generated))
 
 
 if __name__ == "__main__":

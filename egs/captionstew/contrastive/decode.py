@@ -61,16 +61,6 @@ def main() -> None:
         "frozen_parameters": sum(p.numel() for p in model.parameters()),
     }
     settings = {"duplicate_captions": flags.duplicate_captions, "weights": selected.choice, "windows": "whole clip"}
-    write_result(
-        flags.exp_dir,
-        task="retrieval",
-        metrics=retrieval_report(clips, flags.duplicate_captions, flags.seed),
-        num_clips=len(clips.cut_ids),
-        num_captions=len(clips.captions),
-        settings=settings | {"seed": flags.seed},
-        variant=flags.duplicate_captions,
-        **common,
-    )
     for name, subset in clips.labelled_subsets().items():
         write_result(
             flags.exp_dir,
@@ -84,6 +74,16 @@ def main() -> None:
             **common,
         )
     write_examples(flags.exp_dir, common["system"], examples_of_cuts(cuts, retrieved=best_captions(clips)))
+    write_result(
+        flags.exp_dir,
+        task="retrieval",
+        metrics=retrieval_report(clips, flags.duplicate_captions, flags.seed),
+        num_clips=len(clips.cut_ids),
+        num_captions=len(clips.captions),
+        settings=settings | {"seed": flags.seed},
+        variant=flags.duplicate_captions,
+        **common,
+    )
 
 
 if __name__ == "__main__":

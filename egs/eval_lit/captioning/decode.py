@@ -27,7 +27,7 @@ from captionstew.evaluation.alignment import (
 )
 from captionstew.evaluation.captioning import caption_clips, captioning_report, training_captions
 from captionstew.evaluation.report.examples import examples_of_cuts, write_examples
-from captionstew.evaluation.results import write_result
+from captionstew.evaluation.results import result_path, write_result
 from captionstew.models.lit import audio_encoder_of, load_lit_captioning
 from captionstew.training.distributed import Rank, pick_device
 from captionstew.training.flags import flag, parse_flags, run_main
@@ -63,17 +63,18 @@ def main() -> None:
     fields = result_fields(flags, selected, encoder, model, cuts) | {"num_clips": len(scored.cut_ids)}
     variant = "greedy" if flags.num_beams == 1 else f"beam{flags.num_beams}"
     fields["settings"] |= {"decoding": variant, "baseline_captions": len(known), "also": str(flags.also or "")}
-    result = write_result(
+    task = f"lit_captioning_{corpus_name(flags.manifest)}"
+    clips.write(result_path(flags.exp_dir, task, fields["split"], variant).with_suffix(".jsonl"))
+    generated = dict(zip(clips.cut_ids, clips.candidates))
+    write_examples(flags.exp_dir, fields["system"], examples_of_cuts(cuts, generated=generated))
+    write_result(
         flags.exp_dir,
-        task=f"lit_captioning_{corpus_name(flags.manifest)}",
+        task=task,
         metrics=captioning_report(scored, known, flags.seed),
         num_captions=sum(map(len, scored.references)),
         variant=variant,
         **fields,
     )
-    clips.write(result.with_suffix(".jsonl"))
-    generated = dict(zip(clips.cut_ids, clips.candidates))
-    write_examples(flags.exp_dir, fields["system"], examples_of_cuts(cuts, generated=generated))
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ def main() -> None:
     clips = embed_clips(model, tokenizer_from_dict(config["tokenizer"]), batches, device, config["max_caption_tokens"])
     fields = result_fields(flags, selected, encoder, model, cuts)
     fields["settings"] |= {"duplicate_captions": flags.duplicate_captions, "pooling": "mean"}
+    write_examples(flags.exp_dir, fields["system"], examples_of_cuts(cuts, retrieved=best_captions(clips)))
     write_result(
         flags.exp_dir,
         task=f"lit_retrieval_{corpus_name(flags.manifest)}",
@@ -54,7 +55,6 @@ def main() -> None:
         variant=flags.duplicate_captions,
         **fields,
     )
-    write_examples(flags.exp_dir, fields["system"], examples_of_cuts(cuts, retrieved=best_captions(clips)))
 
 
 if __name__ == "__main__":

@@ -96,3 +96,9 @@ def test_gradients_are_summed_over_processes(start, tmp_path):
     assert process.returncode == 0, errors
     for rank in range(2):
         assert (tmp_path / f"summed-{rank}").read_text() == "[(3.0, 0.0), (3.0, 0.0)]"
+
+
+def test_the_main_process_goes_first(start, tmp_path):
+    process = start("main first")
+    assert process.wait(timeout=120) == 0, process.stderr.read()
+    assert (tmp_path / "order").read_text().split() == ["0", "1"]

@@ -11,7 +11,7 @@ from captionstew.training.checkpoint import random_state
 from captionstew.training.distributed import Rank
 from captionstew.training.flags import TrainingFlags
 from captionstew.training.loop import TrainingStopped
-from captionstew.training.preflight import run_preflight
+from captionstew.training.preflight import report_data, run_preflight
 from captionstew.training.run import new_run
 from zipformer import training_state
 from zipformer.schedules import get_batch_count
@@ -71,6 +71,15 @@ def test_nothing_is_different_afterwards(tiny_model, tokenizer, toy_data, make_b
     lines = [line for line in caplog.messages if line.startswith("preflight: ")]
     assert len(lines) == len(task.captions) == 2 and "peak memory" in lines[0]
     assert lines[0].startswith("preflight: longest clips, 4 clips of 60 frames, captions of ")
+
+
+def test_long_captions_are_counted(tokenizer, toy_data, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    captions = ["a dog barks", "rain " * 200]
+    monkeypatch.setattr("captionstew.training.preflight._sample_captions", lambda cuts: captions)
+    report_data(Contrastive(tokenizer), toy_data(), Flags())
+    assert caplog.messages[0].startswith("training on 10 clips")
+    assert "1 of 2 sampled ones are longer than --max-caption-tokens 128" in caplog.messages[1]
 
 
 @pytest.mark.parametrize("limit, advised", [(3, 42), (2, 28), (1, 14)])

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from captionstew.data.programs import run_main
-from captionstew.training.distributed import any_rank, barrier, gather_objects, sum_gradients
+from captionstew.training.distributed import any_rank, barrier, gather_objects, main_first, sum_gradients
 from captionstew.training.launch import Rank, launch
 
 
@@ -38,6 +38,12 @@ def work(rank: Rank, what: str, folder: Path) -> None:
         sum_gradients(model)
         summed = gather_objects((model.weight.grad.item(), model.bias.grad.item()))
         (folder / f"summed-{rank.rank}").write_text(str(summed))
+        return
+    if what == "main first":
+        with main_first(rank):
+            time.sleep(0.5 if rank.is_main else 0)
+            with open(folder / "order", "a") as file:
+                file.write(f"{rank.rank} ")
         return
     (folder / f"ready-{rank.rank}").touch()
     while True:  # what a process does that nobody has told about the end of the other

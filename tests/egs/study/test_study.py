@@ -1,5 +1,6 @@
 """The study's program with small plans, its jobs with a stand-in for sbatch, and the two plans as they are."""
 
+import fnmatch
 import importlib.util
 import json
 import os
@@ -116,8 +117,8 @@ def test_missing_steps_run_in_order_and_done_ones_do_not(plan, run, tmp_path, ca
     run(path, "--only", "[ab]")
     assert "nothing to do, 2 steps are done" in capsys.readouterr().out
     (tmp_path / "a").unlink()
-    run(path)
-    assert (tmp_path / "order").read_text().split() == ["a", "b", "a", "other"]
+    run(path)  # b used the result that was removed
+    assert (tmp_path / "order").read_text().split() == ["a", "b", "a", "b", "other"]
     with pytest.raises(ValueError, match="no step is called c"):
         run(path, "--only", "c")
 
@@ -196,3 +197,20 @@ def test_every_program_of_a_plan_takes_its_flags(name, repository, takes_flags):
     for one in study.read_plan(STUDY / f"{name}.json", {}):
         for line in one.command:
             takes_flags(line, repository)
+
+
+@pytest.mark.parametrize("name", ["mini", "paper"])
+def test_the_report_waits_for_every_result(name):
+    steps = study.read_plan(STUDY / f"{name}.json", {})
+    needed = {one for pattern in steps[-1].needs for one in fnmatch.filter([step.name for step in steps], pattern)}
+    with_results = {step.name for step in steps if any("results/" in path or "scored" in path for path in step.makes)}
+    assert steps[-1].name == "report" and with_results and with_results <= needed
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [(["--dry-run", "true"], "--dry-run is for --study"), (["--study", "mini", "--corpus", "x"], "not from --corpus")],
+)
+def test_options_of_run_sh_that_contradict_are_refused(repository, options, message):
+    done = subprocess.run([repository / "run.sh", *options], capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr

@@ -115,6 +115,17 @@ def test_scaling_curves_of_any_task(tmp_path, result, monkeypatch):
     assert not draw_scaling(read_results(tmp_path / "nothing"), tmp_path / "scaling.png")
 
 
+def test_data_sizes_have_rows_of_their_own(tmp_path, result):
+    for size, value in (("all", 0.5), ("200", 0.25)):
+        result(tmp_path / size, task="probe_events", system="contrastive-scratch", metrics={"accuracy": value},
+               settings={"metric": "accuracy", "pooling": "mean", "data_size": size})  # fmt: skip
+    (probes,) = measured_tables(read_results(tmp_path))
+    assert [row[:1] + row[2:] for row in probes.rows] == [
+        ["contrastive-scratch", "0.500"],
+        ["contrastive-scratch (200)", "0.250"],
+    ]
+
+
 def test_supervised_and_own_retrieval(tmp_path, result, retrieval_metrics):
     settings = {"metric": "accuracy", "pooling": "mean", "train_encoder": True}
     result(tmp_path, task="probe_vggsound", settings=settings, metrics={"accuracy": 0.5})
