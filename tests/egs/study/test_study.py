@@ -196,7 +196,8 @@ def test_jobs_wait_for_the_line_before_and_for_what_they_need(plan, run, tmp_pat
 def test_every_program_of_a_plan_takes_its_flags(name, repository, takes_flags):
     for one in study.read_plan(STUDY / f"{name}.json", {}):
         for line in one.command:
-            takes_flags(line, repository)
+            if not line.startswith("touch "):
+                takes_flags(line, repository)
 
 
 @pytest.mark.parametrize("name", ["mini", "paper"])
