@@ -40,19 +40,31 @@ class CaptionedClips:
                 row = {"cut_id": cut_id, "candidate": candidate, "references": references}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
-    def joined(self, path: Path) -> "CaptionedClips":
-        """These clips and those that `write` left in a file.
+    def joined(self, other: "CaptionedClips") -> "CaptionedClips":
+        """These clips and those. Raises ValueError if a clip is in both."""
+        if both := set(self.cut_ids) & set(other.cut_ids):
+            raise ValueError(f"two test sets with a clip in common ({min(both)}) cannot be scored together")
+        return CaptionedClips(
+            self.cut_ids + other.cut_ids,
+            self.candidates + other.candidates,
+            self.references + other.references,
+            self.failed + other.failed,
+        )
 
-        Raises:
-          ValueError: a clip is in both.
-        """
-        with open(path, encoding="utf-8") as file:
-            rows = [json.loads(line) for line in file]
-        if both := {row["cut_id"] for row in rows} & set(self.cut_ids):
-            raise ValueError(f"{path}: clip {min(both)} is among the clips that it is to join")
-        columns = ([row[name] for row in rows] for name in ("cut_id", "candidate", "references"))
-        own = (self.cut_ids, self.candidates, self.references)
-        return CaptionedClips(*(mine + theirs for mine, theirs in zip(own, columns)), self.failed)
+
+def read_captioned(path: Path) -> CaptionedClips:
+    """What `CaptionedClips.write` left. Raises ValueError where the file holds something else."""
+    clips = CaptionedClips([], [], [])
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line)
+                clips.cut_ids.append(row["cut_id"])
+                clips.candidates.append(row["candidate"])
+                clips.references.append(row["references"])
+            except (ValueError, TypeError, KeyError) as error:
+                raise ValueError(f"{path}:{number}: not a caption as decode.py writes it ({error!r})") from error
+    return clips
 
 
 @torch.inference_mode()

@@ -69,6 +69,11 @@ def result_path(exp_dir: Path, task: str, split: str, variant: str = "") -> Path
     return exp_dir / "results" / f"{name}.json"
 
 
+def sized_system(system: str, data_size: str | None) -> str:
+    """The system, with what its encoder was pretrained on where that is a subset."""
+    return system if data_size in (None, "", "all") else f"{system} ({data_size})"
+
+
 def read_results(folder: Path) -> list[dict[str, Any]]:
     """All result files below a folder, by path.
 

@@ -3,6 +3,7 @@
 F files, C classes, E joint embedding size.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,16 +54,17 @@ class Retriever:
         max_duration: float = BATCH_SECONDS,
         num_workers: int = 0,
     ) -> tuple[SearchIndex, dict[str, str]]:
-        """Index of the audio files at and below `paths`, and the files that cannot be read, with the reason.
+        """Index of the audio files at and below `paths`, by absolute path, and those that cannot be read, with reasons.
 
         Args:
           path: file of the index. If it is there, vectors of files that have not changed since are taken from it; it
             is written after every 2,000 new files, so that little is lost when this is interrupted.
 
         Raises:
-          ValueError: `path` holds no index, or one made with another checkpoint.
+          ValueError: `path` holds no index, one made with another checkpoint, or one with files that are still there
+            but not among these.
         """
-        files = find_audio(paths)
+        files = list(dict.fromkeys(map(os.path.abspath, find_audio(paths))))
         stamps = {file: stamp(file) for file in files}
         vectors = self._unchanged(path, stamps)
         fresh = [file for file in files if file not in vectors]

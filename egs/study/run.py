@@ -13,8 +13,9 @@ A plan is a JSON object: `variables`; `sets`, lists of further variables; `steps
     command   lines of shell, run in the root of the repository; the first that fails ends the study
     makes     files that prove that it is done
 
-A step is done when its files are there. Remove one to repeat it and the steps that need it. Every command of the plans
-here goes on where a killed one stopped.
+A step is done when its files are there. Remove one to make it again: what the steps that need it made is removed then,
+and made again as well. Every command of the plans here goes on where a killed one stopped; so a training that has ended
+is repeated only when its folder is gone.
 """
 
 import fnmatch
@@ -145,6 +146,14 @@ def missing_steps(steps: list[Step]) -> list[Step]:
     return list(missing.values())
 
 
+def forget_stale(missing: list[Step]) -> None:
+    """Removes what missing steps made, so that it stays missing when this is stopped before they run again."""
+    for step in missing:
+        if step.is_done():
+            for path in step.makes:
+                (ROOT / path).unlink()
+
+
 def run_step(step: Step) -> None:
     """Raises ValueError if a line fails, or if the files are not there afterwards."""
     # With the trap bash waits for the program that runs, which saves, and starts no other.
@@ -202,6 +211,8 @@ def main() -> None:
     if not missing:
         print(f"{path.name}: nothing to do, {len(steps)} steps are done")
         return
+    if not flags.dry_run:
+        forget_stale(missing)
     if flags.jobs_dir is not None:
         write_jobs(missing, flags.jobs_dir, flags.sbatch)
         return

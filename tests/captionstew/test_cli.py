@@ -175,6 +175,15 @@ def test_an_index_of_more_files_is_not_thrown_away(folder, contrastive, tmp_path
     assert load_index(index).files == before
 
 
+def test_an_index_knows_its_files_from_any_folder(folder, contrastive, tmp_path, monkeypatch):
+    retriever, path = captionstew.load_retriever(contrastive), tmp_path / "i.npz"
+    monkeypatch.chdir(folder.parent)
+    index, _ = retriever.index([folder.name], path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Retriever, "embed_audio", lambda *_: pytest.fail("nothing has changed"))
+    assert retriever.index([folder], path)[0].files == index.files == tuple(find_audio([folder]))
+
+
 def test_an_interrupted_index_keeps_what_it_has(folder, contrastive, tmp_path, monkeypatch):
     monkeypatch.setattr("captionstew.inference.retriever.SAVE_EVERY", 2)
     retriever, path, embed_audio = captionstew.load_retriever(contrastive), tmp_path / "i.npz", Retriever.embed_audio

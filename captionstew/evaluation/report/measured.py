@@ -6,6 +6,7 @@ from typing import Any
 
 from captionstew.evaluation.report.lookup import Result, main_metric
 from captionstew.evaluation.report.tables import MISSING, Table
+from captionstew.evaluation.results import sized_system
 
 CAPTION_METRICS = ("rouge_l", "rouge_l_random", "rouge_l_frequent", "bleu_4", "cider")
 
@@ -145,9 +146,7 @@ def file_table(results: Sequence[Result], exp_dir: Path) -> Table:
 
 
 def system_of(result: Result) -> str:
-    """The system, with what it was pretrained on where that is a subset."""
-    size = result["settings"].get("data_size") or "all"
-    return result["system"] if size == "all" else f"{result['system']} ({size})"
+    return sized_system(result["system"], result["settings"].get("data_size"))
 
 
 def variant_of(result: Result) -> str:

@@ -17,7 +17,7 @@ from captionstew.data.loading import feature_batches
 from captionstew.data.tokenizer import tokenizer_from_dict
 from captionstew.evaluation.captioning import caption_clips, captioning_report, training_captions
 from captionstew.evaluation.report.examples import examples_of_cuts, write_examples
-from captionstew.evaluation.results import result_path, write_result
+from captionstew.evaluation.results import result_path, sized_system, write_result
 from captionstew.evaluation.selection import SelectionFlags, select_weights
 from captionstew.models.captioning import load_captioning
 from captionstew.training.distributed import pick_device
@@ -63,14 +63,17 @@ def main() -> None:
     clips.write(captions)
     print(f"wrote {captions}: {len(clips.cut_ids)} captions")
     generated = dict(zip(clips.cut_ids, clips.candidates))
-    write_examples(flags.exp_dir, system, examples_of_cuts(cuts, generated=generated))
+    encoder = selected.describe_encoder()
+    write_examples(
+        flags.exp_dir, sized_system(system, encoder["data_size"]), examples_of_cuts(cuts, generated=generated)
+    )
     write_result(
         flags.exp_dir,
         task="captioning",
         split=split,
         variant=variant,
         system=system,
-        encoder=selected.describe_encoder(),
+        encoder=encoder,
         metrics=captioning_report(clips, known, flags.seed),
         num_clips=len(clips.cut_ids),
         num_captions=sum(map(len, clips.references)),

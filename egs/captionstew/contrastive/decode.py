@@ -16,7 +16,7 @@ from captionstew.data.fbank import FbankConfig
 from captionstew.data.loading import feature_batches
 from captionstew.data.tokenizer import tokenizer_from_dict
 from captionstew.evaluation.report.examples import best_captions, examples_of_cuts, write_examples
-from captionstew.evaluation.results import write_result
+from captionstew.evaluation.results import sized_system, write_result
 from captionstew.evaluation.retrieval import embed_clips, retrieval_report, zero_shot_accuracy
 from captionstew.evaluation.selection import SelectionFlags, select_weights
 from captionstew.models.contrastive import load_contrastive
@@ -73,7 +73,8 @@ def main() -> None:
             variant=name,
             **common,
         )
-    write_examples(flags.exp_dir, common["system"], examples_of_cuts(cuts, retrieved=best_captions(clips)))
+    shown = sized_system(common["system"], common["encoder"]["data_size"])
+    write_examples(flags.exp_dir, shown, examples_of_cuts(cuts, retrieved=best_captions(clips)))
     write_result(
         flags.exp_dir,
         task="retrieval",

@@ -16,7 +16,7 @@ from captionstew.data.fbank import FbankConfig
 from captionstew.data.labels import read_class_list
 from captionstew.data.loading import feature_batches
 from captionstew.data.tagging_batches import labelled_cuts
-from captionstew.evaluation.results import write_result
+from captionstew.evaluation.results import result_path, write_result
 from captionstew.evaluation.selection import SelectedWeights, SelectionFlags, select_weights
 from captionstew.evaluation.tagging import tag_clips, tagging_report, write_class_table
 from captionstew.models.tagging import load_tagger, read_tagger
@@ -55,6 +55,9 @@ def main() -> None:
 
     split = flags.manifest.stem.removeprefix("cuts_")
     task = f"tagging_{flags.corpus or flags.manifest.resolve().parent.name}"
+    path = result_path(flags.exp_dir, task, split, "classes").with_suffix(".csv")
+    write_class_table(path, clips)
+    print(f"wrote {path}: average precision of each class")
     write_result(
         flags.exp_dir,
         task=task,
@@ -74,9 +77,6 @@ def main() -> None:
         frozen_parameters=sum(p.numel() for p in model.parameters()),
         checkpoint=str(source),
     )
-    path = flags.exp_dir / "results" / f"{task}-{split}-classes.csv"
-    write_class_table(path, clips)
-    print(f"wrote {path}: average precision of each class")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,14 @@ the report.
     ./decode.py --exp-dir exp/lit_captioning/mine --also exp/lit_captioning/mine-swapped/results/lit_captioning_...jsonl
 
 scores the captions of another decoding together with these, as when validation and test were exchanged
-(local/swap_held_out.py): twice the clips, each captioned by a model that never met it.
+(local/swap_held_out.py): twice the clips, each captioned by a model that never met it. The result file beside the
+captions must be of the same encoder and decoding.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from captionstew.data.cuts import open_cuts
 from captionstew.data.tokenizer import tokenizer_from_dict
@@ -25,9 +28,9 @@ from captionstew.evaluation.alignment import (
     evaluation_batches,
     result_fields,
 )
-from captionstew.evaluation.captioning import caption_clips, captioning_report, training_captions
+from captionstew.evaluation.captioning import caption_clips, captioning_report, read_captioned, training_captions
 from captionstew.evaluation.report.examples import examples_of_cuts, write_examples
-from captionstew.evaluation.results import result_path, write_result
+from captionstew.evaluation.results import result_path, sized_system, write_result
 from captionstew.models.lit import audio_encoder_of, load_lit_captioning
 from captionstew.training.distributed import Rank, pick_device
 from captionstew.training.flags import flag, parse_flags, run_main
@@ -46,9 +49,21 @@ class Flags(AlignmentFlags):
             raise ValueError(f"--num-beams must be at least 1, not {self.num_beams}")
 
 
+def check_joinable(result: Path, encoder: dict[str, Any], variant: str) -> None:
+    """Raises ValueError unless the result file is of this encoder and decoding."""
+    about = json.loads(result.read_text(encoding="utf-8"))
+    if about["encoder"] != encoder or about["variant"] != variant:
+        raise ValueError(
+            f"--also: {result} is of {about['encoder']['path']}, {about['variant']}; "
+            f"these captions are of {encoder['path']}, {variant}"
+        )
+
+
 def main() -> None:
     flags = parse_flags(Flags, __doc__)
     device = pick_device(flags.device, 0)
+    variant = "greedy" if flags.num_beams == 1 else f"beam{flags.num_beams}"
+    other = None if flags.also is None else read_captioned(flags.also)
     known = training_captions(
         open_cuts(flags.train_manifest or flags.manifest.with_name("cuts_train.jsonl")), flags.seed
     )
@@ -56,17 +71,20 @@ def main() -> None:
     config = selected.config
     encoder = audio_encoder_of(config, flags.encoder, device, selected.source)
     model = load_lit_captioning(config, selected.weights, selected.source).to(device)
+    if other is not None:
+        check_joinable(flags.also.with_suffix(".json"), encoder.description, variant)
     cuts, batches = evaluation_batches(flags, encoder, Rank(0, 0, 1, device))
     tokenizer = tokenizer_from_dict(config["tokenizer"])
     clips = caption_clips(model, batches, tokenizer, config["max_caption_tokens"], device, flags.num_beams)
-    scored = clips if flags.also is None else clips.joined(flags.also)
-    fields = result_fields(flags, selected, encoder, model, cuts) | {"num_clips": len(scored.cut_ids)}
-    variant = "greedy" if flags.num_beams == 1 else f"beam{flags.num_beams}"
+    fields = result_fields(flags, selected, encoder, model, cuts)
     fields["settings"] |= {"decoding": variant, "baseline_captions": len(known), "also": str(flags.also or "")}
     task = f"lit_captioning_{corpus_name(flags.manifest)}"
     clips.write(result_path(flags.exp_dir, task, fields["split"], variant).with_suffix(".jsonl"))
+    scored = clips if other is None else clips.joined(other)
+    fields["num_clips"] = len(scored.cut_ids)
     generated = dict(zip(clips.cut_ids, clips.candidates))
-    write_examples(flags.exp_dir, fields["system"], examples_of_cuts(cuts, generated=generated))
+    shown = sized_system(fields["system"], encoder.description.get("data_size"))
+    write_examples(flags.exp_dir, shown, examples_of_cuts(cuts, generated=generated))
     write_result(
         flags.exp_dir,
         task=task,

@@ -19,7 +19,7 @@ from captionstew.evaluation.alignment import (
     result_fields,
 )
 from captionstew.evaluation.report.examples import best_captions, examples_of_cuts, write_examples
-from captionstew.evaluation.results import write_result
+from captionstew.evaluation.results import sized_system, write_result
 from captionstew.evaluation.retrieval import embed_clips, retrieval_report
 from captionstew.models.lit import audio_encoder_of, load_lit_retrieval
 from captionstew.training.distributed import Rank, pick_device
@@ -46,7 +46,8 @@ def main() -> None:
     clips = embed_clips(model, tokenizer_from_dict(config["tokenizer"]), batches, device, config["max_caption_tokens"])
     fields = result_fields(flags, selected, encoder, model, cuts)
     fields["settings"] |= {"duplicate_captions": flags.duplicate_captions, "pooling": "mean"}
-    write_examples(flags.exp_dir, fields["system"], examples_of_cuts(cuts, retrieved=best_captions(clips)))
+    shown = sized_system(fields["system"], encoder.description.get("data_size"))
+    write_examples(flags.exp_dir, shown, examples_of_cuts(cuts, retrieved=best_captions(clips)))
     write_result(
         flags.exp_dir,
         task=f"lit_retrieval_{corpus_name(flags.manifest)}",

@@ -13,6 +13,7 @@ from captionstew.evaluation.captioning import (
     captioning_report,
     captioning_validation,
     most_frequent_caption,
+    read_captioned,
 )
 from captionstew.models.captioning import CaptioningModel, token_losses
 from captionstew.models.text_decoder import build_text_decoder
@@ -100,11 +101,15 @@ def test_the_report_holds_scores_baselines_and_intervals(captions):
 def test_captions_of_two_test_sets_are_joined(tmp_path):
     first = CaptionedClips(["a", "b"], ["rain", "wind"], [["rain falls"], ["wind blows", "wind"]])
     CaptionedClips(["c"], ["snow"], [["snow"]]).write(tmp_path / "other.jsonl")
-    both = first.joined(tmp_path / "other.jsonl")
+    other = read_captioned(tmp_path / "other.jsonl")
+    both = first.joined(other)
     assert both.cut_ids == ["a", "b", "c"] and both.candidates == ["rain", "wind", "snow"]
     assert both.references[2] == ["snow"]
-    with pytest.raises(ValueError, match="clip c is among"):
-        both.joined(tmp_path / "other.jsonl")
+    with pytest.raises(ValueError, match=r"a clip in common \(c\)"):
+        both.joined(other)
+    (tmp_path / "other.jsonl").write_text('{"cut_id": "a"}\n')
+    with pytest.raises(ValueError, match="other.jsonl:1: not a caption"):
+        read_captioned(tmp_path / "other.jsonl")
 
 
 def test_the_most_frequent_caption():

@@ -129,7 +129,7 @@ def readme_steps(repository):
     """README, "Your own data": the list of corpora, and the commands of steps 1, 4 and 5."""
     text = (repository / "egs" / "captionstew" / "README.md").read_text(encoding="utf-8")
     section = text.split("## Your own data\n")[1].split("\n## ")[0]
-    first, corpora, middle, last, _ = section.split("```")
+    first, corpora, middle, last, _ = re.split("```(?:bash)?", section)
     copy, prepare = (re.search(rf"^{step}\. `([^`]+)`$", first + middle, re.MULTILINE)[1] for step in (1, 4))
     corpora, last = ([line.strip() for line in block.strip().splitlines()] for block in (corpora, last))
     return corpora, copy, prepare, last

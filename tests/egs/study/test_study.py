@@ -4,6 +4,7 @@ import fnmatch
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from captionstew.evaluation.probing import read_task_table
 
 STUDY = Path(__file__).resolve().parents[3] / "egs" / "study"
 
@@ -123,6 +126,19 @@ def test_missing_steps_run_in_order_and_done_ones_do_not(plan, run, tmp_path, ca
         run(path, "--only", "c")
 
 
+def test_what_is_to_be_repeated_is_not_forgotten_when_the_study_stops_before_it(plan, run, tmp_path):
+    path = plan(step("a"), step("b", "a", command=["test ! -e {out}/broken", "touch {out}/b"]), step("c", "b"))
+    run(path)
+    (tmp_path / "a").unlink()
+    (tmp_path / "broken").touch()
+    with pytest.raises(ValueError, match="step b failed"):
+        run(path)
+    assert (tmp_path / "a").exists() and not (tmp_path / "b").exists() and not (tmp_path / "c").exists()
+    (tmp_path / "broken").unlink()
+    run(path)
+    assert (tmp_path / "order").read_text().split() == ["a", "c", "a", "c"]
+
+
 def test_a_dry_run_prints_shell_and_does_nothing(plan, run, tmp_path, capsys):
     run(plan(step("a"), step("b", "a")), "--dry-run", "true")
     printed = capsys.readouterr().out
@@ -191,13 +207,20 @@ def test_jobs_wait_for_the_line_before_and_for_what_they_need(plan, run, tmp_pat
     assert arguments[104][arguments[104].index("--output") + 1] == f"{jobs}/%x-%j.txt"
 
 
+def test_encoders_are_trained_on_labels_of_clips_only():
+    """eval_probe/train.py --train-encoder true refuses detection."""
+    tasks = read_task_table(STUDY.parent / "eval_probe" / "tasks.json")
+    commands = [line for one in study.read_plan(STUDY / "paper.json", {}) for line in one.command]
+    trained = [re.search(r"--tasks (\S+)", line)[1] for line in commands if "--train-encoder true" in line]
+    assert len(trained) == 6 and not any(tasks[name].is_detection for name in trained)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mini", "paper"])
 def test_every_program_of_a_plan_takes_its_flags(name, repository, takes_flags):
     for one in study.read_plan(STUDY / f"{name}.json", {}):
         for line in one.command:
-            if not line.startswith("touch "):
-                takes_flags(line, repository)
+            takes_flags(line, repository)
 
 
 @pytest.mark.parametrize("name", ["mini", "paper"])
