@@ -97,6 +97,18 @@ def test_captioning_trains_cross_attention_and_bridge_alone(program, mini_data, 
     captions = (exp / "results" / f"lit_captioning_{mini_data.name}-test-beam2.jsonl").read_text().splitlines()
     assert len(captions) == 18
 
+    also = exp / "results" / f"lit_captioning_{mini_data.name}-test-beam2.jsonl"
+    again = (
+        "egs/eval_lit/captioning/decode.py", "--exp-dir", exp, "--manifest", mini_data / "cuts_valid.jsonl",
+        "--cache-dir", tmp_path / "cache", "--num-workers", 0, "--also", also,
+    )  # fmt: skip
+    refused = program(*again, "--num-beams", 1, check=False)
+    assert "beam2.json is of logmel, beam2; these captions are of logmel, greedy" in refused.stderr
+    program(*again, "--num-beams", 2)
+    both = json.loads((exp / "results" / f"lit_captioning_{mini_data.name}-valid-beam2.json").read_text())
+    alone = also.with_name(f"lit_captioning_{mini_data.name}-valid-beam2.jsonl").read_text().splitlines()
+    assert both["num_clips"] == len(alone) + 18 and both["settings"]["also"] == str(also)
+
 
 @pytest.mark.slow
 def test_another_encoder_than_trained_on_is_refused(program, mini_data, text_models, tmp_path):

@@ -49,13 +49,14 @@ class Flags(AlignmentFlags):
             raise ValueError(f"--num-beams must be at least 1, not {self.num_beams}")
 
 
-def check_joinable(result: Path, encoder: dict[str, Any], variant: str) -> None:
+def check_joinable(result: Path, encoder: dict[str, Any], decoding: str) -> None:
     """Raises ValueError unless the result file is of this encoder and decoding."""
     about = json.loads(result.read_text(encoding="utf-8"))
-    if about["encoder"] != encoder or about["variant"] != variant:
+    other = about["settings"]["decoding"]
+    if about["encoder"] != encoder or other != decoding:
         raise ValueError(
-            f"--also: {result} is of {about['encoder']['path']}, {about['variant']}; "
-            f"these captions are of {encoder['path']}, {variant}"
+            f"--also: {result} is of {about['encoder']['path']}, {other}; "
+            f"these captions are of {encoder['path']}, {decoding}"
         )
 
 
