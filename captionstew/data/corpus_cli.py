@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captionstew.data.captions import normalise_caption
-from captionstew.data.identity import IdentityError, name_stem
+from captionstew.data.identity import IdentityError, name_stem, without_ending
 from captionstew.data.tables import TableError, write_rows, write_table
 
 AUDIO_ENDINGS = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus")
@@ -270,7 +270,7 @@ class AudioFolder:
                 if name.lower().endswith(AUDIO_ENDINGS):
                     path = os.path.relpath(os.path.join(root, name), folder)
                     self._by_stem.setdefault(name_stem(name), path)
-                    self._by_path.setdefault(os.path.splitext(path)[0], path)
+                    self._by_path.setdefault(without_ending(path), path)
 
     def path(self, expected: str, *other_stems: str) -> str:
         """Absolute path of the file named like `expected` (relative, with ending) or like one of
@@ -284,7 +284,7 @@ class AudioFolder:
     def path_in_tree(self, expected: str, *other_paths: str) -> str:
         """The same for releases whose file names repeat in every folder: whole relative paths, any ending."""
         for path in (expected, *other_paths):
-            found = self._by_path.get(os.path.splitext(path)[0])
+            found = self._by_path.get(without_ending(path))
             if found is not None:
                 return str(self.folder / found)
         return str(self.folder / expected)

@@ -48,12 +48,14 @@ class IdentityError(ValueError):
     """A name from which no canonical key can be read."""
 
 
+def without_ending(path: str) -> str:
+    """A path without its ending; only that of audio or video counts as one (Expresso names have dots)."""
+    return re.sub(r"\.(?:wav|flac|mp3|mp4|m4a|ogg|opus|webm|mkv|aac)$", "", path, flags=re.IGNORECASE)
+
+
 def name_stem(name: str) -> str:
-    """Base name without folder and extension; only a known audio ending counts as one (Expresso stems have
-    dots).
-    """
-    base = PurePosixPath(str(name).strip()).name
-    return re.sub(r"\.(?:wav|flac|mp3|mp4|m4a|ogg|opus|webm|mkv|aac)$", "", base, flags=re.IGNORECASE)
+    """Base name without folder and ending."""
+    return without_ending(PurePosixPath(str(name).strip()).name)
 
 
 def start_second(seconds: float | str | None) -> int | None:

@@ -233,6 +233,33 @@ class InitFlags:
     init_text: str = free_flag("", "transformers checkpoint to start the text side from (folder or name on the Hub)")
 
 
+@dataclass(frozen=True)
+class ContrastiveFlags:
+    """Flags of the contrastive objective and of the retrieval that validates it."""
+
+    embedding_dim: int = flag(512, "size of the joint space")
+    temperature: float = flag(0.07, "initial temperature of the softmax")
+    train_duplicates: str = flag(
+        "ignore",
+        "clips of a batch that share a caption: ignore (no negatives of each other) or negative",
+        choices=("ignore", "negative"),
+    )
+    duplicate_captions: str = free_flag(
+        "strict", "what counts as found in validation: the clip itself, or any with its caption", ("strict", "match")
+    )
+
+
+@dataclass(frozen=True)
+class RankingFlags:
+    """What counts as found when test clips are ranked."""
+
+    duplicate_captions: str = flag(
+        "strict",
+        "strict: only a caption's own clip is right (the literature's rule); match: any clip with the same caption",
+        choices=("strict", "match"),
+    )
+
+
 _PER_STACK = (
     "num_encoder_layers",
     "downsampling_factor",

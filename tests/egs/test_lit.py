@@ -147,9 +147,9 @@ def give_captions(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("corpus", RELEASES)
-def test_prepare_on_the_real_lists(corpus, repository, shared_dir, tmp_path):
-    """Counts of the real lists; audio placed under the release's names for three clips of every split."""
-    download, data = tmp_path / "download", tmp_path / "data"
+def test_both_protocols_on_the_real_lists(corpus, program, repository, shared_dir, text_models, tmp_path):
+    """Counts of the real lists; audio placed under the release's names for six clips of every split."""
+    download, data = tmp_path / "download", tmp_path / corpus
     shutil.copytree(shared_dir / "metadata" / corpus, download)
     if corpus == "paraspeechcaps":
         give_captions(download)
@@ -160,17 +160,31 @@ def test_prepare_on_the_real_lists(corpus, repository, shared_dir, tmp_path):
         table = pq.read_table(data / "tables" / f"{split}.parquet").to_pylist()
         keys = {row["audio_key"] for row in table}
         assert len(keys) == count
-        heard = sorted(keys)[:3]
+        heard = sorted(keys)[:6]
         for row in [row for row in table if row["audio_key"] in heard]:
             path = Path(row["audio_path"])
-            path = path if path.suffix else path.with_suffix(".wav")  # a missing file may be named by its stem
+            path = (
+                path if path.suffix in {".wav", ".flac"} else Path(f"{path}.wav")
+            )  # one list has names without ending
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, rng.uniform(-0.1, 0.1, 8000).astype(np.float32), 16000)
     (data / ".done" / "1-table").unlink()  # the way to look for audio again
     subprocess.run([*map(str, prepare)], check=True)
     manifests = {split: open_cuts(data / f"cuts_{split}.jsonl") for split in ("train", "valid", "test")}
-    assert [len(cuts) for cuts in manifests.values()] == [3, 3, 3]
+    assert [len(cuts) for cuts in manifests.values()] == [6, 6, 6]
     if corpus == "audiocaps":
         assert len(manifests["test"][0].supervisions[0].custom["captions"]) == 5
     coverage = json.loads((data / "report.json").read_text())["coverage"]["test"]["total"]
-    assert coverage["found"] == 3 and coverage["listed"] == RELEASES[corpus][2]
+    assert coverage["found"] == 6 and coverage["listed"] == RELEASES[corpus][2]
+
+    for protocol, side, text in (("retrieval", "--text-tower", "roberta"), ("captioning", "--text-decoder", "bart")):
+        exp = tmp_path / protocol
+        places = ["--exp-dir", exp, "--cache-dir", tmp_path / "cache"]
+        model = ["--encoder", "logmel", side, text_models / text, "--max-caption-tokens", 40]
+        program(f"egs/eval_lit/{protocol}/train.py", *places, "--manifest-dir", data, *model, *SMALL)
+        test = ["--manifest", data / "cuts_test.jsonl", "--num-workers", 0]
+        program(f"egs/eval_lit/{protocol}/decode.py", *places, *test)
+        result = result_of(exp)
+        assert result["task"] == f"lit_{protocol}_{corpus}" and result["num_clips"] == 6
+        assert result["settings"]["listed_clips"] == RELEASES[corpus][2]
+        assert result["num_captions"] == sum(len(cut.supervisions[0].custom["captions"]) for cut in manifests["test"])

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from captionstew.data.corpus_cli import read_json_list
+from captionstew.data.corpus_cli import AudioFolder, read_json_list
 
 
 def write(path, text, encoding="utf-8"):
@@ -123,6 +123,15 @@ def test_jamendomaxcaps_segments_are_clips_of_their_own(prepare, tmp_path):
         ("jamendo:132648:0", 0.0, 30.0),
     ]
     assert rows[0]["genres"] == ["techno"]
+
+
+def test_a_dot_in_a_name_is_no_ending(tmp_path):
+    for name in ("talk_segment_1.5_2.25.wav", "talk_segment_1.5_2.75.wav"):
+        (tmp_path / name).touch()
+    audio = AudioFolder(tmp_path)
+    assert audio.path_in_tree("talk_segment_1.5_2.75") == str(tmp_path / "talk_segment_1.5_2.75.wav")
+    assert audio.path_in_tree("talk_segment_1.5_2.25.flac") == str(tmp_path / "talk_segment_1.5_2.25.wav")
+    assert audio.path_in_tree("talk_segment_1.5_3.0.wav") == str(tmp_path / "talk_segment_1.5_3.0.wav")
 
 
 def test_paraspeechcaps_prefers_the_original_voxceleb(prepare, tmp_path):

@@ -21,19 +21,14 @@ from captionstew.evaluation.retrieval import embed_clips, retrieval_report, zero
 from captionstew.evaluation.selection import SelectionFlags, select_weights
 from captionstew.models.contrastive import load_contrastive
 from captionstew.training.distributed import pick_device
-from captionstew.training.flags import flag, parse_flags, run_main
+from captionstew.training.flags import RankingFlags, flag, parse_flags, run_main
 
 
 @dataclass(frozen=True)
-class Flags(SelectionFlags):
+class Flags(SelectionFlags, RankingFlags):
     exp_dir: Path = flag(Path("exp/contrastive"), "folder of the training run; results go below it")
     manifest: Path = flag(Path("data/cuts_test.jsonl"), "clips to evaluate on")
     system: str = flag("", "name in the report (default: the experiment folder's)")
-    duplicate_captions: str = flag(
-        "strict",
-        "strict: only a caption's own clip is right (the literature's rule); match: any clip with the same caption",
-        choices=("strict", "match"),
-    )
     label_template: str = flag("The sound of {}.", "sentence for a class in zero-shot classification")
     max_duration: float = flag(100.0, "seconds of audio per batch; results do not depend on it")
     num_workers: int = flag(2, "data-loading processes")

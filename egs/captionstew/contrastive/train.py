@@ -24,6 +24,7 @@ from captionstew.models.initialise import initialisation_line, initialise_encode
 from captionstew.models.text_tower import ARCHITECTURES, build_text_tower
 from captionstew.training.distributed import Rank, launch_training
 from captionstew.training.flags import (
+    ContrastiveFlags,
     DataFlags,
     EncoderFlags,
     InitFlags,
@@ -39,19 +40,9 @@ from zipformer import Zipformer
 
 
 @dataclass(frozen=True)
-class Flags(TrainingFlags, DataFlags, EncoderFlags, InitFlags):
+class Flags(TrainingFlags, DataFlags, EncoderFlags, InitFlags, ContrastiveFlags):
     tokenizer: str = free_flag("", "a sentencepiece .model file, a tokenizer folder, or a name on the Hub")
     text_tower: str = flag("bert-base", "size of the text encoder, unless --init-text brings one", tuple(ARCHITECTURES))
-    embedding_dim: int = flag(512, "size of the joint space")
-    temperature: float = flag(0.07, "initial temperature of the softmax")
-    train_duplicates: str = flag(
-        "ignore",
-        "clips of a batch that share a caption: ignore (no negatives of each other) or negative",
-        choices=("ignore", "negative"),
-    )
-    duplicate_captions: str = free_flag(
-        "strict", "what counts as found in validation: the clip itself, or any with its caption", ("strict", "match")
-    )
 
     def check(self) -> None:
         if not self.tokenizer and not self.init_text:

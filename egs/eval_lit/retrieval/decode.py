@@ -23,16 +23,12 @@ from captionstew.evaluation.results import sized_system, write_result
 from captionstew.evaluation.retrieval import embed_clips, retrieval_report
 from captionstew.models.lit import audio_encoder_of, load_lit_retrieval
 from captionstew.training.distributed import Rank, pick_device
-from captionstew.training.flags import flag, parse_flags, run_main
+from captionstew.training.flags import RankingFlags, parse_flags, run_main
 
 
 @dataclass(frozen=True)
-class Flags(AlignmentFlags):
-    duplicate_captions: str = flag(
-        "strict",
-        "strict: only a caption's own clip is right (the literature's rule); match: any clip with the same caption",
-        choices=("strict", "match"),
-    )
+class Flags(AlignmentFlags, RankingFlags):
+    pass
 
 
 def main() -> None:

@@ -29,22 +29,17 @@ from captionstew.evaluation.selection import SelectionFlags, select_weights
 from captionstew.models.contrastive import load_contrastive
 from captionstew.models.stored_embeddings import load_embeddings
 from captionstew.training.distributed import pick_device
-from captionstew.training.flags import flag, parse_flags, run_main
+from captionstew.training.flags import RankingFlags, flag, parse_flags, run_main
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(RankingFlags):
     exp_dir: Path = flag(Path("exp"), "results go below it")
     checkpoint: Path | None = flag(None, "a contrastive model")
     audio_embeddings: Path | None = flag(None, "vectors of the clips, in the place of --checkpoint")
     text_embeddings: Path | None = flag(None, "vectors of all captions")
     manifest: Path = flag(Path("data/cuts_test.jsonl"), "clips to evaluate on")
     system: str = flag("", "name in the report (default: the experiment folder's)")
-    duplicate_captions: str = flag(
-        "strict",
-        "strict: only a caption's own clip is right (the literature's rule); match: any clip with the same caption",
-        choices=("strict", "match"),
-    )
     max_duration: float = flag(100.0, "seconds of audio per batch; results do not depend on it")
     num_workers: int = flag(2, "data-loading processes")
     device: str = flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))

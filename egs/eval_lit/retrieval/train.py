@@ -24,6 +24,7 @@ from captionstew.models.lit import FrozenFrames, log_parameters
 from captionstew.models.text_tower import ARCHITECTURES, build_text_tower
 from captionstew.training.distributed import Rank, launch_training
 from captionstew.training.flags import (
+    ContrastiveFlags,
     FrozenFlags,
     TrainingFlags,
     flag,
@@ -36,20 +37,10 @@ from captionstew.training.loop import Losses, train
 
 
 @dataclass(frozen=True)
-class Flags(TrainingFlags, FrozenFlags):
+class Flags(TrainingFlags, FrozenFlags, ContrastiveFlags):
     base_lr: float = free_flag(0.01, "ScaledAdam's base learning rate, less than for models that start from nothing")
     text_tower: str = flag("roberta-base", "folder or name of a pretrained text encoder; tiny, small: from scratch")
     tokenizer: str = free_flag("", "tokenizer of a text encoder from scratch (a pretrained one brings its own)")
-    embedding_dim: int = flag(512, "size of the joint space")
-    temperature: float = flag(0.07, "initial temperature of the softmax")
-    train_duplicates: str = flag(
-        "ignore",
-        "clips of a batch that share a caption: ignore (no negatives of each other) or negative",
-        choices=("ignore", "negative"),
-    )
-    duplicate_captions: str = free_flag(
-        "strict", "what counts as found in validation: the clip itself, or any with its caption", ("strict", "match")
-    )
 
     def check(self) -> None:
         if not self.tokenizer and self.text_tower in ARCHITECTURES:
