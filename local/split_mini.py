@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from captionstew.data.cuts import atomic_write
+from captionstew.data.files import atomic_write
 from captionstew.data.mini_corpus import make_mini_corpus
 from captionstew.data.preparation import prepare_folder
 from captionstew.data.programs import run_main

@@ -10,7 +10,8 @@ fewer pieces than asked for.
 import argparse
 from pathlib import Path
 
-from captionstew.data.cuts import atomic_write, open_cuts
+from captionstew.data.cuts import open_cuts
+from captionstew.data.files import atomic_write
 from captionstew.data.programs import run_main
 from captionstew.data.tokenizer import SentencePieceTokenizer, train_sentencepiece
 

@@ -19,7 +19,6 @@ import os
 import re
 from array import array
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,18 +27,12 @@ import orjson
 from tqdm import tqdm
 
 from captionstew.data.audio import MAX_DURATION, AudioInfo
-from captionstew.data.programs import UserError
+from captionstew.data.contract import ManifestError, check_row, check_unique, hash_id, store_paths
+from captionstew.data.files import atomic_write
+from captionstew.data.manifest import IndexedCuts, write_index
 
 if TYPE_CHECKING:  # lhotse takes two seconds to import
     from lhotse import MonoCut
-
-    from captionstew.data.manifest import IndexedCuts
-
-RESERVED = ("captions", "sources", "audio_key")
-
-
-class ManifestError(UserError):
-    """A manifest or a cut that breaks the data contract; the message says where and what."""
 
 
 def make_cut(
@@ -119,52 +112,12 @@ def validate_cut(cut: "MonoCut") -> None:
     check_row(cut.to_dict())
 
 
-def check_row(row: dict) -> None:
-    """The contract, on a cut's JSON form. Raises ManifestError without a place: callers add file and line."""
-    if not isinstance(row, dict) or row.get("type") != "MonoCut":
-        raise ManifestError("not a MonoCut")
-    if not isinstance(row.get("id"), str) or not row["id"]:
-        raise ManifestError("cut without an id")
-    if not _is_positive(row.get("duration")):
-        raise ManifestError(f"duration must be a positive number of seconds, got {row.get('duration')!r}")
-    sources = (row.get("recording") or {}).get("sources") or []
-    if len(sources) != 1 or sources[0].get("type") != "file" or not sources[0].get("source"):
-        raise ManifestError("recording must have exactly one audio source of type 'file'")
-    supervisions = row.get("supervisions") or []
-    if len(supervisions) != 1:
-        raise ManifestError(f"a cut must have exactly one supervision, got {len(supervisions)}")
-    _check_custom(supervisions[0].get("custom") or {})
-
-
-def _check_custom(custom: dict) -> None:
-    missing = [name for name in RESERVED if name not in custom]
-    if missing:
-        raise ManifestError(f"the supervision's custom lacks {', '.join(missing)}")
-    captions, sources = custom["captions"], custom["sources"]
-    if not _are_texts(captions) or not captions:
-        raise ManifestError("captions must be a list of at least one caption, none of them empty")
-    if not _are_texts(sources) or len(sources) != len(captions):
-        raise ManifestError(f"sources must name one corpus per caption ({len(captions)}), got {sources!r}")
-    if not isinstance(custom["audio_key"], str) or not custom["audio_key"]:
-        raise ManifestError(f"audio_key must be a non-empty string, got {custom['audio_key']!r}")
-
-
-def _is_positive(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
-
-
-def _are_texts(values) -> bool:
-    return isinstance(values, list) and all(isinstance(value, str) and value.strip() for value in values)
-
-
 def write_cuts(path: str | os.PathLike, cuts: Iterable["MonoCut | dict"], progress: bool = False) -> int:
     """Writes the manifest and its index; returns the number of cuts, which may be given as rows (`cut_row`).
 
     The file appears complete or not at all, and the same cuts give the same bytes. Raises ManifestError for a
     cut that breaks the contract and for two cuts with one id.
     """
-    from captionstew.data.manifest import write_index
-
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = str(path.parent.resolve())
@@ -177,7 +130,7 @@ def write_cuts(path: str | os.PathLike, cuts: Iterable["MonoCut | dict"], progre
                 check_row(row)
             except ManifestError as error:
                 raise ManifestError(f"{path}: cut {number} ({row.get('id')}): {error}") from None
-            _store_paths(row, folder)
+            store_paths(row, folder)
             line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
             file.write(line)
             digest.update(line)
@@ -189,19 +142,15 @@ def write_cuts(path: str | os.PathLike, cuts: Iterable["MonoCut | dict"], progre
     return len(durations)
 
 
-def open_cuts(path: str | os.PathLike) -> "IndexedCuts":
+def open_cuts(path: str | os.PathLike) -> IndexedCuts:
     """The manifest for random access; builds its index when there is no valid one beside it.
 
     Raises ManifestError with the file and line number of the first broken row.
     """
-    from captionstew.data.manifest import IndexedCuts
-
     return IndexedCuts.open(path)
 
 
-def filter_by_duration(
-    cuts: "IndexedCuts", min_duration: float = 0.0, max_duration: float = MAX_DURATION
-) -> "IndexedCuts":
+def filter_by_duration(cuts: IndexedCuts, min_duration: float = 0.0, max_duration: float = MAX_DURATION) -> IndexedCuts:
     """The cuts of `min_duration` to `max_duration` seconds; prints how many are left out and why."""
     short, long = cuts.durations < min_duration, cuts.durations > max_duration
     if not (short | long).any():
@@ -212,52 +161,3 @@ def filter_by_duration(
         f"{long.sum()} longer than {max_duration} s, {short.sum()} shorter than {min_duration} s"
     )
     return kept
-
-
-def hash_id(cut_id: str) -> int:
-    """64 bits that stand for an id, so that millions of ids can be compared in little memory."""
-    return int.from_bytes(hashlib.blake2b(cut_id.encode(), digest_size=8).digest(), "little")
-
-
-def check_unique(id_hashes: array, path: Path) -> None:
-    """Raises ManifestError that names two lines of `path` with the same cut id."""
-    hashes = np.asarray(id_hashes, dtype=np.uint64)
-    order = np.argsort(hashes, kind="stable")
-    repeated = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
-    if len(repeated):
-        first, second = order[repeated[0]] + 1, order[repeated[0] + 1] + 1
-        raise ManifestError(f"{path}: lines {first} and {second} have the same cut id; ids must be unique")
-
-
-def _store_paths(row: dict, folder: str) -> None:
-    for holder, name in _paths(row):
-        absolute = os.path.abspath(holder[name])
-        below = absolute.startswith(folder + os.sep)
-        holder[name] = os.path.relpath(absolute, folder) if below else absolute
-
-
-def resolve_paths(row: dict, folder: str) -> None:
-    """Makes the relative paths of a cut's JSON form absolute, in place."""
-    for holder, name in _paths(row):
-        holder[name] = os.path.join(folder, holder[name])
-
-
-def _paths(row: dict):
-    yield row["recording"]["sources"][0], "source"
-    if row.get("features"):
-        yield row["features"], "storage_path"
-
-
-@contextmanager
-def atomic_write(path: str | os.PathLike, mode: str = "wb", **options):
-    """A file that takes the name `path` when the block ends well, and vanishes when it does not."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, mode, **options) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

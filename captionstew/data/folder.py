@@ -26,7 +26,9 @@ from tqdm import tqdm
 
 from captionstew.data.audio import MAX_DURATION, AudioInfo, BadAudio, inspect_audio
 from captionstew.data.captions import normalise_caption
-from captionstew.data.cuts import RESERVED, atomic_write, make_cut
+from captionstew.data.contract import RESERVED
+from captionstew.data.cuts import make_cut
+from captionstew.data.files import atomic_write
 from captionstew.data.programs import UserError
 
 if TYPE_CHECKING:

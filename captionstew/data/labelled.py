@@ -30,7 +30,8 @@ from captionstew.data.audio import MAX_DURATION, AudioInfo
 from captionstew.data.consolidate import FILE
 from captionstew.data.corpus_cli import Corpus, ReleaseError, Report, get_parser, write_json
 from captionstew.data.coverage import FOUND, MISSING, inspect_clips, remove_shares
-from captionstew.data.cuts import atomic_write, cut_row, safe_id, write_cuts
+from captionstew.data.cuts import cut_row, safe_id, write_cuts
+from captionstew.data.files import atomic_write
 from captionstew.data.identity import group_key
 from captionstew.data.subsets import key_hash
 from captionstew.data.tables import write_rows

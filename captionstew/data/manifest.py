@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from captionstew.data.cuts import ManifestError, atomic_write, check_row, check_unique, hash_id, resolve_paths
+from captionstew.data.contract import ManifestError, check_row, check_unique, hash_id, resolve_paths
+from captionstew.data.files import atomic_write
 from captionstew.hashing import sha256_of_file
 
 if TYPE_CHECKING:

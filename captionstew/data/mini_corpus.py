@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from captionstew.data import synthesis
 from captionstew.data.audio import SAMPLING_RATE
-from captionstew.data.cuts import atomic_write
+from captionstew.data.files import atomic_write
 from captionstew.data.synthesis import EVENTS, INSTRUMENTS, LOUDNESS, PITCHES, VOWELS, add, normalised
 
 NUM_FOLDS = 5

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from captionstew.data.audio import MAX_DURATION
 from captionstew.data.captions import stable_hash
-from captionstew.data.cuts import atomic_write, write_cuts
+from captionstew.data.cuts import write_cuts
+from captionstew.data.files import atomic_write
 from captionstew.data.folder import FolderError, FolderReport, read_folder, write_rejected
 from captionstew.hashing import sha256_of_file
 

@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import Dataset
 
 from captionstew.data.audio import SAMPLING_RATE
-from captionstew.data.cuts import ManifestError
+from captionstew.data.contract import ManifestError
 from captionstew.data.dataset import make_loader
 from captionstew.data.loading import Batch, batches_from, validation_share
 from captionstew.data.manifest import IndexedCuts

@@ -12,7 +12,7 @@ from captionstew.data.loading import Batch, read_coverage
 from captionstew.data.manifest import IndexedCuts
 from captionstew.evaluation.frame_batches import frame_batches, frame_table
 from captionstew.evaluation.selection import SelectedWeights, SelectionFlags, select_weights
-from captionstew.models.frozen import FrozenEncoder
+from captionstew.models.frozen_encoder import FrozenEncoder
 from captionstew.models.lit import count_parameters
 from captionstew.training.distributed import Rank
 from captionstew.training.flags import flag

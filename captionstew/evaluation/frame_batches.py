@@ -19,7 +19,7 @@ from captionstew.data.loading import Batch, batches_from, read_coverage, validat
 from captionstew.data.manifest import IndexedCuts
 from captionstew.data.sampling import EpochBatches
 from captionstew.evaluation.frame_cache import FrameTable, cached_frames, encode_batch
-from captionstew.models.frozen import FrozenEncoder
+from captionstew.models.frozen_encoder import FrozenEncoder
 from captionstew.models.pooling import frame_mask
 from captionstew.training.distributed import Rank, main_first
 

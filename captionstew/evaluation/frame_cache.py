@@ -28,7 +28,7 @@ from captionstew.data.audio import BadAudio
 from captionstew.data.loading import waveform_batches
 from captionstew.data.manifest import IndexedCuts
 from captionstew.hashing import hash_of
-from captionstew.models.frozen import FrozenEncoder
+from captionstew.models.frozen_encoder import FrozenEncoder
 from captionstew.models.pooling import POOLED_DIM, POOLINGS
 
 SHARD_CLIPS = 10_000

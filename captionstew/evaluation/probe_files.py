@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from captionstew.data.cuts import atomic_write
+from captionstew.data.files import atomic_write
 from captionstew.training.checkpoint import CheckpointError
 
 RECORD = "probes.json"

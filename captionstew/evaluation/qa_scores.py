@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from captionstew.data.cuts import atomic_write
+from captionstew.data.files import atomic_write
 from captionstew.data.loading import Batch
 from captionstew.data.qa_batches import QaItem
 from captionstew.evaluation.airbench import (

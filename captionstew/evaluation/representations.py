@@ -22,7 +22,8 @@ from captionstew.data.manifest import IndexedCuts
 from captionstew.evaluation.frame_cache import cached_frames, encode_batch
 from captionstew.evaluation.probe_clips import DetectionClips, FrameClips, FrameSource, VectorClips
 from captionstew.evaluation.probing import BrokenClip, ProbeTask, TaskClips, events, targets
-from captionstew.models.frozen import FrozenEncoder, load_encoder
+from captionstew.models.frozen import load_encoder
+from captionstew.models.frozen_encoder import FrozenEncoder
 from captionstew.models.pooling import POOLED_DIM, POOLINGS
 from captionstew.models.probe import Clips
 from captionstew.models.probe_heads import AttentionHead, FrameHead, Head, LinearHead

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from captionstew.data.cuts import atomic_write
+from captionstew.data.files import atomic_write
 from captionstew.data.labels import clip_labels, multi_hot
 from captionstew.evaluation import metrics
 from captionstew.training.distributed import gather_objects

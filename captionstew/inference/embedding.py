@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captionstew.inference.audio_files import AudioFiles
-from captionstew.models.frozen import FrozenEncoder
+from captionstew.models.frozen_encoder import FrozenEncoder
 from captionstew.models.pooling import mean_pool
 
 BATCH_SECONDS = 240.0  # of audio, padding included

@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 from captionstew.data.fbank import Fbank, FbankConfig
 from captionstew.data.programs import UserError
 from captionstew.hashing import sha256_of_file
-from captionstew.models.frozen import FrozenEncoder, checkpoint_entries
+from captionstew.models.frozen_encoder import FrozenEncoder, checkpoint_entries
 from captionstew.models.pooling import frame_mask
 from captionstew.training.checkpoint import load_weights
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import ClapAudioConfig, ClapAudioModelWithProjection, ClapFeatureExtractor
 
-from captionstew.models.frozen import FrozenEncoder, folder_hash, read_json
+from captionstew.models.frozen_encoder import FrozenEncoder, folder_hash, read_json
 from captionstew.models.frozen_speech import load_transformers
 
 

@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor, Wav2Vec2Model, WavLMModel
 from transformers.utils import logging as transformers_logging
 
-from captionstew.models.frozen import FrozenEncoder, folder_hash, read_json
+from captionstew.models.frozen_encoder import FrozenEncoder, folder_hash, read_json
 from captionstew.models.pooling import frame_mask
 from captionstew.training.checkpoint import CheckpointError
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captionstew.data.fbank import Fbank, FbankConfig
 from captionstew.hashing import hash_of, sha256_of_file
-from captionstew.models.frozen import FrozenEncoder, checkpoint_entries, folder_hash, read_json
+from captionstew.models.frozen_encoder import FrozenEncoder, checkpoint_entries, folder_hash, read_json
 from captionstew.training.checkpoint import FORMAT, CheckpointError, load_checkpoint
 from zipformer import Zipformer, ZipformerConfig, load_pretrained
 from zipformer.config import PRESETS

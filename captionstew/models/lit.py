@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from captionstew.models.captioning import CaptioningModel
 from captionstew.models.contrastive import ContrastiveModel
-from captionstew.models.frozen import FrozenEncoder, load_encoder
+from captionstew.models.frozen import load_encoder
+from captionstew.models.frozen_encoder import FrozenEncoder
 from captionstew.models.text_decoder import text_decoder_from_dict
 from captionstew.models.text_tower import text_tower_from_dict
 from captionstew.training.checkpoint import CheckpointError, StateDict, load_weights

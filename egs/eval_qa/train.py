@@ -20,7 +20,8 @@ from captionstew.data.cuts import filter_by_duration, open_cuts
 from captionstew.data.qa_batches import QaBatches, qa_items
 from captionstew.evaluation.frame_batches import channel_statistics, frame_table
 from captionstew.evaluation.qa_scores import Reply, validation_metrics
-from captionstew.models.frozen import FrozenEncoder, load_encoder
+from captionstew.models.frozen import load_encoder
+from captionstew.models.frozen_encoder import FrozenEncoder
 from captionstew.models.language_model import load_language_model
 from captionstew.models.qa import AudioAdaptor, FrozenLanguageModel, build_adaptor, frames_per_token
 from captionstew.models.qa_prompt import target_text

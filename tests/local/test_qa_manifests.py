@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from captionstew.data.contract import ManifestError
 from captionstew.data.corpus_cli import Report
-from captionstew.data.cuts import ManifestError, make_cut, open_cuts, write_cuts
+from captionstew.data.cuts import make_cut, open_cuts, write_cuts
 from captionstew.data.qa_batches import Encoded, QaItems, qa_batches, read_items
 from captionstew.data.qa_manifests import write_qa_manifests
 from captionstew.data.qa_table import QA_FIELDS, qa_row

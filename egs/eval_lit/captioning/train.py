@@ -19,7 +19,8 @@ from captionstew.data.tokenizer import load_tokenizer
 from captionstew.evaluation.captioning import captioning_validation
 from captionstew.evaluation.frame_batches import FrameBatches
 from captionstew.models.captioning import CaptioningModel, captioning_losses
-from captionstew.models.frozen import FrozenEncoder, load_encoder
+from captionstew.models.frozen import load_encoder
+from captionstew.models.frozen_encoder import FrozenEncoder
 from captionstew.models.lit import FrozenFrames, freeze_all_but_cross_attention, log_parameters
 from captionstew.models.text_decoder import ARCHITECTURES, build_text_decoder
 from captionstew.training.distributed import Rank, launch_training

@@ -19,7 +19,8 @@ from captionstew.data.tokenizer import load_tokenizer
 from captionstew.evaluation.frame_batches import FrameBatches
 from captionstew.evaluation.retrieval import embed_clips, retrieval_recalls
 from captionstew.models.contrastive import ContrastiveModel, contrastive_losses
-from captionstew.models.frozen import FrozenEncoder, load_encoder
+from captionstew.models.frozen import load_encoder
+from captionstew.models.frozen_encoder import FrozenEncoder
 from captionstew.models.lit import FrozenFrames, log_parameters
 from captionstew.models.text_tower import ARCHITECTURES, build_text_tower
 from captionstew.training.distributed import Rank, launch_training

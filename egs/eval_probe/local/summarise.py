@@ -8,7 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
-from captionstew.data.cuts import atomic_write
+from captionstew.data.files import atomic_write
 from captionstew.data.programs import run_main
 
 COLUMNS = ("listed", "found", "missing", "broken", "hours")

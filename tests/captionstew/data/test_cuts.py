@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from captionstew.data.audio import AudioInfo
+from captionstew.data.contract import ManifestError
 from captionstew.data.cuts import (
-    ManifestError,
-    atomic_write,
     audio_part,
     cut_row,
     filter_by_duration,
@@ -19,6 +18,7 @@ from captionstew.data.cuts import (
     validate_cut,
     write_cuts,
 )
+from captionstew.data.files import atomic_write
 from captionstew.data.manifest import index_path
 
 

@@ -11,7 +11,7 @@ from captionstew.data.audio import BadAudio, inspect_audio
 from captionstew.data.cuts import make_cut, open_cuts, write_cuts
 from captionstew.evaluation import frame_cache
 from captionstew.evaluation.frame_cache import cached_frames
-from captionstew.models.frozen import FrozenEncoder
+from captionstew.models.frozen_encoder import FrozenEncoder
 from captionstew.models.pooling import mean_pool
 
 SECONDS = (0.5, 1.25, 0.8, 2.0, 0.1)

@@ -12,7 +12,7 @@ from captionstew.data.cuts import make_cut, open_cuts, write_cuts
 from captionstew.evaluation.probe_scoring import score_logits, score_probe
 from captionstew.evaluation.probing import BrokenClip, ProbeTask, task_clips
 from captionstew.evaluation.representations import Representations
-from captionstew.models.frozen import FrozenEncoder
+from captionstew.models.frozen_encoder import FrozenEncoder
 from captionstew.models.probe import Probe
 from captionstew.models.probe_heads import FrameHead
 
