@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from captionstew.training.distributed import Rank
 from captionstew.training.flags import TrainingFlags
 from captionstew.training.precision import make_scaler
-from captionstew.training.progress import Window
+from captionstew.training.window import Window
 from zipformer import Eden, ScaledAdam, get_parameter_groups, set_batch_count
 
 BATCH_COUNT_INTERVAL = 10  # steps between two updates of the encoder's schedules, as in icefall
