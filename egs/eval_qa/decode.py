@@ -76,6 +76,7 @@ def main() -> None:
     batches = qa_batches(questions, table, flags.max_duration, flags.num_workers)
     split = flags.manifest.stem.removeprefix("cuts_")
     path = flags.exp_dir / "answers" / f"{split}.jsonl"
+    (flags.exp_dir / "scored.done").unlink(missing_ok=True)
     with torch.inference_mode():
         replies = answer_questions(adaptor, llm, batches, device, flags.max_answer_tokens)
         count = write_replies(path, tqdm(replies, total=len(questions), desc="answer", disable=len(questions) < 200))

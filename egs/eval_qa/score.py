@@ -11,8 +11,8 @@ score:
     ./score.py --exp-dir exp/qa/contrastive --judge-base-url https://api.openai.com/v1 --judge-model gpt-4o
 
 says what that would take; --judge-send true sends the questions. A run that ends early goes on where it was.
-Writes <exp-dir>/results/qa_<task>-<split>[-offline|-judge].json, <exp-dir>/judge/<split>.jsonl, and, when everything
-is scored, <exp-dir>/scored.done.
+Writes <exp-dir>/results/qa_<task>-<split>[-offline|-judge].json, <exp-dir>/judge/<split>.jsonl, and when the answers of
+all splits are scored <exp-dir>/scored.done, which decode.py takes away.
 """
 
 import json
@@ -135,7 +135,8 @@ def main() -> None:
         raise ValueError(f"{folder}: no answers; run decode.py first")
     for name in names:
         score_split(flags, folder / f"{name}.jsonl")
-    (flags.exp_dir / "scored.done").touch()
+    if not flags.splits:
+        (flags.exp_dir / "scored.done").touch()
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ A plan is a JSON object: `variables`; `sets`, lists of further variables; `steps
     command   lines of shell, run in the root of the repository; the first that fails ends the study
     makes     files that prove that it is done
 
-A step is done when its files are there. Remove one to make it again: what the steps that need it made is removed then,
-and made again as well. Every command of the plans here goes on where a killed one stopped; so a training that has ended
-is repeated only when its folder is gone.
+A step is done when its files are there. Remove one to make it again: the files of all steps that need it are removed
+then, and made again as well. Every command of the plans here goes on where a killed one stopped; so a training that has
+ended is repeated only when its folder is gone, and so are those that started from it.
 """
 
 import fnmatch
@@ -146,11 +146,13 @@ def missing_steps(steps: list[Step]) -> list[Step]:
     return list(missing.values())
 
 
-def forget_stale(missing: list[Step]) -> None:
-    """Removes what missing steps made, so that it stays missing when this is stopped before they run again."""
-    for step in missing:
-        if step.is_done():
-            for path in step.makes:
+def forget_stale(steps: list[Step], missing: list[Step]) -> None:
+    """Removes what was made of the results of missing steps, so that no run, short or of some steps, forgets it."""
+    stale = {step.name for step in missing}
+    for step in steps:
+        if step.name in stale or any(fnmatch.filter(stale, pattern) for pattern in step.needs):
+            stale.add(step.name)
+            for path in step.makes if step.is_done() else ():
                 (ROOT / path).unlink()
 
 
@@ -204,7 +206,8 @@ def _job(command: str, options: str) -> str:
 def main() -> None:
     flags = parse_flags(Flags, __doc__)
     path = plan_path(flags.plan)
-    steps = [step for step in read_plan(path, flags.overrides()) if fnmatch.fnmatch(step.name, flags.only)]
+    plan = read_plan(path, flags.overrides())
+    steps = [step for step in plan if fnmatch.fnmatch(step.name, flags.only)]
     if not steps:
         raise ValueError(f"{path}: no step is called {flags.only}")
     missing = missing_steps(steps)
@@ -212,7 +215,7 @@ def main() -> None:
         print(f"{path.name}: nothing to do, {len(steps)} steps are done")
         return
     if not flags.dry_run:
-        forget_stale(missing)
+        forget_stale(plan, missing)
     if flags.jobs_dir is not None:
         write_jobs(missing, flags.jobs_dir, flags.sbatch)
         return

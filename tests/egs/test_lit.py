@@ -103,11 +103,13 @@ def test_captioning_trains_cross_attention_and_bridge_alone(program, mini_data, 
         "--cache-dir", tmp_path / "cache", "--num-workers", 0, "--also", also,
     )  # fmt: skip
     refused = program(*again, "--num-beams", 1, check=False)
-    assert "beam2.json is of logmel, beam2; these captions are of logmel, greedy" in refused.stderr
+    assert f"--also {also}: its decoding is beam2, here it is greedy" in refused.stderr
     program(*again, "--num-beams", 2)
-    both = json.loads((exp / "results" / f"lit_captioning_{mini_data.name}-valid-beam2.json").read_text())
+    both = json.loads((exp / "results" / f"lit_captioning_{mini_data.name}-valid-beam2-joined.json").read_text())
     alone = also.with_name(f"lit_captioning_{mini_data.name}-valid-beam2.jsonl").read_text().splitlines()
     assert both["num_clips"] == len(alone) + 18 and both["settings"]["also"] == str(also)
+    itself = program(*again, "--num-beams", 2, "--manifest", mini_data / "cuts_test.jsonl", check=False)
+    assert "is in --manifest, too" in itself.stderr
 
 
 @pytest.mark.slow

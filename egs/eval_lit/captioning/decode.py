@@ -10,8 +10,8 @@ the report.
     ./decode.py --exp-dir exp/lit_captioning/mine --also exp/lit_captioning/mine-swapped/results/lit_captioning_...jsonl
 
 scores the captions of another decoding together with these, as when validation and test were exchanged
-(local/swap_held_out.py): twice the clips, each captioned by a model that never met it. The result file beside the
-captions must be of the same encoder and decoding.
+(local/swap_held_out.py): twice the clips, each captioned by a model that never met it. The result file beside those
+captions must be of the same encoder, text model and decoding; the joint one is called ...-<decoding>-joined.json.
 """
 
 import json
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from captionstew.data.cuts import open_cuts
+from captionstew.data.manifest import IndexedCuts
 from captionstew.data.tokenizer import tokenizer_from_dict
 from captionstew.evaluation.alignment import (
     AlignmentFlags,
@@ -28,12 +29,20 @@ from captionstew.evaluation.alignment import (
     evaluation_batches,
     result_fields,
 )
-from captionstew.evaluation.captioning import caption_clips, captioning_report, read_captioned, training_captions
+from captionstew.evaluation.captioning import (
+    CaptionedClips,
+    caption_clips,
+    captioning_report,
+    read_captioned,
+    training_captions,
+)
 from captionstew.evaluation.report.examples import examples_of_cuts, write_examples
 from captionstew.evaluation.results import result_path, sized_system, write_result
 from captionstew.models.lit import audio_encoder_of, load_lit_captioning
 from captionstew.training.distributed import Rank, pick_device
 from captionstew.training.flags import flag, parse_flags, run_main
+
+SAME_SETTINGS = ("text_model", "max_caption_tokens", "decoding")  # of captions that are scored together
 
 
 @dataclass(frozen=True)
@@ -49,22 +58,30 @@ class Flags(AlignmentFlags):
             raise ValueError(f"--num-beams must be at least 1, not {self.num_beams}")
 
 
-def check_joinable(result: Path, encoder: dict[str, Any], decoding: str) -> None:
-    """Raises ValueError unless the result file is of this encoder and decoding."""
-    about = json.loads(result.read_text(encoding="utf-8"))
-    other = about["settings"]["decoding"]
-    if about["encoder"] != encoder or other != decoding:
-        raise ValueError(
-            f"--also: {result} is of {about['encoder']['path']}, {other}; "
-            f"these captions are of {encoder['path']}, {decoding}"
-        )
+def read_joinable(path: Path, fields: dict[str, Any], cuts: IndexedCuts) -> CaptionedClips:
+    """Captions of other clips than `cuts`, of which `fields` will be the result.
+
+    Raises:
+      ValueError: a clip is in both, or the result file beside the captions is of something else.
+    """
+    clips = read_captioned(path)
+    if both := set(clips.cut_ids) & {cut.id for cut in cuts}:
+        raise ValueError(f"--also {path}: clip {min(both)} is in --manifest, too")
+    about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    for name in SAME_SETTINGS:
+        other, own = about["settings"].get(name), fields["settings"][name]
+        if other != own:
+            raise ValueError(f"--also {path}: its {name} is {other}, here it is {own}")
+    if about["encoder"]["sha256"] != fields["encoder"]["sha256"]:
+        other, own = about["encoder"]["path"], fields["encoder"]["path"]
+        raise ValueError(f"--also {path}: its encoder, {other}, has other weights than {own}")
+    return clips
 
 
 def main() -> None:
     flags = parse_flags(Flags, __doc__)
     device = pick_device(flags.device, 0)
     variant = "greedy" if flags.num_beams == 1 else f"beam{flags.num_beams}"
-    other = None if flags.also is None else read_captioned(flags.also)
     known = training_captions(
         open_cuts(flags.train_manifest or flags.manifest.with_name("cuts_train.jsonl")), flags.seed
     )
@@ -72,25 +89,25 @@ def main() -> None:
     config = selected.config
     encoder = audio_encoder_of(config, flags.encoder, device, selected.source)
     model = load_lit_captioning(config, selected.weights, selected.source).to(device)
-    if other is not None:
-        check_joinable(flags.also.with_suffix(".json"), encoder.description, variant)
     cuts, batches = evaluation_batches(flags, encoder, Rank(0, 0, 1, device))
-    tokenizer = tokenizer_from_dict(config["tokenizer"])
-    clips = caption_clips(model, batches, tokenizer, config["max_caption_tokens"], device, flags.num_beams)
     fields = result_fields(flags, selected, encoder, model, cuts)
     fields["settings"] |= {"decoding": variant, "baseline_captions": len(known), "also": str(flags.also or "")}
+    other = None if flags.also is None else read_joinable(flags.also, fields, cuts)
+    tokenizer = tokenizer_from_dict(config["tokenizer"])
+    clips = caption_clips(model, batches, tokenizer, config["max_caption_tokens"], device, flags.num_beams)
     task = f"lit_captioning_{corpus_name(flags.manifest)}"
     clips.write(result_path(flags.exp_dir, task, fields["split"], variant).with_suffix(".jsonl"))
-    scored = clips if other is None else clips.joined(other)
-    fields["num_clips"] = len(scored.cut_ids)
+    if other is not None:
+        clips, variant = clips.joined(other), f"{variant}-joined"
+    fields["num_clips"] = len(clips.cut_ids)
     generated = dict(zip(clips.cut_ids, clips.candidates))
     shown = sized_system(fields["system"], encoder.description.get("data_size"))
     write_examples(flags.exp_dir, shown, examples_of_cuts(cuts, generated=generated))
     write_result(
         flags.exp_dir,
         task=task,
-        metrics=captioning_report(scored, known, flags.seed),
-        num_captions=sum(map(len, scored.references)),
+        metrics=captioning_report(clips, known, flags.seed),
+        num_captions=sum(map(len, clips.references)),
         variant=variant,
         **fields,
     )

@@ -126,6 +126,18 @@ def test_missing_steps_run_in_order_and_done_ones_do_not(plan, run, tmp_path, ca
         run(path, "--only", "c")
 
 
+def test_running_some_steps_removes_what_others_made_of_their_results(plan, run, tmp_path, capsys):
+    path = plan(step("a"), step("b", "a"), step("c", "b"), step("other"))
+    run(path)
+    (tmp_path / "a").unlink()
+    run(path, "--only", "a", "--dry-run", "true")
+    assert (tmp_path / "c").exists()
+    run(path, "--only", "a")
+    assert not (tmp_path / "b").exists() and not (tmp_path / "c").exists() and (tmp_path / "other").exists()
+    run(path)
+    assert (tmp_path / "order").read_text().split() == ["a", "b", "c", "other", "a", "b", "c"]
+
+
 def test_what_is_to_be_repeated_is_not_forgotten_when_the_study_stops_before_it(plan, run, tmp_path):
     path = plan(step("a"), step("b", "a", command=["test ! -e {out}/broken", "touch {out}/b"]), step("c", "b"))
     run(path)
