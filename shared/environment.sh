@@ -16,7 +16,9 @@ ensure_environment() {
     [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
     install_torch "$venv/bin/python" "$checkout/requirements.txt"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$checkout/requirements.txt"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e "$checkout"
+    # A path in place of an import hook: a folder called captionstew beside a script would hide the hook's package.
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+      --config-settings editable_mode=compat -e "$checkout"
     printf '%s' "$wanted" > "$stamp"
   fi
   # shellcheck disable=SC1091

@@ -12,7 +12,7 @@ heard here. Controls: --encoder logmel, --encoder random:<preset or checkpoint>.
 With --train-encoder true the encoder is trained together with the classifier, from scratch or from --init-encoder, in
 the loop and with the flags of pretraining (paper Table 7):
 
-    ./train.py --train-encoder true --encoder-preset captionstew --tasks cremad --manifest-dir data/cremad \
+    ./train.py --train-encoder true --encoder-preset captionstew --tasks cremad --manifest-dir data/cremad \\
         --exp-dir exp/supervised --num-epochs 30 --max-duration 300
 """
 

@@ -8,8 +8,8 @@ At paper scale, from scratch (600k steps on 8 GPUs, 640 s of audio each):
 
 On two CPU cores, with the mini corpus (prepare.sh at the top of the repository makes it):
 
-    ./train.py --manifest-dir data/mini --exp-dir exp/captioning --encoder-preset mini --text-decoder tiny \\
-        --tokenizer data/mini/bpe.model --max-caption-tokens 40 --max-duration 100 --ref-duration 2 \\
+    ./train.py --manifest-dir ../../../data/mini --exp-dir exp/captioning --encoder-preset mini --text-decoder tiny \\
+        --tokenizer ../../../data/mini/bpe.model --max-caption-tokens 40 --max-duration 100 --ref-duration 2 \\
         --lr-batches 100 --lr-epochs 1000 --warm-step 100 --num-epochs 24
 """
 

@@ -8,9 +8,9 @@ At paper scale, from scratch (600k steps on 8 GPUs, 640 s of audio each):
 
 On two CPU cores, with the mini corpus (prepare.sh at the top of the repository makes it):
 
-    ./train.py --manifest-dir data/mini --exp-dir exp/contrastive --encoder-preset mini --text-tower tiny \\
-        --tokenizer data/mini/bpe.model --max-duration 100 --ref-duration 2 --lr-batches 100 --lr-epochs 1000 \\
-        --warm-step 100 --num-epochs 10
+    ./train.py --manifest-dir ../../../data/mini --exp-dir exp/contrastive --encoder-preset mini --text-tower tiny \\
+        --tokenizer ../../../data/mini/bpe.model --max-duration 100 --ref-duration 2 --lr-batches 100 \\
+        --lr-epochs 1000 --warm-step 100 --num-epochs 24
 """
 
 import logging

@@ -5,13 +5,13 @@ On AudioSet (local/prepare_audioset.py writes the manifests), with clips drawn b
 and noise of MUSAN:
 
     ./train.py --world-size 8 --manifest-dir data/audioset --exp-dir exp/tagging --encoder-preset captionstew \\
-        --max-duration 1000 --num-epochs 40 --lr-epochs 15 --weighted-sampler true --num-samples 200000 \\
-        --enable-musan true --musan-dir data/musan --use-fp16 true
+        --max-duration 640 --num-epochs 80 --lr-epochs 15 --weighted-sampler true --num-samples 200000 \\
+        --enable-musan true --musan-dir download/musan --use-bf16 true
 
 On two CPU cores, with the mini corpus (prepare.sh at the top of the repository makes it):
 
-    ./train.py --manifest-dir data/mini --exp-dir exp/tagging --encoder-preset mini --max-duration 100 \\
-        --ref-duration 2 --lr-batches 100 --lr-epochs 1000 --warm-step 100 --num-epochs 10
+    ./train.py --manifest-dir ../../../data/mini --exp-dir exp/tagging --encoder-preset mini --max-duration 100 \\
+        --ref-duration 2 --lr-batches 100 --lr-epochs 1000 --warm-step 100 --num-epochs 24
 """
 
 import logging
