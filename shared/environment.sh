@@ -10,7 +10,7 @@ ensure_environment() {
   local venv=$checkout/.venv
   local stamp=$venv/.installed
   local wanted
-  wanted=$(cat "$checkout/requirements.txt" "$checkout/pyproject.toml" | cksum)
+  wanted=$(cat "$checkout/requirements.txt" "$checkout/pyproject.toml" "$checkout/shared/environment.sh" | cksum)
   if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
     log "installing the environment into $venv"
     [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
