@@ -37,6 +37,8 @@ from captionstew.data.fbank import PADDING_VALUE, Fbank, FbankConfig, pad_featur
 from captionstew.data.manifest import IndexedCuts
 from captionstew.data.sampling import EpochBatches
 
+PARENT_CHECK_SECONDS = 2.0  # how long a loading process may outlive its parent
+
 if TYPE_CHECKING:
     from lhotse import CutSet, MonoCut
 
@@ -223,16 +225,19 @@ def make_loader(
 def _heed_parent_only(_: int) -> None:
     """SIGTERM to a whole process group asks the training to save and end, for which it needs its workers.
 
-    So a worker ends on the SIGTERM of its parent alone.
+    So a worker ends on the SIGTERM of its parent alone, or when its parent is gone: nobody empties its queue then, and
+    a worker that waits for that would stay for good.
     """
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+    if hasattr(signal, "sigtimedwait"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_when_parent_asks, daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_when_parent_asks() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        asked = signal.sigtimedwait({signal.SIGTERM}, PARENT_CHECK_SECONDS)
+        if asked is not None and asked.si_pid == parent:
+            break
     os._exit(0)
 
 

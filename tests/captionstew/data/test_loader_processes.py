@@ -1,0 +1,48 @@
+"""Loading processes end with the process that reads from them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+LOADER = """
+import time
+from torch.utils.data import DataLoader
+from captionstew.data.dataset import _as_it_is, _heed_parent_only
+
+class Large:
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, number):
+        return bytes(10**6)
+
+loader = DataLoader(Large(), batch_size=None, collate_fn=_as_it_is, num_workers=1, worker_init_fn=_heed_parent_only)
+batches = iter(loader)
+next(batches)
+print(batches._workers[0].pid, flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="not on macOS")
+def test_a_loading_process_with_a_full_queue_ends_when_its_parent_was_killed():
+    parent = subprocess.Popen([sys.executable, "-c", LOADER], stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    os.kill(worker, signal.SIGTERM)  # of a stranger: without effect
+    time.sleep(0.5)
+    os.kill(worker, 0)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the loading process is still there")
