@@ -72,7 +72,7 @@ class JudgeRequest:
 
 
 @dataclass
-class _Pause:
+class Pause:
     """When any worker may send again: a rate limit is about all of them."""
 
     until: float = 0.0
@@ -139,7 +139,7 @@ def ask_all(
       JudgeError: the endpoint refuses, is dead, or left requests without a reply; a second call goes on.
     """
     missing = [request for request in requests if request.name(endpoint) not in store]
-    stop, pause = threading.Event(), _Pause()
+    stop, pause = threading.Event(), Pause()
     failed: list[str] = []
     in_a_row = 0
     with ThreadPoolExecutor(workers) as pool:
@@ -167,7 +167,7 @@ def _kept(store: ReplyStore) -> str:
 
 
 def _ask_and_store(
-    request: JudgeRequest, endpoint: Endpoint, store: ReplyStore, pause: _Pause, stop: threading.Event
+    request: JudgeRequest, endpoint: Endpoint, store: ReplyStore, pause: Pause, stop: threading.Event
 ) -> str:
     """Asks until there is a reply, and stores it; returns "" or why there is none."""
     reason = "stopped"
