@@ -37,13 +37,13 @@ from captionstew.data.fbank import PADDING_VALUE, Fbank, FbankConfig, pad_featur
 from captionstew.data.manifest import IndexedCuts
 from captionstew.data.sampling import EpochBatches
 
-PARENT_CHECK_SECONDS = 2.0  # how long a loading process may outlive its parent
-
 if TYPE_CHECKING:
     from lhotse import CutSet, MonoCut
 
     from captionstew.data.feature_store import FeatureStore
     from captionstew.data.noise import NoiseMixer
+
+PARENT_CHECK_SECONDS = 2.0  # how long a loading process may outlive its parent
 
 
 class CaptionDataset(Dataset):
