@@ -81,13 +81,20 @@ while True:
 """
 
 
+def bytes_in(path):
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # not yet begun, or finished in this moment
+        return 0
+
+
 @pytest.mark.slow
 def test_kill_during_the_write_leaves_a_whole_file(tmp_path):
     path = tmp_path / "epoch-1.pt"
     partial = tmp_path / ".epoch-1.pt.partial"
     process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
-    while not (partial.exists() and partial.stat().st_size > 100_000):
+    while bytes_in(partial) < 100_000:
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
