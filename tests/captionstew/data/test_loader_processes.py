@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -24,17 +25,25 @@ loader = DataLoader(Large(), batch_size=None, collate_fn=_as_it_is, num_workers=
 batches = iter(loader)
 next(batches)
 print(batches._workers[0].pid, flush=True)
+input()
+print(sum(len(next(batches)) for _ in range(10)), flush=True)
 time.sleep(100)
 """
 
 
 @pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="not on macOS")
 def test_a_loading_process_with_a_full_queue_ends_when_its_parent_was_killed():
-    parent = subprocess.Popen([sys.executable, "-c", LOADER], stdout=subprocess.PIPE, text=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    parent = subprocess.Popen([sys.executable, "-c", LOADER], text=True, **pipes)
     worker = int(parent.stdout.readline())
     os.kill(worker, signal.SIGTERM)  # of a stranger: without effect
     time.sleep(0.5)
-    os.kill(worker, 0)
+    too_late = threading.Timer(60, parent.kill)
+    too_late.start()
+    parent.stdin.write("\n")
+    parent.stdin.flush()
+    assert int(parent.stdout.readline() or 0) == 10**7
+    too_late.cancel()
     parent.kill()
     parent.wait()
     deadline = time.monotonic() + 60
