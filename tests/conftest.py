@@ -3,9 +3,11 @@
 import contextlib
 import importlib.util
 import io
+import itertools
 import os
 import runpy
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +54,21 @@ def small_encoder(tmp_path_factory):
         return root / kind
 
     return make
+
+
+@pytest.fixture(scope="session")
+def free_port():
+    """free_port() -> a port for processes to meet on, outside the range that the system hands to anybody who asks."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = itertools.count(12_000 + 2_000 * worker + os.getpid() % 1_000)
+
+    def find():
+        for port in ports:
+            with socket.socket() as one, contextlib.suppress(OSError):
+                one.bind(("localhost", port))
+                return port
+
+    return find
 
 
 def help_of(command: list[str]) -> str:

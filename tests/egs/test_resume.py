@@ -12,7 +12,6 @@ import os
 import random
 import resource
 import signal
-import socket
 import time
 
 import pytest
@@ -46,11 +45,18 @@ PRELOADED = [
     "sklearn.metrics",
 ]
 RUN = """
-import multiprocessing, os, runpy, sys
+import multiprocessing, os, runpy, sys, time
+from captionstew.training.log import ScalarLog
 os.setsid()
 for descriptor in (1, 2):
     os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
 os.environ.update(environment)
+write = ScalarLog.write
+def write_and_hold(log, kind, step, *rest):
+    write(log, kind, step, *rest)
+    while (kind, step) == ("train", hold) and log._lines and not os.path.exists(released):
+        time.sleep(0.005)
+ScalarLog.write = write_and_hold
 multiprocessing.set_start_method("fork", force=True)
 sys.argv = argv
 runpy.run_path(argv[0], run_name="__main__")
@@ -67,15 +73,20 @@ def forks():
 
 @pytest.fixture(scope="module")
 def start(forks, mini_data, repository, tiny_encoder):
-    """start(objective, exp, flag, value, ...) -> the running training, in a process group of its own."""
+    """start(objective, exp, flag, value, ..., hold=step) -> the running training, in a process group of its own.
 
-    def start(objective, exp, *flags, **environment):
+    The process that logs the step `hold` goes on from there when `release(exp)` was called.
+    """
+
+    def start(objective, exp, *flags, hold=0, **environment):
         program = repository / "egs" / "captionstew" / objective / "train.py"
         text = [] if objective == "tagging" else ["--tokenizer", mini_data / "bpe.model"]
         places = [program, "--manifest-dir", mini_data, "--exp-dir", exp]
         argv = [str(word) for word in [*places, *text, *tiny_encoder, *OWN_FLAGS[objective], *SHARED_FLAGS, *flags]]
         exp.mkdir(parents=True, exist_ok=True)
+        exp.with_suffix(".released").unlink(missing_ok=True)
         scope = {"argv": argv, "output": str(output_of(exp)), "environment": environment}
+        scope |= {"hold": hold, "released": str(exp.with_suffix(".released"))}
         process = forks.Process(target=exec, args=(RUN, scope))
         process.start()
         started.append(process)
@@ -89,12 +100,13 @@ def start(forks, mini_data, repository, tiny_encoder):
 
 
 @pytest.fixture(scope="module")
-def start_two(start):
+def start_two(start, free_port):
     """start_two(objective, exp, ...) -> two trainings that meet, as torchrun would start them."""
 
-    def start_two(objective, exp, *flags):
+    def start_two(objective, exp, *flags, hold=0):
         place = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
         flags = ("--num-workers", 1, "--max-steps", MAX_STEPS // 2, *flags)
+        place |= {"hold": hold}
         return [start(objective, exp, *flags, RANK=str(rank), LOCAL_RANK=str(rank), **place) for rank in range(2)]
 
     return start_two
@@ -119,22 +131,20 @@ def output_of(exp):
     return exp.with_suffix(".output")
 
 
+def release(exp):
+    exp.with_suffix(".released").touch()
+
+
 def finish(exp, *processes):
     """Waits for trainings that must end well."""
     for process in processes:
-        process.join()
+        process.join(timeout=600)
         assert process.exitcode == 0, output_of(exp).read_text()
 
 
 def numbers(records):
     """Step -> everything that depends on the parameters; a later record of a step replaces an earlier one."""
     return {record["step"]: {k: v for k, v in record.items() if k not in TIMES} for record in records}
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("localhost", 0))
-        return one.getsockname()[1]
 
 
 def wait_for_step(process, exp, scalars, step):
@@ -180,7 +190,7 @@ def test_sigkill_at_a_random_moment(start, scalars, never_killed, tmp_path, obje
     expected = never_killed(objective)
     exp = tmp_path / "exp"
     moment = random.randint(2 * SAVE_EVERY + 1, MAX_STEPS - SAVE_EVERY)
-    last = kill_between_checkpoints(start(objective, exp), exp, scalars, moment)
+    last = kill_between_checkpoints(start(objective, exp, hold=MAX_STEPS - 2), exp, scalars, moment)
     path, content = newest_checkpoint(exp)
     assert SAVE_EVERY <= content["step"] <= last
     probabilities = content["ranks"][0]["encoder"]["whiten_prob"].values()
@@ -196,10 +206,11 @@ def test_full_disk_truncated_checkpoint_and_sigterm(start, scalars, never_killed
     expected = never_killed(objective)
     exp = tmp_path / "exp"
 
-    process = start(objective, exp)
+    process = start(objective, exp, hold=SAVE_EVERY + 1)
     wait_for_step(process, exp, scalars, SAVE_EVERY + 1)
     size = (exp / f"checkpoint-{SAVE_EVERY}.pt").stat().st_size
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size // 2, size // 2))
+    release(exp)
     process.join(timeout=120)
     assert process.exitcode == 1
     lines = output_of(exp).read_text().splitlines()
@@ -207,14 +218,16 @@ def test_full_disk_truncated_checkpoint_and_sigterm(start, scalars, never_killed
     assert not any("Traceback" in line for line in lines)
     assert all(load_checkpoint(path) for path in exp.glob("*.pt")) and not list(exp.glob(".*"))
 
-    last = kill_between_checkpoints(start(objective, exp, "--resume", "true"), exp, scalars, 2 * SAVE_EVERY + 1)
+    process = start(objective, exp, "--resume", "true", hold=MAX_STEPS - 2)
+    last = kill_between_checkpoints(process, exp, scalars, 2 * SAVE_EVERY + 1)
     newest = newest_checkpoint(exp)[0]
     with open(newest, "r+b") as file:
         file.truncate(size // 2)
 
-    process = start(objective, exp, "--resume", "true")
+    process = start(objective, exp, "--resume", "true", hold=last + 1)
     wait_for_step(process, exp, scalars, last + 1)
     os.killpg(process.pid, signal.SIGTERM)  # as Slurm does: to the loaders as well
+    release(exp)
     finish(exp, process)
     output = output_of(exp).read_text()
     assert f"falling back to an older checkpoint: {newest}" in output
@@ -231,7 +244,7 @@ def test_the_preflight_changes_no_number(start, scalars, never_killed, tmp_path)
     assert_same_run(exp, scalars, expected)
 
 
-def test_world_size_2_and_a_signal_to_the_watching_process(start, scalars, never_killed, tmp_path):
+def test_world_size_2_and_a_signal_to_the_watching_process(start, free_port, scalars, never_killed, tmp_path):
     """As if the two had been started by themselves."""
     exp = tmp_path / "exp"
     flags = ("--world-size", 2, "--num-workers", 1, "--max-steps", MAX_STEPS // 2, "--master-port")
@@ -289,9 +302,10 @@ def test_two_processes(start_two, start, scalars, never_killed, tmp_path, object
     assert len(expected[1]["ranks"]) == 2 and expected[1]["ranks"][0] != expected[1]["ranks"][1]
     exp = tmp_path / "exp"
 
-    first, second = start_two(objective, exp)
+    first, second = start_two(objective, exp, hold=SAVE_EVERY + 2)
     wait_for_step(first, exp, scalars, SAVE_EVERY + 2)
     os.killpg(second.pid, signal.SIGKILL)
+    release(exp)
     first.join(timeout=120)
     assert first.exitcode == 1
     assert "train.py: process 0 of 2 lost another one" in output_of(exp).read_text().splitlines()[-1]
@@ -307,9 +321,10 @@ def test_two_processes(start_two, start, scalars, never_killed, tmp_path, object
     assert newest_checkpoint(exp)[1]["step"] == SAVE_EVERY
     logged = max(row["step"] for row in scalars(exp))
 
-    processes = start_two(objective, exp, "--resume", "true")
+    processes = start_two(objective, exp, "--resume", "true", hold=logged + 1)
     wait_for_step(processes[0], exp, scalars, logged + 1)
     os.killpg(processes[1].pid, signal.SIGTERM)
+    release(exp)
     finish(exp, *processes)
     assert "stopped on request at step" in output_of(exp).read_text()
 

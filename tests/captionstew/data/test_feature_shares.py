@@ -67,9 +67,9 @@ def test_dask_cluster_with_a_worker_killed_half_way(cuts, tmp_path):
         killer = threading.Thread(target=kill_one_half_way, daemon=True)
         killer.start()
         store = build_feature_store_in_shares(
-            tmp_path / "shares", cuts, FbankConfig(), cuts_per_share=3, dask_scheduler=cluster.scheduler_address
+            tmp_path / "shares", cuts, FbankConfig(), cuts_per_share=1, dask_scheduler=cluster.scheduler_address
         )
         killer.join(timeout=10)
         assert workers[0] not in client.run(os.getpid).values()
-    assert killed and killed[0] < 50
+    assert killed and killed[0] < 150
     assert same(alone, store) and len(store) == 149

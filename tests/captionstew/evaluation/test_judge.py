@@ -43,6 +43,9 @@ class Judge(ThreadingHTTPServer):
         self.delay, self.reply, self.hold = 0.0, "7 8", threading.Event()
         self.hold.set()
 
+    def handle_error(self, *_):
+        """A client that went away is what some tests are about."""
+
     @property
     def url(self):
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
@@ -203,6 +206,7 @@ def test_retry_after_is_honoured_by_all_workers(judge, endpoint, tmp_path, monke
 
 def test_a_refusal_stops_everything_and_hides_the_key(judge, endpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    judge.delay = 0.1
     judge.bad = [None, (401, {"error": f"Incorrect API key provided: {KEY}"})]
     with pytest.raises(JudgeError, match="HTTP 401") as caught:
         ask(tmp_path / "judge.jsonl", judge_requests(replies(5)), endpoint)
@@ -225,7 +229,7 @@ def test_a_dead_endpoint_is_given_up(endpoint, judge, tmp_path):
     judge.bad = [(500, {})] * 1000
     with pytest.raises(JudgeError, match="10 times in a row"):
         ask(tmp_path / "judge.jsonl", judge_requests(replies(40)), endpoint)
-    assert sum(judge.seen.values()) <= 12 * endpoint.tries
+    assert sum(judge.seen.values()) <= 20 * endpoint.tries
 
 
 def test_what_is_missing_is_asked_by_the_next_call(judge, endpoint, tmp_path):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -64,15 +63,9 @@ def test_a_batch_of_one_caption_costs_nothing():
     assert sum(info_nce(audio, text, torch.tensor(5.0, dtype=torch.float64), keys)) == 0.0
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("localhost", 0))
-        return str(one.getsockname()[1])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("ignore", [True, False], ids=["duplicates ignored", "all negatives"])
-def test_two_processes_equal_one(tmp_path, tiny_task_config, make_batch, ignore):
+def test_two_processes_equal_one(tmp_path, free_port, tiny_task_config, make_batch, ignore):
     """5 + 3 clips on two processes give the loss and the gradients of 8 clips on one, negatives included."""
     batch = make_batch(0, 8, longest=90)
     batch["captions"][6] = batch["captions"][1]  # the same caption on both processes
@@ -81,7 +74,7 @@ def test_two_processes_equal_one(tmp_path, tiny_task_config, make_batch, ignore)
     torch.save({"batch": batch, "config": config, "ignore": ignore}, tmp_path / "batch.pt")
     program = Path(__file__).with_name("half_batches.py")
     for world_size in ("1", "2"):
-        subprocess.run([sys.executable, program, tmp_path, world_size, free_port()], check=True)
+        subprocess.run([sys.executable, program, tmp_path, world_size, str(free_port())], check=True)
     one, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
     assert first["loss"] + second["loss"] == pytest.approx(one["loss"], rel=1e-5)
     # DistributedDataParallel leaves the sum of both losses' gradients on both processes.

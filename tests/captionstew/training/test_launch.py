@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,14 +14,11 @@ PROGRAM = Path(__file__).with_name("two_processes.py")
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, free_port):
     """start(what) -> the watching process; the others leave their ids in tmp_path/pid-<rank>."""
 
     def start(what):
-        with socket.socket() as one:
-            one.bind(("localhost", 0))
-            port = one.getsockname()[1]
-        command = [sys.executable, str(PROGRAM), what, str(tmp_path), str(port)]
+        command = [sys.executable, str(PROGRAM), what, str(tmp_path), str(free_port())]
         environment = {name: value for name, value in os.environ.items() if name != "RANK"}
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
@@ -63,7 +59,7 @@ def assert_both_end(tmp_path, seconds=20):
 )
 def test_a_process_that_dies_ends_the_others(start, tmp_path, what, line, traceback):
     process = start(what)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     assert errors.splitlines()[-1].startswith(line), errors
     assert ("Traceback" in errors) == traceback
@@ -76,7 +72,7 @@ def test_sigterm_reaches_every_process(start, tmp_path, to_all):
     process = start("sigterm")
     wait_for(tmp_path / "ready-0", tmp_path / "ready-1")
     os.killpg(process.pid, signal.SIGTERM) if to_all else process.terminate()
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0 and "Traceback" not in errors, errors
     assert (tmp_path / "saved-0").exists() and (tmp_path / "saved-1").exists()
 
@@ -92,7 +88,7 @@ def test_no_process_outlives_the_one_that_watches(start, tmp_path):
 def test_gradients_are_summed_over_processes(start, tmp_path):
     """A parameter without a gradient counts as zero."""
     process = start("gradients")
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     for rank in range(2):
         assert (tmp_path / f"summed-{rank}").read_text() == "[(3.0, 0.0), (3.0, 0.0)]"
@@ -100,5 +96,5 @@ def test_gradients_are_summed_over_processes(start, tmp_path):
 
 def test_the_main_process_goes_first(start, tmp_path):
     process = start("main first")
-    assert process.wait(timeout=120) == 0, process.stderr.read()
+    assert process.wait(timeout=300) == 0, process.stderr.read()
     assert (tmp_path / "order").read_text().split() == ["0", "1"]

@@ -15,8 +15,8 @@ from captionstew.training.launch import Rank, launch
 
 
 def work(rank: Rank, what: str, folder: Path) -> None:
-    barrier()
     (folder / f"pid-{rank.rank}").write_text(str(os.getpid()))
+    barrier()
     other = rank.rank == 1
     if what == "value" and other:
         raise ValueError("--epoch 9: no such\nepoch")

@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,28 +17,38 @@ CLASSES = {"voxceleb2": 4, "cremad": 6}  # of the miniature's training clips; el
 FIELDS = {"fsd50k": "labels", "magnatagatune": "labels", "audioset_strong": "events"}
 
 
+DIE = """
+import fnmatch, os, signal
+replace = os.replace
+def replace_and_die(source, target, **options):
+    replace(source, target, **options)
+    if fnmatch.fnmatch(str(target), os.environ["KILL_AFTER"]):
+        os.killpg(0, signal.SIGKILL)
+os.replace = replace_and_die
+"""
+
+
 @pytest.fixture
 def prepare(repository, tmp_path):
-    """prepare(flag, value, ..., kill_when=None) -> (exit status, output).
+    """prepare(flag, value, ..., kill_after=None) -> (exit status, output).
 
-    `kill_when()` is asked every few milliseconds; when it says True, prepare.sh and all that it started get SIGKILL.
+    prepare.sh and all that it started get SIGKILL as soon as a file that matches `kill_after` is complete.
     """
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(DIE)
 
-    def prepare(*flags, kill_when=None):
+    def prepare(*flags, kill_after=None):
         command = [str(repository / "egs" / "eval_probe" / "prepare.sh"), "--num-jobs", "1", *map(str, flags)]
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+        if kill_after is not None:
+            environment |= {"PYTHONPATH": str(tmp_path / "site"), "KILL_AFTER": str(kill_after)}
         log = tmp_path / "log"
         with open(log, "w") as stream:
-            process = subprocess.Popen(
+            status = subprocess.call(
                 command, stdout=stream, stderr=subprocess.STDOUT, env=environment, start_new_session=True, cwd=tmp_path
             )
-            while process.poll() is None:
-                if kill_when is not None and kill_when():
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
-                time.sleep(0.01)
-        return process.returncode, log.read_text()
+        return status, log.read_text()
 
     return prepare
 
@@ -90,7 +98,7 @@ def test_killed_and_run_again_gives_the_same_bytes(prepare, mini_release, tmp_pa
     assert prepare(*flags, reference)[0] == 0
     moments = ("listed.parquet", "shares-*/*.parquet", "cuts_train.jsonl")
     for moment in moments:
-        status, output = prepare(*flags, killed, kill_when=lambda moment=moment: any((killed / "nsynth").glob(moment)))
+        status, output = prepare(*flags, killed, kill_after=killed / "nsynth" / moment)
         assert status == -9, output
     status, output = prepare(*flags, killed)
     assert status == 0, output

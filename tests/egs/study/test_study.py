@@ -174,6 +174,7 @@ def test_a_stopped_study_stops_what_it_runs_and_waits_for_it(plan, tmp_path):
     path = plan(step("a", command=[training, "touch {out}/next"]))
     process = subprocess.Popen([sys.executable, STUDY / "run.py", "--plan", path])
     while not (tmp_path / "started").exists():
+        assert process.poll() is None
         time.sleep(0.02)
     process.terminate()
     assert process.wait(timeout=20) == 143
