@@ -217,9 +217,7 @@ class EpochBatches(Sampler):
                 yield turn[self.rank]
                 turn = []
         if turn and not self.settings.drop_last:
-            left = [position for batch in turn for position in batch]
-            left = (left * world_size)[: max(len(left), world_size)]
-            yield left[self.rank :: world_size]
+            yield _shared_out(turn, world_size)[self.rank]
 
     def _segment_batches(self, segment: int) -> Iterator[list[int]]:
         """Positions in each batch: what the buckets are left with is joined into full batches at the end."""
@@ -309,6 +307,17 @@ class EpochBatches(Sampler):
             sample = generator.choice(len(self.cuts), min(CUTS_FOR_BINS, len(self.cuts)), replace=False)
         bins = estimate_duration_buckets(_Placeholders(sample, self._durations), num_buckets)
         return sorted({float(boundary) for boundary in bins})
+
+
+def _shared_out(batches: list[list[int]], ranks: int) -> list[list[int]]:
+    """A batch for every rank out of fewer: the largest are halved, and only single clips are given twice. A part of a
+    batch is within the limits of the whole.
+    """
+    batches = list(batches)
+    while len(batches) < ranks and len(most := max(batches, key=len)) > 1:
+        batches.remove(most)
+        batches += [most[::2], most[1::2]]
+    return (batches * ranks)[:ranks]
 
 
 class _Placeholder:

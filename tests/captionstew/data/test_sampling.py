@@ -103,6 +103,19 @@ def test_ranks_share_an_epoch_and_stay_in_step(cuts, world_size, drop_last):
         assert len(seen) == 1000 and sum(seen.values()) <= 1000 + 4 * world_size
 
 
+@pytest.mark.parametrize("world_size", [2, 5, 8, 16])
+@pytest.mark.parametrize("num_clips", [30, 300, 1000])
+def test_the_last_step_of_a_segment_keeps_the_limit_too(cuts, world_size, num_clips):
+    """Of batches of very different durations, fewer than there are ranks."""
+    part = cuts.select(range(num_clips))
+    ranks = [list(sampler(part, rank=rank, world_size=world_size)) for rank in range(world_size)]
+    for batch in (batch for rank in ranks for batch in rank):
+        assert len(batch) * max(max(cut.duration, 0.25) for cut in batch) <= 60.0
+    last = [[cut.id for cut in rank[-1]] for rank in ranks]
+    twice = [name for name, count in Counter(cut for batch in last for cut in batch).items() if count > 1]
+    assert not twice or max(map(len, last)) == 1  # only when there are no clips left to share
+
+
 def test_fewer_cuts_than_ranks(cuts):
     few = cuts.select([1, 2])
     ranks = [ids(EpochBatches(few, 60.0, rank=rank, world_size=5)) for rank in range(5)]
