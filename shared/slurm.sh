@@ -30,7 +30,7 @@ fi
 save_and_requeue() {
   echo "$(date '+%Y-%m-%d %H:%M:%S') the time limit is near: saving, and back into the queue"
   scancel --signal=TERM "$SLURM_JOB_ID" # reaches the processes that srun started, not this shell
-  wait "$training" || true
+  wait ${training:+"$training"} || true
   scontrol requeue "$SLURM_JOB_ID"
   exit 0
 }
@@ -38,9 +38,10 @@ save_and_requeue() {
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | awk "NR == 1")
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export MASTER_ADDR MASTER_PORT
+training=
 trap save_and_requeue USR1
 # shellcheck disable=SC2016
-srun --kill-on-bad-exit=1 bash -c \
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=1 bash -c \
   'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS exec "$@"' train "$@" --resume true &
 training=$!
 wait "$training"

@@ -9,7 +9,8 @@ import pytest
 
 COMMANDS = {
     "scontrol": 'case "$1" in show) echo node1; echo node2 ;; *) echo "$@" >> requeued ;; esac',
-    "srun": 'echo "$@" > srun.txt; shift; echo $$ > srun.pid; SLURM_PROCID=1 SLURM_LOCALID=1 SLURM_NTASKS=2 exec "$@"',
+    "srun": 'echo "$@" > srun.txt; shift 2; echo $$ > srun.pid; export SLURM_PROCID=1 SLURM_LOCALID=1 SLURM_NTASKS=2; '
+    'exec "$@"',
     "scancel": 'echo "$@" > scancel.txt; kill -TERM "$(cat srun.pid)"',
 }
 TRAIN = """#!/usr/bin/env bash
@@ -30,7 +31,7 @@ def job(repository, tmp_path):
         path.write_text(body if body.startswith("#!") else f"#!/usr/bin/env bash\n{body}\n")
         path.chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    environment |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]"}
+    environment |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_CPUS_PER_TASK": "8"}
 
     def run(*arguments):
         command = ["bash", repository / "shared" / "slurm.sh", *arguments]
@@ -42,11 +43,12 @@ def job(repository, tmp_path):
 def test_a_job_near_its_limit_saves_and_goes_back_into_the_queue(job, tmp_path):
     process = job("./train.sh", "--exp-dir", "a b")
     while not (tmp_path / "started").exists():
+        assert process.poll() is None
         time.sleep(0.01)
     places = (tmp_path / "places").read_text().split()
     assert places == ["LOCAL_RANK=1", "MASTER_ADDR=node1", "MASTER_PORT=20007", "RANK=1", "WORLD_SIZE=2"]
     assert (tmp_path / "arguments").read_text() == "--exp-dir a b --resume true\n"
-    assert "--kill-on-bad-exit=1" in (tmp_path / "srun.txt").read_text()
+    assert "--cpus-per-task=8 --kill-on-bad-exit=1 " in (tmp_path / "srun.txt").read_text()
     process.send_signal(signal.SIGUSR1)
     assert process.wait(timeout=20) == 0
     assert (tmp_path / "saved").exists() and (tmp_path / "requeued").read_text() == "requeue 7\n"
