@@ -16,6 +16,7 @@ import torch
 from captionstew.data.files import atomic_write
 from captionstew.data.labels import clip_labels, multi_hot
 from captionstew.evaluation import metrics
+from captionstew.evaluation.probe_metrics import map_interval
 from captionstew.training.distributed import gather_objects
 from zipformer import AudioTagger
 
@@ -76,47 +77,10 @@ def tagging_report(clips: TaggedClips, seed: int, rounds: int = 1000) -> dict[st
     positives = clips.targets.sum(0)
     return {
         "map": precision,
-        "map_interval": map_interval(clips.scores, clips.targets, seed, rounds),
+        "map_interval": map_interval(clips.scores[None], clips.targets, seed, rounds),
         "map_chance": float(positives[positives > 0].mean() / len(clips.targets)),
         "num_classes": num_classes,
     }
-
-
-def map_interval(scores: np.ndarray, targets: np.ndarray, seed: int, rounds: int = 1000) -> tuple[float, float]:
-    """95 % interval of mAP: 1.96 standard deviations of a bootstrap over clips to either side, within [0, 1].
-
-    Not the bootstrap's percentiles: copies of one positive clip stand next to each other, which raises the average
-    precision of rare classes in every draw. A class that a draw misses does not count in it.
-    """
-    generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(len(scores), np.full(len(scores), 1 / len(scores)), size=rounds)  # (rounds, N)
-    total, occurring = np.zeros(rounds), np.zeros(rounds)
-    for place in np.flatnonzero(targets.any(axis=0)):
-        order = np.argsort(-scores[:, place], kind="stable")
-        ranked, truth = scores[order, place], targets[order, place]
-        values = np.array([_precision_of(ranked, truth * counts[order], counts[order]) for counts in drawn])
-        total += np.nan_to_num(values)
-        occurring += ~np.isnan(values)
-    reach = 1.96 * float(np.std(total[occurring > 0] / occurring[occurring > 0]))
-    precision, _ = metrics.mean_average_precision(scores, targets)
-    return max(0.0, precision - reach), min(1.0, precision + reach)
-
-
-def _precision_of(ranked: np.ndarray, right: np.ndarray, counts: np.ndarray) -> float:
-    """Average precision of one class, NaN without a positive clip.
-
-    The sum over distinct scores of (share of the positives that have it) * (precision of all with it or a higher one):
-    scikit-learn's with sample weights, fast enough for a bootstrap over 527 classes.
-
-    Args:
-      ranked: (N,) scores in descending order.
-      right, counts: (N,) how often each clip counts, among the positives and in all.
-    """
-    if not right.any():
-        return np.nan
-    last = np.append(ranked[1:] != ranked[:-1], True)  # equal scores stand or fall together
-    found, taken = np.cumsum(right)[last], np.cumsum(counts)[last]
-    return float(np.sum(np.diff(found, prepend=0) * found / np.maximum(taken, 1)) / found[-1])
 
 
 def write_class_table(path: Path, clips: TaggedClips) -> None:

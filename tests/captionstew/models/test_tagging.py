@@ -10,14 +10,8 @@ import torch
 from sklearn.metrics import average_precision_score
 
 import captionstew
-from captionstew.evaluation.tagging import (
-    TaggedClips,
-    map_interval,
-    tag_clips,
-    tagging_metrics,
-    tagging_report,
-    write_class_table,
-)
+from captionstew.evaluation.probe_metrics import map_interval
+from captionstew.evaluation.tagging import TaggedClips, tag_clips, tagging_metrics, tagging_report, write_class_table
 from captionstew.models.tagging import build_tagger, load_tagger, read_tagger, tagging_loss
 from captionstew.training.checkpoint import CheckpointError, save_checkpoint
 from zipformer import ZipformerConfig
@@ -173,7 +167,7 @@ def test_report_and_class_table(scored, tmp_path):
 
 def test_the_interval_is_that_of_a_plain_bootstrap(scored):
     """Weighted precision of counts drawn at once equals scikit-learn's on the clips repeated."""
-    low, high = map_interval(scored.scores, scored.targets, seed=3, rounds=40)
+    low, high = map_interval(scored.scores[None], scored.targets, seed=3, rounds=40)
     drawn = np.random.default_rng(3).multinomial(300, np.full(300, 1 / 300), size=40)
     values = []
     for counts in drawn:
