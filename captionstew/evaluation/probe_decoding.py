@@ -121,7 +121,7 @@ class Decoder:
         manifest = self._manifest(task, options)
         found = task_clips(open_cuts(manifest), task)
         logits, kept, failed, parameters = supervised_scores(
-            content, path, found, options["max_duration"], self.num_workers, self.device
+            content, path, task, found, options["max_duration"], self.num_workers, self.device
         )
         broken = [*broken_clips(manifest, task), *failed]
         values = [*kept.values, *(clip.value for clip in broken)]

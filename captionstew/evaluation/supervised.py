@@ -56,6 +56,7 @@ class SupervisedTask:
 
     def __init__(self, flags: Any, task: ProbeTask, data: TaskBatches) -> None:
         self.task = task
+        self._frames = frames_heard(task, data.fbank)
         self.config = {
             "task": f"probe_{task.name}",
             "probe": dataclasses.asdict(task),
@@ -75,7 +76,8 @@ class SupervisedTask:
         return Losses(total, {"loss": total}, {})
 
     def validate(self, model: ClipClassifier, batches: Iterable[dict], device: torch.device) -> dict[str, float]:
-        shares = gather_objects([(scores, self._targets(batch)) for batch, scores in _scored(model, batches, device)])
+        scored = scored_batches(model, batches, device, self._frames)
+        shares = gather_objects([(scores, self._targets(batch)) for batch, scores in scored])
         metric = HEAD_METRICS[self.task.metric]()
         for scores, truth in (pair for share in shares for pair in share):
             metric.update(scores.unsqueeze(0), truth)
@@ -126,7 +128,13 @@ def train_supervised(rank: Rank, flags: Any, task: ProbeTask, output: Path) -> N
 
 @torch.inference_mode()
 def supervised_scores(
-    content: dict[str, Any], source: Path, found: TaskClips, max_duration: float, num_workers: int, device: torch.device
+    content: dict[str, Any],
+    source: Path,
+    task: ProbeTask,
+    found: TaskClips,
+    max_duration: float,
+    num_workers: int,
+    device: torch.device,
 ) -> tuple[np.ndarray, TaskClips, list[BrokenClip], int]:
     """-> logits (1, n, C), the clips they belong to, those that cannot be read, and the model's parameters"""
     model = load_classifier(content["config"], content["model"], source).to(device)
@@ -134,7 +142,7 @@ def supervised_scores(
     scores: dict[str, Tensor] = {}
     failed: dict[str, str] = {}
     batches = feature_batches(found.cuts, fbank, max_duration, num_workers, strict=False)
-    for batch, logits in _scored(model, batches, device, failed):
+    for batch, logits in scored_batches(model, batches, device, frames_heard(task, fbank), failed):
         scores.update(zip(batch["cut_ids"], logits))
     kept = found.without(failed)
     values = dict(zip(found.ids, found.values))
@@ -143,13 +151,25 @@ def supervised_scores(
     return logits.numpy(), kept, broken, sum(p.numel() for p in model.parameters())
 
 
-def _scored(
-    model: ClipClassifier, batches: Iterable[dict], device: torch.device, failed: dict[str, str] | None = None
+def frames_heard(task: ProbeTask, fbank: FbankConfig) -> int | None:
+    """How many frames of a clip the task's window lets through; None for all of them."""
+    return fbank.num_frames(round(task.max_seconds * fbank.sampling_rate)) if task.max_seconds else None
+
+
+def scored_batches(
+    model: ClipClassifier,
+    batches: Iterable[dict],
+    device: torch.device,
+    frames: int | None,
+    failed: dict[str, str] | None = None,
 ) -> Iterable[tuple[dict, Tensor]]:
-    """Each batch that has a readable clip, with its logits (B, C) on the CPU; the others go to `failed`."""
+    """Each batch that has a readable clip, with the logits (B, C) of its clips' first `frames` frames, on the CPU; the
+    others go to `failed`.
+    """
     for batch in batches:
         if failed is not None:
             failed |= dict(batch["failed"])
         if batch["cut_ids"]:
-            logits = model(batch["features"].to(device), batch["feature_lengths"].to(device))
-            yield batch, logits.float().cpu()
+            features = batch["features"][:, :frames]
+            lengths = batch["feature_lengths"].clamp(max=features.shape[1])
+            yield batch, model(features.to(device), lengths.to(device)).float().cpu()
