@@ -10,7 +10,7 @@ from captionstew.evaluation.report.lookup import NAMES, Result, candidates, choo
 from captionstew.evaluation.report.tables import MISSING, NONE, Table
 from captionstew.paper import paper
 
-MEAN_POOLING = ("mean", "mean_std", "frames")
+MEAN_POOLING = ("mean", "mean_std", "frames", "embeddings")
 ATTENTION_POOLING = ("attention",)
 EXAMPLE_LENGTH = 300  # characters of a caption in Table 6
 

@@ -126,6 +126,12 @@ def test_data_sizes_have_rows_of_their_own(tmp_path, result):
     ]
 
 
+def test_vectors_of_other_systems_have_their_row(tmp_path, result):
+    settings = {"metric": "accuracy", "pooling": "embeddings"}
+    result(tmp_path, task="probe_nsynth", system="theirs", metrics={"accuracy": 0.5}, settings=settings)
+    assert "50.00" in " ".join(row_of(table(paper_tables(read_results(tmp_path), None), "Table 3a"), "theirs"))
+
+
 def test_supervised_and_own_retrieval(tmp_path, result, retrieval_metrics):
     settings = {"metric": "accuracy", "pooling": "mean", "train_encoder": True}
     result(tmp_path, task="probe_vggsound", settings=settings, metrics={"accuracy": 0.5})
