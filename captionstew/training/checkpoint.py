@@ -33,6 +33,7 @@ from captionstew.data.programs import UserError
 
 FORMAT = "captionstew"
 VERSION = 1
+INTERRUPTED = "interrupted.pt"  # of a run that was asked to stop; --iter, --avg and --keep-last-k do not count it
 StateDict = dict[str, Tensor]
 
 
@@ -89,6 +90,12 @@ def step_checkpoints(exp_dir: Path) -> list[Path]:
     return _numbered(exp_dir, "checkpoint")
 
 
+def all_checkpoints(exp_dir: Path) -> list[tuple[int, Path]]:
+    """(step, path) of every checkpoint that a run can go on from, newest first; unreadable ones come first of all."""
+    paths = epoch_checkpoints(exp_dir) + step_checkpoints(exp_dir) + list(exp_dir.glob(INTERRUPTED))
+    return sorted(((_step_of(path), path) for path in paths), reverse=True)
+
+
 def epoch_checkpoints(exp_dir: Path) -> list[Path]:
     """epoch-<number>.pt files, newest first."""
     return _numbered(exp_dir, "epoch")
@@ -111,8 +118,8 @@ def newest_checkpoint(exp_dir: Path) -> tuple[Path, dict[str, Any]] | None:
     for path in exp_dir.glob(".*.pt.partial"):
         logging.warning("%s: a write that was cut off, removed", path)
         path.unlink(missing_ok=True)
-    paths = sorted(epoch_checkpoints(exp_dir) + step_checkpoints(exp_dir), key=_step_of, reverse=True)
-    for path in paths:
+    paths = all_checkpoints(exp_dir)
+    for _, path in paths:
         try:
             return path, load_checkpoint(path)
         except CheckpointError as error:
@@ -170,14 +177,15 @@ def average_checkpoints(paths: Sequence[Path]) -> StateDict:
 def average_between(start: Path | None, end: Path) -> StateDict:
     """Mean of the parameters over the steps after `start` up to `end`, from the two running averages.
 
-    With n the step of a checkpoint and m its running average: (n_end m_end - n_start m_start) / (n_end - n_start),
-    as icefall's --use-averaged-model. Without a start this is m_end.
+    With m the running average of a checkpoint and n the last step that it took in (a multiple of the period):
+    (n_end m_end - n_start m_start) / (n_end - n_start), as icefall's --use-averaged-model, which takes the steps of
+    the checkpoints for n: the same where they are such multiples, else an extrapolation. Without a start this is m_end.
 
     Raises:
       CheckpointError: wrong order, or no running average was taken between the two.
     """
     last = load_checkpoint(end)
-    if last["step"] < last["average_period"]:
+    if _averaged_steps(last) == 0:
         raise CheckpointError(
             f"{end}: step {last['step']} is before the first running average (--average-period "
             f"{last['average_period']}); use --use-averaged-model false"
@@ -185,15 +193,25 @@ def average_between(start: Path | None, end: Path) -> StateDict:
     if start is None:
         return _like(last["model_avg"], last["model"])
     first = load_checkpoint(start)
-    steps = last["step"] - first["step"]
-    if steps <= 0:
+    if first["step"] >= last["step"]:
         raise CheckpointError(f"{start} (step {first['step']}) is not older than {end} (step {last['step']})")
-    weight = last["step"] / steps
+    steps = _averaged_steps(last) - _averaged_steps(first)
+    if steps == 0:
+        raise CheckpointError(
+            f"{end}: no running average was taken between steps {first['step']} and {last['step']} (--average-period "
+            f"{last['average_period']}); use a larger --avg, or --use-averaged-model false"
+        )
+    weight = _averaged_steps(last) / steps
     mean = {
         name: value * weight + first["model_avg"][name] * (1 - weight) if value.is_floating_point() else value
         for name, value in last["model_avg"].items()
     }
     return _like(mean, last["model"])
+
+
+def _averaged_steps(content: dict[str, Any]) -> int:
+    """The last step that a checkpoint's running average took in; 0 where there was none."""
+    return content["step"] - content["step"] % content["average_period"]
 
 
 def select_model(

@@ -56,7 +56,7 @@ class TrainingFlags:
     resume: bool = free_flag(False, "continue from the newest complete checkpoint of --exp-dir, if there is one")
     resume_mode: str = free_flag(
         "exact",
-        "exact: refuse to resume under other sampling settings; reseed: accept them and reshuffle",
+        "exact: refuse to resume under other sampling settings; reseed: accept them and begin the epoch again",
         choices=("exact", "reseed"),
     )
     base_lr: float = free_flag(0.045, "ScaledAdam's base learning rate")

@@ -31,6 +31,7 @@ class ScalarLog:
         self._lines = self._board = self._wandb = None
         if not enabled:
             return
+        cut_off_half_a_line(exp_dir / "scalars.jsonl")
         self._lines = open(exp_dir / "scalars.jsonl", "a", encoding="utf-8")  # noqa: SIM115
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
@@ -72,6 +73,15 @@ class ScalarLog:
                 sink.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+
+def cut_off_half_a_line(path: Path) -> None:
+    """Removes what a killed run left after the last whole line, so that the next record does not become part of it."""
+    if not path.is_file():
+        return
+    with open(path, "r+b") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
 
 
 def read_scalars(exp_dir: Path) -> list[dict[str, Any]]:

@@ -67,7 +67,7 @@ def _train_epochs(run: Run, task: Task, data: TrainingData, flags: TrainingFlags
         while run.epoch <= flags.num_epochs and not _out_of_steps(run, flags):
             finished = _train_epoch(run, task, data, flags, rank, log)
             if run.stop_requested:
-                save(run, task, data, flags, rank, f"checkpoint-{run.step}.pt")
+                save(run, task, data, flags, rank, checkpoints.INTERRUPTED)
                 logging.info("stopped on request at step %d; continue with --resume true", run.step)
                 return
             if not flags.valid_interval:
@@ -181,7 +181,7 @@ def _validate(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, ra
     with run.window.paused(), torch.inference_mode(), autocast(flags, rank.device):
         metrics = task.validate(run.model, data.valid_batches(), rank.device)
         if rank.is_main and hasattr(task, "samples"):
-            log.write_samples(run.step, task.samples(run.model, data.valid_batches(), rank.device))
+            log.write_samples(run.step, task.samples())
     run.model.train()
     checkpoints.set_random_state(state)
     log.write("valid", run.step, run.epoch, metrics)

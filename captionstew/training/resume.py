@@ -57,6 +57,7 @@ def restore(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank
       CheckpointError: there is no such checkpoint, or it cannot be continued under these flags.
     """
     found = _checkpoint_to_continue(flags)
+    _clear_the_way(found[1]["step"] if found else 0, flags, rank)
     if found is None:
         logging.info("starting from step 0 with %d parameters", sum(p.numel() for p in run.model.parameters()))
         return
@@ -91,6 +92,38 @@ def _checkpoint_to_continue(flags: TrainingFlags) -> tuple[Path, dict[str, Any]]
     else:
         return None
     return path, checkpoints.load_checkpoint(path)
+
+
+def _clear_the_way(step: int, flags: TrainingFlags, rank: Rank) -> None:
+    """Sees to it that the folder's newest checkpoint is the one that the run starts from: a later --resume, and
+    --keep-last-k, would take those of an earlier run for its own. With --start-batch or --start-epoch they are moved
+    to <exp-dir>/set-aside.
+
+    Raises:
+      CheckpointError: there are some, and none was asked for; or the processes would start from different steps.
+    """
+    steps = gather_objects(step)
+    if len(set(steps)) > 1:
+        raise CheckpointError(
+            f"{flags.exp_dir}: the processes start from different steps ({', '.join(map(str, steps))}): some cannot "
+            "read the newest checkpoint; the warnings above name it"
+        )
+    if flags.resume:  # from the newest; those that cannot be read have been named
+        return
+    later = [path for found, path in checkpoints.all_checkpoints(flags.exp_dir) if found > step]
+    if later and step == 0:
+        raise CheckpointError(
+            f"{flags.exp_dir}: holds {later[0].name} of an earlier run. --resume true goes on from it; to train anew "
+            "remove the checkpoints, or take another --exp-dir"
+        )
+    barrier()
+    if rank.is_main:
+        for path in later:
+            aside = path.parent / "set-aside" / path.name
+            aside.parent.mkdir(exist_ok=True)
+            path.replace(aside)
+            logging.warning("%s lies beyond step %d: moved to %s", path, step, aside)
+    barrier()
 
 
 def _check_same(

@@ -22,9 +22,9 @@ class Task(Protocol):
 
     A task may also have
 
-        samples(model, batches, device) -> [(cut id, caption, hypothesis)]
+        samples() -> [(cut id, caption, hypothesis)]
 
-    which shows what the model writes about a few validation clips. It is called on rank 0 alone, after `validate`.
+    which shows what the model wrote about a few clips of the validation just done. It is called on rank 0 alone.
     """
 
     config: dict[str, Any]

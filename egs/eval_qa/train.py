@@ -82,7 +82,7 @@ class QaTask:
         )
         return metrics
 
-    def samples(self, model: AudioAdaptor, batches, device) -> list[tuple[str, str, str]]:
+    def samples(self) -> list[tuple[str, str, str]]:
         """A few replies of the validation just done: question, right answer, reply."""
         chosen = self.replies[:: max(1, len(self.replies) // 8)]
         return [(reply.item, target_text(reply.answer, reply.choices), reply.reply) for reply in chosen]

@@ -14,8 +14,9 @@ A plan is a JSON object: `variables`; `sets`, lists of further variables; `steps
     makes     files that prove that it is done
 
 A step is done when its files are there. Remove one to make it again: the files of all steps that need it are removed
-then, and made again as well. Every command of the plans here goes on where a killed one stopped; so a training that has
-ended is repeated only when its folder is gone, and so are those that started from it.
+then, and made again as well. Every training of the plans here goes on where a killed one stopped (probes of frozen
+encoders begin anew, from the cached frames); so one that has ended is repeated only when its folder is gone, and so are
+those that started from it.
 """
 
 import fnmatch

@@ -220,9 +220,9 @@ def test_the_encoder_can_be_trained_too(run, data, checkpoint, tiny_encoder, tmp
     scratch = results(tmp_path)[f"probe_cremad-test{'-attention' if pooling == 'attention' else ''}"]
     assert scratch["settings"]["train_encoder"] and scratch["settings"]["num_broken"] == 1
     assert scratch["trained_parameters"] > 1000 and scratch["encoder"]["pretraining"] == "none"
-    run("train", *flags, "--init-encoder", checkpoint, "--base-lr", 1e-9)
+    run("train", *flags, "--exp-dir", tmp_path / "from", "--init-encoder", checkpoint, "--base-lr", 1e-9)
     name = f"probe-cremad{'-attention' if pooling == 'attention' else ''}.pt"
-    trained, start = load_encoder(tmp_path / name), load_encoder(checkpoint)
+    trained, start = load_encoder(tmp_path / "from" / name), load_encoder(checkpoint)
     for (key, value), (_, before) in zip(trained.state_dict().items(), start.state_dict().items()):
         assert (value.float() - before.float()).abs().max() < 1e-3, key
 

@@ -84,7 +84,7 @@ class CaptioningTask:
         )
         return metrics
 
-    def samples(self, model: CaptioningModel, batches, device) -> list[tuple[str, str, str]]:
+    def samples(self) -> list[tuple[str, str, str]]:
         """A few captions of the validation just done: cut id, what it should be, what it is."""
         rows = list(zip(self.captions.cut_ids, self.captions.references, self.captions.candidates))
         return [(cut_id, texts[0], text) for cut_id, texts, text in rows[:: max(1, len(rows) // 8)]]

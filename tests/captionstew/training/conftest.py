@@ -86,6 +86,7 @@ class ToyData:
             "features": torch.randn(clips, 10, 8, generator=generator),
             "feature_lengths": torch.full((clips,), 10),
             "num_samples": torch.full((clips,), 16000),
+            "sampling_rate": 16000,
             "cut_ids": [f"clip-{epoch}-{number}-{clip}" for clip in range(clips)],
             "captions": [f"caption {clip}" for clip in range(clips)],
             "failed": [("broken", "no\nsound")] if trick == "empty" else [],

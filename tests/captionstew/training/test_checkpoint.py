@@ -95,6 +95,7 @@ def test_kill_during_the_write_leaves_a_whole_file(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
     while bytes_in(partial) < 100_000:
+        assert process.poll() is None
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -261,6 +262,25 @@ def test_a_run_shorter_than_the_average_period_has_no_average(tmp_path):
     save_checkpoint(tmp_path / "epoch-1.pt", content(50, period=200))
     with pytest.raises(CheckpointError, match="--use-averaged-model false"):
         checkpoints.select_model(tmp_path, 1, 0, 1, use_averaged_model=True)
+
+
+@pytest.mark.parametrize("epoch, avg", [(10, 1), (10, 3), (7, 2), (4, 1), (9, 8)])
+def test_epochs_that_end_between_two_running_averages(tmp_path, epoch, avg):
+    """60 steps an epoch, --average-period 200, a parameter that equals the step: what was averaged was averaged."""
+    model = nn.Linear(1, 1, bias=False)
+    average = {"weight": model.weight.detach().double()}
+    for step in range(1, 601):
+        nn.init.constant_(model.weight, step)
+        if step % 200 == 0:
+            checkpoints.update_running_average(average, model, step, 200)
+        if step % 60 == 0:
+            saved = {"model": model.state_dict(), "model_avg": average, "step": step, "average_period": 200}
+            save_checkpoint(tmp_path / f"epoch-{step // 60}.pt", saved)
+    ours, _ = checkpoints.select_model(tmp_path, epoch, 0, avg, use_averaged_model=True)
+    taken = [step for step in (200, 400, 600) if 60 * (epoch - avg) < step <= 60 * epoch]
+    assert ours["weight"].item() == pytest.approx(np.mean(taken))
+    with pytest.raises(CheckpointError, match="no running average was taken between steps 240 and 300"):
+        checkpoints.select_model(tmp_path, 5, 0, 1, use_averaged_model=True)
 
 
 def test_random_state_round_trip(tmp_path):

@@ -44,6 +44,14 @@ def test_the_same_numbers_everywhere(tmp_path, monkeypatch):
     assert sample == {"step": 20, "cut_id": "clip", "caption": "a dog barks", "hypothesis": "a cat"}
 
 
+def test_half_a_line_of_a_killed_run_does_not_spoil_the_next(tmp_path):
+    (tmp_path / "scalars.jsonl").write_text('{"kind": "train", "step": 1, "epoch": 1}\n{"kind": "tra')
+    log = ScalarLog(tmp_path, enabled=True, tensorboard=False, wandb=False, config={})
+    log.write("train", 2, 1, {"loss": 1.0})
+    log.close()
+    assert [record["step"] for record in read_scalars(tmp_path)] == [1, 2]
+
+
 def test_other_ranks_write_nothing(tmp_path):
     log = ScalarLog(tmp_path, enabled=False, tensorboard=True, wandb=True, config={})
     log.write("train", 1, 1, {"loss": 1.0})

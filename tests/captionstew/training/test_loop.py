@@ -3,13 +3,15 @@
 import dataclasses
 import json
 import logging
+import os
 import re
+import signal
 
 import pytest
 import torch
 
-from captionstew.training import launch, progress
-from captionstew.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from captionstew.training import launch, progress, resume
+from captionstew.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, select_model
 from captionstew.training.flags import TrainingFlags, refuse_accumulation
 from captionstew.training.log import read_scalars
 from captionstew.training.loop import TrainingStopped
@@ -159,6 +161,43 @@ def test_start_epoch_and_start_batch_repeat_the_rest(toy_run, tmp_path):
     assert [r["step"] for r in read_scalars(exp) if r["kind"] == "train"] == list(range(1, 19))
 
 
+def test_checkpoints_of_an_earlier_run_stay_out_of_the_way(toy_run, tmp_path):
+    exp = tmp_path / "exp"
+    toy_run(num_epochs=3, save_every_n=4)
+    with pytest.raises(CheckpointError, match=r"holds epoch-3\.pt of an earlier run\. --resume true goes on from it"):
+        toy_run(num_epochs=1)
+    toy_run(start_batch=8, base_lr=0.01, max_steps=10, save_every_n=2, keep_last_k=2)
+    assert checkpoint_names(exp) == ["checkpoint-10.pt", "checkpoint-8.pt", "epoch-1.pt"]
+    assert checkpoint_names(exp / "set-aside") == ["checkpoint-12.pt", "checkpoint-16.pt", "epoch-2.pt", "epoch-3.pt"]
+    toy_run(resume=True, base_lr=0.01, max_steps=11)
+    assert load_checkpoint(exp / "checkpoint-11.pt")["step"] == 11
+
+
+def test_a_request_to_stop_changes_no_average(toy_run, toy_task, tmp_path):
+    """What it leaves takes no place among the checkpoints of regular steps."""
+
+    class Asked(toy_task):
+        def losses(self, model, batch, device):
+            if len(self.seen) == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().losses(model, batch, device)
+
+    settings = {"save_every_n": 2, "keep_last_k": 3}
+    toy_run(exp=tmp_path / "whole", **settings)
+    toy_run(task=Asked(), **settings)
+    assert load_checkpoint(tmp_path / "exp" / "interrupted.pt")["step"] == 5
+    toy_run(resume=True, **settings)
+    whole, parts = (select_model(tmp_path / exp, 0, 12, 2, True)[0] for exp in ("whole", "exp"))
+    assert all(torch.equal(whole[name], value) for name, value in parts.items())
+    assert checkpoint_names(tmp_path / "exp") == [*checkpoint_names(tmp_path / "whole"), "interrupted.pt"]
+
+
+def test_processes_that_read_different_checkpoints_do_not_start(toy_run, monkeypatch):
+    monkeypatch.setattr(resume, "gather_objects", lambda step: [step, 100])
+    with pytest.raises(CheckpointError, match=r"the processes start from different steps \(0, 100\)"):
+        toy_run()
+
+
 def test_resume_says_what_it_restored(toy_run, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     toy_run(max_steps=8)
@@ -206,7 +245,7 @@ def test_another_number_of_processes_needs_reseed(toy_run, tmp_path):
 def test_records_and_the_progress_line(toy_run, toy_task, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     task = toy_task()
-    task.samples = lambda model, batches, device: [(batch["cut_ids"][0], "a dog", "ein Hund ü") for batch in batches]
+    task.samples = lambda: [("clip-0-1-0", "a dog", "ein Hund ü")]
     toy_run(task=task, num_epochs=1, log_interval=3, tensorboard=True)
     train, valid = [[r for r in read_scalars(tmp_path / "exp") if r["kind"] == kind] for kind in ("train", "valid")]
     names = {"kind", "step", "epoch", "time", "loss", "gauge", "learning_rate", "gradient_norm", "clipped_share"}
