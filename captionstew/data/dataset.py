@@ -7,14 +7,16 @@
 
 A batch is a dict, B clips in the cuts' order:
 
-    features (B, T, 80) float32, feature_lengths (B,) int64          or, with waveforms=True,
-    waveforms (B, N) float32 at 16 kHz                               zero-padded
-    num_samples (B,) int64, durations (B,) float64                   samples at 16 kHz; true seconds in the
-    manifest captions [str], all_captions [[str]]                             one drawn per clip and epoch;
-    all of them cut_ids [str], audio_keys [str], custom [dict]                   the supervision's custom,
-    labels included label [str | None], labels [[str] | None]                        None where a clip has no
-    label failed [(cut id, reason)]                                        clips that were skipped; B counts
-    the others epoch int
+    features (B, T, 80) float32, feature_lengths (B,) int64    padded with PADDING_VALUE
+    waveforms (B, N) float32                                   instead of features with waveforms=True; zero-padded
+    num_samples (B,) int64, sampling_rate int                  of what is heard, at the rate of the features' config
+    durations (B,) float64                                     seconds, of the whole clip in the manifest
+    captions [str], all_captions [[str]]                       one drawn per clip and epoch; all of them
+    cut_ids [str], audio_keys [str]
+    custom [dict]                                              the supervision's custom, labels included
+    label [str | None], labels [[str] | None]                  None where a clip has no label
+    failed [(cut id, reason)]                                  clips that were left out; B counts the others
+    epoch int
 """
 
 import math
@@ -119,6 +121,7 @@ class CaptionDataset(Dataset):
         custom = [cut.supervisions[0].custom for cut in cuts]
         return {
             "epoch": epoch,
+            "sampling_rate": self.config.sampling_rate,
             "cut_ids": [cut.id for cut in cuts],
             "audio_keys": [values["audio_key"] for values in custom],
             "captions": [

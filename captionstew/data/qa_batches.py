@@ -128,6 +128,7 @@ class _QaDataset(Dataset):
             "features": frames,
             "feature_lengths": lengths,
             "num_samples": torch.tensor([round(row.seconds * SAMPLING_RATE) for row in items], dtype=torch.int64),
+            "sampling_rate": SAMPLING_RATE,
         }
 
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from captionstew.data.audio import SAMPLING_RATE
 from captionstew.training.task import Losses
 from zipformer.scaled_adam import StepReport
 
@@ -32,7 +31,7 @@ class Window:
         for batch, costs in zip(batches, losses, strict=True):
             clips = len(batch["cut_ids"])
             self.sums["clips"] += clips
-            self.sums["audio_seconds"] += float(batch["num_samples"].sum()) / SAMPLING_RATE  # after cropping
+            self.sums["audio_seconds"] += float(batch["num_samples"].sum()) / batch["sampling_rate"]  # after cropping
             self.sums["valid_frames"] += int(batch["feature_lengths"].sum())
             self.sums["all_frames"] += batch["features"].shape[0] * batch["features"].shape[1]
             for name, value in costs.terms.items():
