@@ -199,6 +199,17 @@ class _ReadingDataset(Dataset):
         return self.dataset[epoch, self.cuts.read(positions)]
 
 
+class _Loader(DataLoader):
+    """Starts its workers with SIGTERM held back: until `_heed_parent_only` one would end of it."""
+
+    def __iter__(self) -> Iterator:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def make_loader(
     batches: EpochBatches,
     dataset: CaptionDataset,
@@ -212,7 +223,7 @@ def make_loader(
     """
     if dataset.store is not None:
         dataset.store.require_cuts(batches.cuts)
-    return DataLoader(
+    return _Loader(
         _ReadingDataset(dataset, batches.cuts),
         sampler=_EpochSampler(batches),
         batch_size=None,

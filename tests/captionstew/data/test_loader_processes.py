@@ -10,9 +10,10 @@ import time
 import pytest
 
 LOADER = """
-import time
-from torch.utils.data import DataLoader
-from captionstew.data.dataset import _as_it_is, _heed_parent_only
+import os, signal, time
+from captionstew.data.dataset import _as_it_is, _heed_parent_only, _Loader
+
+os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 class Large:
     def __len__(self):
@@ -21,7 +22,7 @@ class Large:
     def __getitem__(self, number):
         return bytes(10**6)
 
-loader = DataLoader(Large(), batch_size=None, collate_fn=_as_it_is, num_workers=1, worker_init_fn=_heed_parent_only)
+loader = _Loader(Large(), batch_size=None, collate_fn=_as_it_is, num_workers=1, worker_init_fn=_heed_parent_only)
 batches = iter(loader)
 next(batches)
 print(batches._workers[0].pid, flush=True)

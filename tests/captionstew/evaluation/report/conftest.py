@@ -101,6 +101,7 @@ class Browser:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
 
     def call(self, method, **params):
         number = next(self._numbers)
@@ -126,8 +127,8 @@ class Browser:
         return json.loads(line)
 
     def open(self, path):
-        self.call("Page.navigate", url=path.as_uri())
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+        loaded = {"loaderId": self.call("Page.navigate", url=path.as_uri())["loaderId"], "name": "load"}
+        while not any(loaded.items() <= event.get("params", {}).items() for event in self.events):
             self.events.append(self._receive())
 
     def run(self, expression):
