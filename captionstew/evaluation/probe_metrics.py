@@ -76,31 +76,36 @@ HEAD_METRICS: dict[str, type[HeadMetric]] = {
 
 
 class RankedScores:
-    """Scores (..., N) sorted once, from which average precisions under many weightings of the clips follow."""
+    """Scores (..., C, N) sorted once, from which average precisions under many weightings of the clips follow."""
 
     def __init__(self, scores: Tensor, targets: Tensor) -> None:
-        """scores (..., N), targets (..., N) zeros and ones, broadcast over the leading axes."""
+        """scores (C, N) or (..., C, N), targets zeros and ones, broadcast over the leading axes."""
         ranked, self.order = scores.sort(dim=-1, descending=True)
         self.hits = targets.expand_as(scores).gather(-1, self.order).bool()
+        self.positives = self.hits.nonzero(as_tuple=True)
         # Clips of equal score enter together: precision counts where a group of equal scores ends.
-        self.ends = torch.ones_like(self.hits)
-        self.ends[..., :-1] = ranked[..., 1:] != ranked[..., :-1]
+        places = torch.arange(scores.shape[-1], device=scores.device).expand_as(scores).clone()
+        places[..., :-1][ranked[..., 1:] == ranked[..., :-1]] = scores.shape[-1]
+        ends = places.flip(-1).cummin(-1).values.flip(-1)
+        self.ends = (*self.positives[:-1], ends[self.positives])
 
     def average_precision(self, weights: Tensor | None = None) -> Tensor:
-        """-> (...); NaN for a class without positives. `weights` (N,): how often each clip counts.
+        """-> (..., C); NaN for a class without positives. `weights` (N,): how often each clip counts.
 
-        AP = sum over distinct scores, falling, of (recall gained) x (precision there).
+        AP = mean over the positives of the precision among the clips that score at least as high.
         """
-        counts = torch.ones_like(self.hits, dtype=torch.float64) if weights is None else weights.double()[self.order]
-        found = (counts * self.hits).cumsum(-1)
-        seen = counts.cumsum(-1).clamp(min=1.0)
-        at_ends = torch.where(self.ends, found, 0.0).cummax(-1).values
-        before = torch.nn.functional.pad(at_ends[..., :-1], (1, 0))
-        return (torch.where(self.ends, found - before, 0.0) * found / seen).sum(-1) / found[..., -1]
+        counts = torch.ones_like(self.order) if weights is None else weights[self.order]
+        found = (counts * self.hits).cumsum(-1)[self.ends].double()
+        seen = counts.cumsum(-1)[self.ends].clamp(min=1)
+        gained = counts[self.positives].double()
+        nothing = torch.zeros(self.order.shape[:-1], dtype=torch.float64, device=self.order.device)
+        classes = self.positives[:-1]
+        total = nothing.index_put(classes, gained, accumulate=True)
+        return nothing.index_put(classes, gained * found / seen, accumulate=True) / total
 
 
 def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
-    """(..., N), (..., N) zeros and ones -> (...), NaN without positives; equal to scikit-learn's, ties included."""
+    """(..., C, N), targets of zeros and ones -> (..., C), NaN without positives; scikit-learn's, ties included."""
     return RankedScores(scores, targets).average_precision()
 
 
