@@ -3,7 +3,7 @@
     python benchmarks/corpus.py --work-dir scale                            # 1M captions and 10.7M captions
     python benchmarks/corpus.py --work-dir scale --sizes 1000000
 
-Tables are made once per size by local/make_scale_tables.py (not timed) and kept. Each size runs in a fresh process.
+Tables are made once per size by benchmarks/make_scale_tables.py (not timed) and kept. Each size runs in a fresh process.
 """
 
 import argparse
@@ -15,14 +15,13 @@ import sys
 import time
 from pathlib import Path
 
-from captionstew.data.consolidate import consolidate
-from captionstew.data.corpora import read_corpora
-from captionstew.data.duration_rule import apply_duration_rule
-from captionstew.data.engine import connect
-from captionstew.data.leakage import filter_tables
-from captionstew.data.subsets import add_subset_ranks
+from captionstew.corpora.build.consolidate import apply_duration_rule, consolidate
+from captionstew.corpora.build.corpus_list import read_corpora
+from captionstew.corpora.build.leakage import filter_tables
+from captionstew.corpora.build.subsets import add_subset_ranks
+from captionstew.data.tables.database import connect
 
-GENERATOR = Path(__file__).resolve().parents[1] / "local" / "make_scale_tables.py"
+GENERATOR = Path(__file__).resolve().with_name("make_scale_tables.py")
 
 
 def run_stages(folder: Path, memory_gb: float, threads: int) -> dict:
@@ -45,7 +44,9 @@ def run_stages(folder: Path, memory_gb: float, threads: int) -> dict:
         )
         clock = timed("leakage filter", clock)
         tables = sorted((folder / "filtered").glob("*.parquet"))
-        clips = consolidate(connection, tables, folder / "audioset_starts.parquet", folder / "consolidated.parquet")
+        clips = consolidate(
+            connection, tables, folder / "audioset_starts.parquet", folder / "consolidated.parquet"
+        )
         clock = timed("consolidation", clock)
         rule = apply_duration_rule(folder / "consolidated.parquet", folder / "short.parquet")
         clock = timed("duration rule", clock)
@@ -62,7 +63,9 @@ def run_stages(folder: Path, memory_gb: float, threads: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000_000, 10_700_000])
     parser.add_argument("--memory-gb", type=float, default=3.0, help="limit of DuckDB alone")
@@ -76,7 +79,10 @@ def main() -> None:
     for size in args.sizes:
         folder = args.work_dir / str(size)
         if not (folder / "corpora.csv").is_file():
-            subprocess.run([sys.executable, GENERATOR, "--output-dir", folder, "--num-captions", str(size)], check=True)
+            subprocess.run(
+                [sys.executable, GENERATOR, "--output-dir", folder, "--num-captions", str(size)],
+                check=True,
+            )
         command = [sys.executable, __file__, "--work-dir", args.work_dir, "--run", folder]
         command += ["--memory-gb", str(args.memory_gb), "--threads", str(args.threads)]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -84,14 +90,17 @@ def main() -> None:
         result = results[-1]
         stages = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
         print(
-            f"{result['captions']} captions, {result['clips']} clips: {sum(result['seconds'].values()):.1f} s", end=" "
+            f"{result['captions']} captions, {result['clips']} clips: {sum(result['seconds'].values()):.1f} s",
+            end=" ",
         )
         print(f"({stages}); peak memory {result['peak_gb']:.2f} GB")
     if len(results) > 1:
         small, large = results[0], results[-1]
         growth = sum(large["seconds"].values()) / sum(small["seconds"].values())
         n, m = small["captions"], large["captions"]
-        print(f"time grew {growth:.2f} times; n log n grows {m * math.log(m) / (n * math.log(n)):.2f} times")
+        print(
+            f"time grew {growth:.2f} times; n log n grows {m * math.log(m) / (n * math.log(n)):.2f} times"
+        )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,14 @@ from zipformer.config import PRESETS
 IMPLEMENTATIONS = {"ours": Zipformer, "plain": PlainZipformer}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GEMM_SIZE = 2048
-PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "conv", "linear")  # parts of the names of the operators
+PRODUCTS = (
+    "mm",
+    "addmm",
+    "bmm",
+    "baddbmm",
+    "conv",
+    "linear",
+)  # parts of the names of the operators
 
 
 def main() -> None:
@@ -40,7 +47,9 @@ def main() -> None:
 
     flops = count_flops(args)
     peak = gemm_peak(args)
-    print(f"machine: {peak / 1e9:.0f} GFLOP/s in a product of two {GEMM_SIZE} x {GEMM_SIZE} matrices")
+    print(
+        f"machine: {peak / 1e9:.0f} GFLOP/s in a product of two {GEMM_SIZE} x {GEMM_SIZE} matrices"
+    )
     for mode in ("inference", "training"):
         seconds = interleaved_times({name: getattr(run, mode) for name, run in runs.items()}, args)
         for name, run in runs.items():
@@ -62,16 +71,22 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", default="captionstew", choices=sorted(PRESETS))
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--dtype", default="float32", choices=sorted(DTYPES), help="type inside autocast")
+    parser.add_argument(
+        "--dtype", default="float32", choices=sorted(DTYPES), help="type inside autocast"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=4, help="clips")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the longest clip")
     parser.add_argument("--implementation", default="both", choices=[*IMPLEMENTATIONS, "both"])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--batch-count", type=float, default=5000.0, help="point of the training schedules")
+    parser.add_argument(
+        "--batch-count", type=float, default=5000.0, help="point of the training schedules"
+    )
     return parser.parse_args()
 
 
@@ -131,7 +146,9 @@ def timed(work: Callable[[], None], device: str, seed: int) -> float:
     return time.perf_counter() - start
 
 
-def interleaved_times(work: dict[str, Callable[[], None]], args: argparse.Namespace) -> dict[str, list[float]]:
+def interleaved_times(
+    work: dict[str, Callable[[], None]], args: argparse.Namespace
+) -> dict[str, list[float]]:
     """Seconds of each repeat; the implementations take turns, after one round that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for repeat in range(-1, args.repeats):
@@ -144,7 +161,10 @@ def interleaved_times(work: dict[str, Callable[[], None]], args: argparse.Namesp
 
 def gemm_peak(args: argparse.Namespace) -> float:
     """FLOP per second of a large square matrix product, the best of ten."""
-    a, b = (torch.randn(GEMM_SIZE, GEMM_SIZE, device=args.device, dtype=DTYPES[args.dtype]) for _ in range(2))
+    a, b = (
+        torch.randn(GEMM_SIZE, GEMM_SIZE, device=args.device, dtype=DTYPES[args.dtype])
+        for _ in range(2)
+    )
     torch.mm(a, b)
     best = min(timed(lambda: torch.mm(a, b), args.device, 0) for _ in range(10))
     return 2.0 * GEMM_SIZE**3 / best
@@ -160,7 +180,9 @@ def count_flops(args: argparse.Namespace) -> dict[str, float]:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         run.forward()
     forward = counter.get_total_flops() / run.audio
-    print(f"model: {forward / 1e9:.2f} GFLOP per second of audio forward, three times that per training step")
+    print(
+        f"model: {forward / 1e9:.2f} GFLOP per second of audio forward, three times that per training step"
+    )
     return {"inference": forward, "training": 3.0 * forward}
 
 
@@ -214,7 +236,9 @@ def resident_memory(entry: str) -> float:
 
 def print_setting(args: argparse.Namespace, run: Run) -> None:
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
-    device = torch.cuda.get_device_name() if args.device == "cuda" else f"cpu, {args.threads} threads"
+    device = (
+        torch.cuda.get_device_name() if args.device == "cuda" else f"cpu, {args.threads} threads"
+    )
     print(
         f"{args.preset}: {parameters / 1e6:.1f} M parameters, {args.batch_size} clips of up to {args.seconds:g} s, "
         f"{args.dtype}, {device}, torch {torch.__version__}"

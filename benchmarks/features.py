@@ -18,12 +18,13 @@ import soundfile
 import torch
 
 from captionstew.data.audio import AudioInfo, inspect_audio, read_audio, resample
-from captionstew.data.augment import SpecAugment
-from captionstew.data.cuts import make_cut, open_cuts, write_cuts
-from captionstew.data.dataset import CaptionDataset, make_loader
-from captionstew.data.fbank import BACKENDS, Fbank, FbankConfig
-from captionstew.data.feature_store import build_feature_store
-from captionstew.data.sampling import EpochBatches
+from captionstew.data.batches.dataset import CaptionDataset
+from captionstew.data.batches.loader import make_loader
+from captionstew.data.batches.sampling import EpochBatches
+from captionstew.data.features.augment import SpecAugment
+from captionstew.data.features.fbank import BACKENDS, Fbank, FbankConfig
+from captionstew.data.features.store import build_feature_store
+from captionstew.data.manifests.cuts import make_cut, open_cuts, write_cuts
 
 
 class Clock:
@@ -45,11 +46,17 @@ class Clock:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip")
     parser.add_argument("--clips", type=int, default=64)
-    parser.add_argument("--num-workers", type=int, nargs="*", default=[0, 2], help="loader processes")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="for the features alone")
+    parser.add_argument(
+        "--num-workers", type=int, nargs="*", default=[0, 2], help="loader processes"
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="for the features alone"
+    )
     parser.add_argument("--backend", choices=BACKENDS, default="lhotse")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
@@ -59,8 +66,14 @@ def main() -> None:
 
 def measure(folder: Path, args: argparse.Namespace) -> None:
     clock = Clock(args.clips * args.seconds, args.repeats, args.device)
-    fast = [write_clip(folder / f"{number}_44100.flac", 44100, args.seconds, number) for number in range(args.clips)]
-    files = [write_clip(folder / f"{number}.flac", 16000, args.seconds, number) for number in range(args.clips)]
+    fast = [
+        write_clip(folder / f"{number}_44100.flac", 44100, args.seconds, number)
+        for number in range(args.clips)
+    ]
+    files = [
+        write_clip(folder / f"{number}.flac", 16000, args.seconds, number)
+        for number in range(args.clips)
+    ]
     samples = [read_audio(path) for path in files]
     tensors = [torch.from_numpy(clip) for clip in samples]
     config = FbankConfig(backend=args.backend)
@@ -69,12 +82,19 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
     clock("check a file (decode to the end)", lambda: [inspect_audio(path) for path in files])
     clock("read 16 kHz FLAC", lambda: [read_audio(path) for path in files])
     clock("read 44.1 kHz FLAC and resample", lambda: [read_audio(path) for path in fast])
-    clock("resample 16 kHz by 0.9 (speed)", lambda: [resample(clip, 14400, 16000) for clip in samples])
-    clock(f"fbank ({args.backend}, {args.device}), clip by clip", lambda: fbank.extract_batch(tensors))
+    clock(
+        "resample 16 kHz by 0.9 (speed)", lambda: [resample(clip, 14400, 16000) for clip in samples]
+    )
+    clock(
+        f"fbank ({args.backend}, {args.device}), clip by clip", lambda: fbank.extract_batch(tensors)
+    )
     clock("SpecAugment", lambda: SpecAugment()(features, lengths))
 
     info = AudioInfo(args.seconds, 16000, 1, round(args.seconds * 16000), "")
-    write_cuts(folder / "cuts.jsonl", [make_cut(path.name, path, info, ["Noise."], ["noise"]) for path in files])
+    write_cuts(
+        folder / "cuts.jsonl",
+        [make_cut(path.name, path, info, ["Noise."], ["noise"]) for path in files],
+    )
     cuts = open_cuts(folder / "cuts.jsonl")
     batches = EpochBatches(cuts, max(100.0, args.seconds))
     for workers in args.num_workers:

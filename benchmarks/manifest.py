@@ -23,9 +23,9 @@ import numpy as np
 from tqdm import tqdm
 
 from captionstew.data.audio import AudioInfo
-from captionstew.data.cuts import make_cut, open_cuts
-from captionstew.data.manifest import write_index
-from captionstew.data.sampling import EpochBatches
+from captionstew.data.batches.sampling import EpochBatches
+from captionstew.data.manifests.cuts import make_cut, open_cuts
+from captionstew.data.manifests.index import write_index
 
 CAPTION = "a person speaks while wind blows and something rattles in the distance " * 2
 LENGTHS = (10.0, 10.0, 10.0, 10.0, 30.0, 4.2, 7.5, 9.98)  # seconds; the mix of the corpus, roughly
@@ -34,18 +34,33 @@ READ_BATCHES = 200
 
 def write_manifest(path: Path, durations: np.ndarray) -> None:
     """One template cut with other ids and durations (N,) in seconds, and the index; nothing is checked."""
-    info = AudioInfo(duration=60.0, sampling_rate=16_000, channels=1, num_samples=960_000, fingerprint="0" * 32)
+    info = AudioInfo(
+        duration=60.0, sampling_rate=16_000, channels=1, num_samples=960_000, fingerprint="0" * 32
+    )
     cut = make_cut(
-        "yt:00000000000:0", "/audio/NUMBER.flac", info, [CAPTION], ["audiosetcaps_youtube8m"], cut_id="NUMBER"
+        "yt:00000000000:0",
+        "/audio/NUMBER.flac",
+        info,
+        [CAPTION],
+        ["audiosetcaps_youtube8m"],
+        cut_id="NUMBER",
     )
     line = json.dumps(cut.to_dict(), separators=(",", ":")) + "\n"
-    parts = line.split('"duration":60.0,"channel"')  # the cut's and the supervision's, not the recording's
+    parts = line.split(
+        '"duration":60.0,"channel"'
+    )  # the cut's and the supervision's, not the recording's
     lengths = np.empty(len(durations), np.int64)
     digest = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as stream:
-        for number, duration in enumerate(tqdm(durations.tolist(), desc="manifest", unit="cut", unit_scale=True)):
-            text = f'"duration":{duration},"channel"'.join(parts).replace("NUMBER", f"{number:011d}").encode()
+        for number, duration in enumerate(
+            tqdm(durations.tolist(), desc="manifest", unit="cut", unit_scale=True)
+        ):
+            text = (
+                f'"duration":{duration},"channel"'.join(parts)
+                .replace("NUMBER", f"{number:011d}")
+                .encode()
+            )
             stream.write(text)
             digest.update(text)
             lengths[number] = len(text)
@@ -61,7 +76,9 @@ def timed() -> Iterator[list[float]]:
     seconds += [time.perf_counter() - clock, time.process_time() - processor]
 
 
-def measure(path: Path, max_duration: float, world_size: int, num_batches: int) -> dict[str, list[float]]:
+def measure(
+    path: Path, max_duration: float, world_size: int, num_batches: int
+) -> dict[str, list[float]]:
     """Seconds (clock, processor) to `start` and `resume`; cuts per second of the `sampler` and of `reading`."""
     settings = {"max_duration": max_duration, "seed": 42, "world_size": world_size}
     with timed() as start:
@@ -87,7 +104,9 @@ def measure(path: Path, max_duration: float, world_size: int, num_batches: int) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--num-cuts", type=int, default=9_300_000)
     parser.add_argument("--max-duration", type=float, default=640.0, help="seconds a batch")
@@ -99,7 +118,10 @@ def main() -> None:
         write_manifest(path, np.resize(np.array(LENGTHS), args.num_cuts))
     result = measure(path, args.max_duration, args.world_size, args.num_batches)
     print(f"{args.num_cuts} cuts, world size {args.world_size}{'':20s} clock  processor")
-    for name, label in (("start", "start, to the first batch"), ("resume", "resume in mid-epoch, to the next batch")):
+    for name, label in (
+        ("start", "start, to the first batch"),
+        ("resume", "resume in mid-epoch, to the next batch"),
+    ):
         print(f"{label:44s} {result[name][0]:9.2f} {result[name][1]:9.2f} s")
     for name, label in (("sampler", "sampler"), ("reading", "reading the rows, one worker")):
         print(f"{label:44s} {result[name][0]:9.0f} {result[name][1]:9.0f} cuts/s")

@@ -140,7 +140,9 @@ class Balancer(ScheduledModule):
         self.channel_dim, self.grad_scale = channel_dim, 0.04
         self.min_positive, self.max_positive = min_positive, max_positive
         self.min_abs, self.max_abs = min_abs, max_abs
-        self.prob = ScheduledFloat((0.0, 0.5), (8000.0, 0.125), default=0.4) if prob is None else prob
+        self.prob = (
+            ScheduledFloat((0.0, 0.5), (8000.0, 0.125), default=0.4) if prob is None else prob
+        )
 
     def limits(self) -> tuple[float, float, float, float]:
         def mean(share: float) -> float:
@@ -201,7 +203,12 @@ class Whiten(ScheduledModule):
 
     def __init__(self, num_groups: int, limit: ScheduledFloat | float, grad_scale: float = 0.01):
         super().__init__()
-        self.num_groups, self.limit, self.grad_scale, self.prob = num_groups, limit, grad_scale, self.max_prob
+        self.num_groups, self.limit, self.grad_scale, self.prob = (
+            num_groups,
+            limit,
+            grad_scale,
+            self.max_prob,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not x.requires_grad or random.random() > self.prob:

@@ -89,7 +89,9 @@ def relative_positions(num_frames: int, dim: int, device: torch.device) -> Tenso
     """(1, 2T - 1, dim): encoding of the offsets -(T - 1) .. T - 1."""
     offset = torch.arange(-(num_frames - 1), num_frames, device=device, dtype=torch.float32)
     c = math.sqrt(dim)
-    theta = torch.atan(c * offset.sign() * ((offset.abs() + c).log() - math.log(c)) * (2.0 * math.pi / dim))
+    theta = torch.atan(
+        c * offset.sign() * ((offset.abs() + c).log() - math.log(c)) * (2.0 * math.pi / dim)
+    )
     angles = theta[:, None] * torch.arange(1, dim // 2 + 1, device=device)
     encoding = torch.stack((angles.cos(), angles.sin()), dim=-1).flatten(1)
     encoding[:, -1] = 1.0
@@ -100,10 +102,14 @@ class AttentionWeights(ScheduledModule):
     def __init__(self, dim: int, pos_dim: int, heads: int, query_dim: int, pos_head_dim: int):
         super().__init__()
         self.heads, self.query_dim, self.pos_head_dim = heads, query_dim, pos_head_dim
-        self.in_proj = scaled(nn.Linear(dim, heads * (2 * query_dim + pos_head_dim)), query_dim**-0.25)
+        self.in_proj = scaled(
+            nn.Linear(dim, heads * (2 * query_dim + pos_head_dim)), query_dim**-0.25
+        )
         self.linear_pos = scaled(nn.Linear(pos_dim, heads * pos_head_dim, bias=False), 0.05)
         self.balance_keys = Balancer(-1, 0.4, 0.6, 0.0, 100.0, prob=0.025)
-        self.whiten_keys = Whiten(heads, ScheduledFloat((0.0, 3.0), (20000.0, 6.0), default=3.0), 0.025)
+        self.whiten_keys = Whiten(
+            heads, ScheduledFloat((0.0, 3.0), (20000.0, 6.0), default=3.0), 0.025
+        )
         self.pos_emb_skip_rate = Rate((0.0, 0.5), (4000.0, 0.0))
 
     def forward(self, x: Tensor, positions: Tensor, padding: Tensor) -> Tensor:
@@ -118,7 +124,11 @@ class AttentionWeights(ScheduledModule):
         scores = torch.matmul(q, k)
         if not self.training or random.random() >= self.pos_emb_skip_rate.value:
             p = p.reshape(t, n, self.heads, self.pos_head_dim).permute(2, 1, 0, 3)
-            r = self.linear_pos(positions).reshape(1, -1, self.heads, self.pos_head_dim).permute(2, 0, 3, 1)
+            r = (
+                self.linear_pos(positions)
+                .reshape(1, -1, self.heads, self.pos_head_dim)
+                .permute(2, 0, 3, 1)
+            )
             by_offset = torch.matmul(p, r).contiguous()  # (H, N, T, 2T - 1)
             stride = by_offset.stride()
             scores = scores + by_offset.as_strided(
@@ -169,7 +179,9 @@ class NonlinAttention(nn.Module):
 
 
 class ActivationDropoutLinear(nn.Linear):
-    def __init__(self, in_features: int, out_features: int, activation, dropout: Rate | None, scale: float):
+    def __init__(
+        self, in_features: int, out_features: int, activation, dropout: Rate | None, scale: float
+    ):
         super().__init__(in_features, out_features)
         self.activation = activation
         self.dropout = Dropout(Rate((0.0, 0.0)) if dropout is None else dropout, shared_dim=0)
@@ -264,9 +276,15 @@ class EncoderLayer(ScheduledModule):
         self.conv_skip_rate = Rate((0.0, 0.2), (4000.0, 0.05), (16000.0, 0.0))
         self.const_attention_rate = Rate((0.0, 0.25), (4000.0, 0.025))
         self.ff_skip_rate = Rate((0.0, 0.1), (4000.0, 0.01), (50000.0, 0.0))
-        self.balancer_na = Balancer(-1, 0.3, 0.7, ScheduledFloat((0.0, 0.004), (4000.0, 0.02)), 100.0, 0.05)
-        self.balancer_ff2 = Balancer(-1, 0.3, 0.7, ScheduledFloat((0.0, 0.0), (4000.0, 0.1)), 2.0, 0.05)
-        self.balancer_ff3 = Balancer(-1, 0.3, 0.7, ScheduledFloat((0.0, 0.0), (4000.0, 0.2)), 4.0, 0.05)
+        self.balancer_na = Balancer(
+            -1, 0.3, 0.7, ScheduledFloat((0.0, 0.004), (4000.0, 0.02)), 100.0, 0.05
+        )
+        self.balancer_ff2 = Balancer(
+            -1, 0.3, 0.7, ScheduledFloat((0.0, 0.0), (4000.0, 0.1)), 2.0, 0.05
+        )
+        self.balancer_ff3 = Balancer(
+            -1, 0.3, 0.7, ScheduledFloat((0.0, 0.0), (4000.0, 0.2)), 4.0, 0.05
+        )
         self.balancer1 = Balancer(-1, 0.45, 0.55, 0.2, 4.0)
         self.balancer2 = Balancer(-1, 0.45, 0.55, 0.1, 4.0)
         self.whiten = Whiten(1, ScheduledFloat((0.0, 4.0), (20000.0, 12.0), default=4.0))
@@ -322,7 +340,8 @@ class Stack(nn.Module):
         layers, factor = config.num_encoder_layers[stack], config.downsampling_factor[stack]
         begin, step = warmup * (stack + 1) / (stacks + 1), warmup / (stacks + 1) / layers
         rates = [
-            Rate((begin + i * step, 0.5), (begin + (i + 1) * step, 0.035 * math.sqrt(factor))) for i in range(layers)
+            Rate((begin + i * step, 0.5), (begin + (i + 1) * step, 0.035 * math.sqrt(factor)))
+            for i in range(layers)
         ]
         self.pos_dim = config.pos_dim
         self.dropout = Dropout(Rate((0.0, 0.15), default=0.15))
@@ -391,7 +410,9 @@ class PlainZipformer(nn.Module):
     def __init__(self, config: ZipformerConfig):
         super().__init__()
         if config.causal:
-            raise ValueError("the plain Zipformer is not causal; benchmark a configuration with causal=False")
+            raise ValueError(
+                "the plain Zipformer is not causal; benchmark a configuration with causal=False"
+            )
         self.encoder_embed = Frontend(config)
         self.encoder = Encoder(config)
 

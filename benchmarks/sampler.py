@@ -17,9 +17,9 @@ import numpy as np
 from manifest import write_manifest
 from tqdm import tqdm
 
-from captionstew.data.cuts import open_cuts
-from captionstew.data.manifest import IndexedCuts, index_path
-from captionstew.data.sampling import EpochBatches
+from captionstew.data.batches.sampling import EpochBatches
+from captionstew.data.manifests.cuts import open_cuts
+from captionstew.data.manifests.index import IndexedCuts, index_path
 
 T = TypeVar("T")
 
@@ -36,7 +36,9 @@ def timed(label: str, action: Callable[[], T]) -> T:
 
 def made_up_durations(num_cuts: int) -> np.ndarray:
     """Seconds: 0.5 to 60 with a heavy left half (log-normal around 8 s)."""
-    return np.clip(np.random.default_rng(0).lognormal(np.log(8.0), 0.7, num_cuts), 0.5, 60.0).round(3)
+    return np.clip(np.random.default_rng(0).lognormal(np.log(8.0), 0.7, num_cuts), 0.5, 60.0).round(
+        3
+    )
 
 
 def measure(path: Path, args: argparse.Namespace) -> None:
@@ -62,7 +64,10 @@ def measure(path: Path, args: argparse.Namespace) -> None:
     for share in (0.01, 0.5, 0.99):
         resumed = sampler(cuts, args)
         resumed.load_state_dict(batches.state_dict(int(share * len(lengths))))
-        timed(f"resume after {share:.0%} of the epoch, to the next batch", lambda resumed=resumed: next(iter(resumed)))
+        timed(
+            f"resume after {share:.0%} of the epoch, to the next batch",
+            lambda resumed=resumed: next(iter(resumed)),
+        )
 
 
 def sampler(cuts: IndexedCuts, args: argparse.Namespace) -> EpochBatches:
@@ -76,10 +81,16 @@ def sampler(cuts: IndexedCuts, args: argparse.Namespace) -> EpochBatches:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--manifest", type=Path, help="a manifest of your own instead of a made-up one")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--manifest", type=Path, help="a manifest of your own instead of a made-up one"
+    )
     parser.add_argument("--num-cuts", type=int, default=100_000)
-    parser.add_argument("--max-duration", type=float, default=640.0, help="seconds a batch and rank")
+    parser.add_argument(
+        "--max-duration", type=float, default=640.0, help="seconds a batch and rank"
+    )
     parser.add_argument("--num-buckets", type=int, default=30)
     parser.add_argument("--world-size", type=int, default=1)
     parser.add_argument("--segment-size", type=int, default=100_000)

@@ -20,11 +20,16 @@ from captionstew.data.tokenizer import SentencePieceTokenizer, train_sentencepie
 from captionstew.inference.retriever import Retriever, load_retriever
 from captionstew.inference.search_index import SearchIndex, load_index
 from captionstew.models.contrastive import ContrastiveModel
-from captionstew.models.frozen_zipformer import frozen_part
+from captionstew.models.encoders.zipformer import frozen_part
 from captionstew.models.text_tower import build_text_tower
 from zipformer import Zipformer, ZipformerConfig
 
-QUERIES = ["a dog barks in the distance", "slow piano music with rain", "a woman speaks calmly", "an engine starts"]
+QUERIES = [
+    "a dog barks in the distance",
+    "slow piano music with rain",
+    "a woman speaks calmly",
+    "an engine starts",
+]
 
 
 def random_retriever(text_tower: str, embedding_dim: int) -> Retriever:
@@ -39,10 +44,18 @@ def random_retriever(text_tower: str, embedding_dim: int) -> Retriever:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, help="contrastive checkpoint (default: random weights)")
-    parser.add_argument("--text-tower", default="bert-base", help="of the random weights (default: bert-base)")
-    parser.add_argument("--embedding-dim", type=int, default=512, help="of the random weights (default: 512)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, help="contrastive checkpoint (default: random weights)"
+    )
+    parser.add_argument(
+        "--text-tower", default="bert-base", help="of the random weights (default: bert-base)"
+    )
+    parser.add_argument(
+        "--embedding-dim", type=int, default=512, help="of the random weights (default: 512)"
+    )
     parser.add_argument("--clips", type=int, default=10_000)
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--num-threads", type=int, default=2)
@@ -53,7 +66,9 @@ def main() -> None:
         if options.checkpoint
         else random_retriever(options.text_tower, options.embedding_dim)
     )
-    vectors = np.random.default_rng(0).normal(size=(options.clips, retriever.dim)).astype(np.float32)
+    vectors = (
+        np.random.default_rng(0).normal(size=(options.clips, retriever.dim)).astype(np.float32)
+    )
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     files = tuple(f"recordings/{number:08d}.wav" for number in range(options.clips))
     stamps = np.zeros((options.clips, 2), dtype=np.int64)

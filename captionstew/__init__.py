@@ -9,8 +9,8 @@ __version__ = "0.1.0"
 
 
 def load_encoder(path_or_name, device="cpu"):
-    """A frozen audio encoder; the names are listed in captionstew.models.frozen."""
-    from captionstew.models.frozen import load_encoder as load
+    """A frozen audio encoder; the names are listed in captionstew.models.encoders.load."""
+    from captionstew.models.encoders.load import load_encoder as load
 
     return load(path_or_name, device)
 

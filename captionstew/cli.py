@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from captionstew.data.programs import UserError, run_main
+from captionstew.errors import UserError, run_main
 
 SOME_FAILED = 3
 
@@ -37,8 +37,8 @@ def entry() -> None:
 def embed(options: argparse.Namespace) -> int:
     """(files, dim) clip embeddings to .parquet, .npz or .npy"""
     from captionstew.inference.embedding import embed_files
-    from captionstew.models.frozen import load_encoder
-    from captionstew.models.stored_embeddings import check_format, save_embeddings
+    from captionstew.models.encoders.load import load_encoder
+    from captionstew.models.encoders.stored import check_format, save_embeddings
 
     check_format(options.output)
     encoder = load_encoder(options.encoder, _device(options))
@@ -56,7 +56,9 @@ def caption(options: argparse.Namespace) -> int:
 
     captioner = load_captioner(options.checkpoint, _device(options))
     files = _files(options)
-    rows = captioner.caption_files(files, options.num_beams, options.max_duration, options.num_workers)
+    rows = captioner.caption_files(
+        files, options.num_beams, options.max_duration, options.num_workers
+    )
     status = _report(files.failed, len(files.files))
     for row in rows:
         _print_row(f"{row.file} ({row.start:g} s)" if row.start else row.file, row.caption)
@@ -76,7 +78,9 @@ def search(options: argparse.Namespace) -> int:
     retriever = load_retriever(options.checkpoint, _device(options))
     status = 0
     if options.files:
-        index, failed = retriever.index(options.files, options.index, options.max_duration, options.num_workers)
+        index, failed = retriever.index(
+            options.files, options.index, options.max_duration, options.num_workers
+        )
         status = _report(failed, len(index.files) + len(failed))
     elif options.index.exists():
         index = load_index(options.index)
@@ -97,7 +101,9 @@ def classify(options: argparse.Namespace) -> int:
     labels = [label.strip() for label in options.labels.split(",") if label.strip()]
     retriever = load_retriever(options.checkpoint, _device(options))
     files = _files(options)
-    scores = retriever.classify(files, labels, options.template, options.max_duration, options.num_workers)
+    scores = retriever.classify(
+        files, labels, options.template, options.max_duration, options.num_workers
+    )
     status = _report(files.failed, len(files.files))
     for file, row in zip(files.used, scores):
         for number in (-row).argsort(kind="stable")[: options.top]:
@@ -111,45 +117,85 @@ def export(options: argparse.Namespace) -> int:
 
     if options.format == "safetensors":
         encoder = export_safetensors(options.checkpoint, options.output)
-        print(f"wrote {options.output}: {sum(p.numel() for p in encoder.parameters())} parameters and config.json")
+        print(
+            f"wrote {options.output}: {sum(p.numel() for p in encoder.parameters())} parameters and config.json"
+        )
     else:
         difference = export_onnx(options.checkpoint, options.output)
-        print(f"wrote {options.output}: frames equal the encoder's to {difference:.1g} of the largest value")
+        print(
+            f"wrote {options.output}: frames equal the encoder's to {difference:.1g} of the largest value"
+        )
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="captionstew", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="captionstew",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="embed|caption|search|classify|export")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="embed|caption|search|classify|export"
+    )
 
     one = _command(commands, embed, "clip embeddings of files", "+")
-    one.add_argument("--encoder", required=True, help="checkpoint, folder, hf:OWNER/NAME, logmel, random:PRESET")
-    one.add_argument("--output", required=True, type=Path, help=".parquet, .npz, or .npy (with the names in .txt)")
+    one.add_argument(
+        "--encoder", required=True, help="checkpoint, folder, hf:OWNER/NAME, logmel, random:PRESET"
+    )
+    one.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        help=".parquet, .npz, or .npy (with the names in .txt)",
+    )
 
     one = _command(commands, caption, "captions of files", "+")
-    one.add_argument("--checkpoint", required=True, type=Path, help="checkpoint of the captioning objective")
-    one.add_argument("--num-beams", type=_positive, default=1, help="1: greedy; more: beam search (default: 1)")
+    one.add_argument(
+        "--checkpoint", required=True, type=Path, help="checkpoint of the captioning objective"
+    )
+    one.add_argument(
+        "--num-beams", type=_positive, default=1, help="1: greedy; more: beam search (default: 1)"
+    )
     one.add_argument("--output", type=Path, help="write file,caption,start as CSV as well")
 
     one = _command(commands, search, "files that fit a text", "*")
-    one.add_argument("--checkpoint", required=True, type=Path, help="checkpoint of the contrastive objective")
-    one.add_argument("--index", required=True, type=Path, help="index (.npz) to use, brought up to date with FILES")
-    one.add_argument("--query", action="append", help="text; may be repeated (default: the lines of stdin)")
-    one.add_argument("--top", type=_positive, default=10, help="files to show per query (default: 10)")
+    one.add_argument(
+        "--checkpoint", required=True, type=Path, help="checkpoint of the contrastive objective"
+    )
+    one.add_argument(
+        "--index",
+        required=True,
+        type=Path,
+        help="index (.npz) to use, brought up to date with FILES",
+    )
+    one.add_argument(
+        "--query", action="append", help="text; may be repeated (default: the lines of stdin)"
+    )
+    one.add_argument(
+        "--top", type=_positive, default=10, help="files to show per query (default: 10)"
+    )
 
     one = _command(commands, classify, "zero-shot labels of files", "+")
-    one.add_argument("--checkpoint", required=True, type=Path, help="checkpoint of the contrastive objective")
+    one.add_argument(
+        "--checkpoint", required=True, type=Path, help="checkpoint of the contrastive objective"
+    )
     one.add_argument("--labels", required=True, help="labels to choose from, with commas")
-    one.add_argument("--template", default="The sound of {}.", help="sentence for a label (default: %(default)s)")
-    one.add_argument("--top", type=_positive, default=1, help="labels to show per file (default: 1)")
+    one.add_argument(
+        "--template", default="The sound of {}.", help="sentence for a label (default: %(default)s)"
+    )
+    one.add_argument(
+        "--top", type=_positive, default=1, help="labels to show per file (default: 1)"
+    )
 
-    one = commands.add_parser("export", help="the encoder in other formats", description=export.__doc__)
+    one = commands.add_parser(
+        "export", help="the encoder in other formats", description=export.__doc__
+    )
     one.set_defaults(run=export)
     one.add_argument("checkpoint", help="checkpoint with a Zipformer")
     one.add_argument("--format", choices=("safetensors", "onnx"), default="safetensors")
-    one.add_argument("--output", required=True, type=Path, help="folder to write, or the .onnx file")
+    one.add_argument(
+        "--output", required=True, type=Path, help="folder to write, or the .onnx file"
+    )
     return parser
 
 
@@ -157,10 +203,19 @@ def _command(commands, run, summary: str, number: str) -> argparse.ArgumentParse
     """A command on files, with the options that all of them have."""
     parser = commands.add_parser(run.__name__, help=summary, description=run.__doc__)
     parser.set_defaults(run=run)
-    parser.add_argument("files", nargs=number, metavar="FILES", help="audio files, or folders with audio files")
+    parser.add_argument(
+        "files", nargs=number, metavar="FILES", help="audio files, or folders with audio files"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--max-duration", type=float, default=240.0, help="seconds of audio per batch (default: 240)")
-    parser.add_argument("--num-workers", type=int, default=2, help="processes that read files (default: 2)")
+    parser.add_argument(
+        "--max-duration",
+        type=float,
+        default=240.0,
+        help="seconds of audio per batch (default: 240)",
+    )
+    parser.add_argument(
+        "--num-workers", type=int, default=2, help="processes that read files (default: 2)"
+    )
     return parser
 
 
@@ -172,7 +227,7 @@ def _positive(text: str) -> int:
 
 
 def _device(options: argparse.Namespace):
-    from captionstew.training.distributed import pick_device
+    from captionstew.distributed import pick_device
 
     return pick_device(options.device, 0)
 

@@ -9,16 +9,22 @@ import argparse
 import json
 from pathlib import Path
 
-from captionstew.data.files import atomic_write
-from captionstew.data.mini_corpus import make_mini_corpus
-from captionstew.data.preparation import prepare_folder
-from captionstew.data.programs import run_main
+from captionstew.corpora.mini.make import make_mini_corpus
+from captionstew.corpora.own.split import prepare_folder
+from captionstew.errors import run_main
+from captionstew.files import atomic_write
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output-dir", type=Path, required=True, help="where audio and manifests go")
-    parser.add_argument("--num-clips", type=int, default=1500, help="of all three domains and five folds together")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--output-dir", type=Path, required=True, help="where audio and manifests go"
+    )
+    parser.add_argument(
+        "--num-clips", type=int, default=1500, help="of all three domains and five folds together"
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other clips")
     parser.add_argument("--num-jobs", type=int, default=2, help="processes")
     args = parser.parse_args()

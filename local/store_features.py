@@ -11,10 +11,10 @@ import argparse
 import os
 from pathlib import Path
 
-from captionstew.data.cuts import open_cuts
-from captionstew.data.fbank import BACKENDS, FbankConfig
-from captionstew.data.feature_store import build_feature_store
-from captionstew.data.programs import run_main
+from captionstew.data.features.fbank import BACKENDS, FbankConfig
+from captionstew.data.features.store import build_feature_store
+from captionstew.data.manifests.cuts import open_cuts
+from captionstew.errors import run_main
 
 
 def point_to(folder: Path, link: Path) -> None:
@@ -25,16 +25,28 @@ def point_to(folder: Path, link: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--manifest", type=Path, required=True, help="cuts to extract features of")
-    parser.add_argument("--output-dir", type=Path, required=True, help="the store is made below this folder")
+    parser.add_argument(
+        "--output-dir", type=Path, required=True, help="the store is made below this folder"
+    )
     parser.add_argument("--num-jobs", type=int, default=2, help="processes")
-    parser.add_argument("--fbank-backend", default="lhotse", choices=BACKENDS, help="feature extractor")
-    parser.add_argument("--speeds", type=float, nargs="*", default=[1.0], help="speed factors to store")
+    parser.add_argument(
+        "--fbank-backend", default="lhotse", choices=BACKENDS, help="feature extractor"
+    )
+    parser.add_argument(
+        "--speeds", type=float, nargs="*", default=[1.0], help="speed factors to store"
+    )
     args = parser.parse_args()
     config = FbankConfig(backend=args.fbank_backend)
     store = build_feature_store(
-        args.output_dir, open_cuts(args.manifest), config, speeds=tuple(args.speeds), num_jobs=args.num_jobs
+        args.output_dir,
+        open_cuts(args.manifest),
+        config,
+        speeds=tuple(args.speeds),
+        num_jobs=args.num_jobs,
     )
     point_to(store.folder, args.output_dir / "current")
     print(store.folder)

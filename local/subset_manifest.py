@@ -13,22 +13,33 @@ from pathlib import Path
 
 import numpy as np
 
-from captionstew.data.corpus_cli import write_json
-from captionstew.data.cuts import open_cuts, write_cuts
-from captionstew.data.loading import read_coverage
-from captionstew.data.programs import run_main
-from captionstew.data.subsets import key_hash
+from captionstew.data.batches.captioned import read_coverage
+from captionstew.data.manifests.cuts import open_cuts, write_cuts
+from captionstew.errors import run_main
+from captionstew.files import write_json
+from captionstew.hashing import key_hash
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--manifest-dir", type=Path, required=True, help="has cuts_train.jsonl, cuts_valid.jsonl, ...")
-    parser.add_argument("--captions", type=int, required=True, help="captions of the subset, at most")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--manifest-dir",
+        type=Path,
+        required=True,
+        help="has cuts_train.jsonl, cuts_valid.jsonl, ...",
+    )
+    parser.add_argument(
+        "--captions", type=int, required=True, help="captions of the subset, at most"
+    )
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=42)
     args = parser.parse_args()
     if args.output_dir.resolve() == args.manifest_dir.resolve():
-        raise ValueError(f"--output-dir {args.output_dir} is --manifest-dir: its training manifest would be lost")
+        raise ValueError(
+            f"--output-dir {args.output_dir} is --manifest-dir: its training manifest would be lost"
+        )
     cuts = open_cuts(args.manifest_dir / "cuts_train.jsonl")
     if not len(cuts):
         raise ValueError(f"{cuts.path} has no clips")
@@ -48,7 +59,9 @@ def main() -> None:
     write_json(args.output_dir / "report.json", report)
     write_cuts(args.output_dir / "cuts_train.jsonl", cuts.select(np.array(chosen)))
     captions = int(totals[len(chosen) - 1])
-    print(f"{args.output_dir}: {len(chosen)} of {len(cuts)} training clips with {captions} captions")
+    print(
+        f"{args.output_dir}: {len(chosen)} of {len(cuts)} training clips with {captions} captions"
+    )
 
 
 if __name__ == "__main__":

@@ -8,15 +8,22 @@ import argparse
 import shutil
 from pathlib import Path
 
-from captionstew.data.cuts import open_cuts, write_cuts
-from captionstew.data.programs import run_main
+from captionstew.data.manifests.cuts import open_cuts, write_cuts
+from captionstew.errors import run_main
 
 EXCHANGED = {"train": "train", "valid": "test", "test": "valid"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--manifest-dir", type=Path, required=True, help="has cuts_train.jsonl, cuts_valid.jsonl, ...")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--manifest-dir",
+        type=Path,
+        required=True,
+        help="has cuts_train.jsonl, cuts_valid.jsonl, ...",
+    )
     parser.add_argument("--output-dir", type=Path, required=True)
     args = parser.parse_args()
     if args.output_dir.resolve() == args.manifest_dir.resolve():
@@ -26,7 +33,8 @@ def main() -> None:
         shutil.copy(classes, args.output_dir)
     for split, source in EXCHANGED.items():
         count = write_cuts(
-            args.output_dir / f"cuts_{split}.jsonl", open_cuts(args.manifest_dir / f"cuts_{source}.jsonl")
+            args.output_dir / f"cuts_{split}.jsonl",
+            open_cuts(args.manifest_dir / f"cuts_{source}.jsonl"),
         )
         print(f"{args.output_dir / f'cuts_{split}.jsonl'}: {count} clips")
 

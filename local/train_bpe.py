@@ -10,16 +10,22 @@ fewer pieces than asked for.
 import argparse
 from pathlib import Path
 
-from captionstew.data.cuts import open_cuts
-from captionstew.data.files import atomic_write
-from captionstew.data.programs import run_main
+from captionstew.data.manifests.cuts import open_cuts
 from captionstew.data.tokenizer import SentencePieceTokenizer, train_sentencepiece
+from captionstew.errors import run_main
+from captionstew.files import atomic_write
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--manifest", type=Path, required=True, help="cuts whose captions to train on")
-    parser.add_argument("--output", type=Path, required=True, help="sentencepiece model file to write")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--manifest", type=Path, required=True, help="cuts whose captions to train on"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, help="sentencepiece model file to write"
+    )
     parser.add_argument("--vocab-size", type=int, default=2000, help="pieces at most")
     args = parser.parse_args()
     cuts = open_cuts(args.manifest)
@@ -27,7 +33,9 @@ def main() -> None:
     model = train_sentencepiece(captions, args.vocab_size)
     with atomic_write(args.output) as file:
         file.write(model)
-    print(f"wrote {args.output}: {SentencePieceTokenizer(model).vocab_size} pieces from {len(cuts)} clips")
+    print(
+        f"wrote {args.output}: {SentencePieceTokenizer(model).vocab_size} pieces from {len(cuts)} clips"
+    )
 
 
 if __name__ == "__main__":

@@ -36,9 +36,11 @@ def small_encoder(tmp_path_factory):
     """small_encoder("wav2vec2") -> folder or file with a small random-weight encoder of that kind, made once."""
     import torch
 
-    from captionstew.data.programs import UserError
+    from captionstew.errors import UserError
 
-    spec = importlib.util.spec_from_file_location("encoder_folders", Path(__file__).parent / "encoder_folders.py")
+    spec = importlib.util.spec_from_file_location(
+        "encoder_folders", Path(__file__).parent / "encoder_folders.py"
+    )
     folders = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(folders)
     root = tmp_path_factory.mktemp("encoders")
@@ -74,7 +76,9 @@ def free_port():
 def help_of(command: list[str]) -> str:
     """What the program of a command (a script, or `-m module`) prints with --help."""
     if command[0].endswith(".sh"):
-        return subprocess.run([command[0], "--help"], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            [command[0], "--help"], capture_output=True, text=True, check=True
+        ).stdout
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as ended:
         if command[0] == "-m":
@@ -102,7 +106,7 @@ def takes_flags(monkeypatch):
 
     A command that ends in `...` is not complete: only the names of its flags are checked.
     """
-    from captionstew.training.flags import parse_flags
+    from captionstew.flags import parse_flags
 
     known = {}
 
@@ -117,7 +121,11 @@ def takes_flags(monkeypatch):
         elif command[0] != "-m":
             assert program.is_file() and (by_python or os.access(program, os.X_OK)), line
         subcommand = command[2:3] if command[1:2] == ["captionstew.cli"] else []
-        key = (str(program), *command[1:2], *subcommand) if command[0] == "-m" else str(program.resolve())
+        key = (
+            (str(program), *command[1:2], *subcommand)
+            if command[0] == "-m"
+            else str(program.resolve())
+        )
         if key not in known:
             monkeypatch.setattr(sys, "argv", [command[0], *subcommand, "--help"])
             known[key] = help_of(command), flags_class(program) if command[0] != "-m" else None

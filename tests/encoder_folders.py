@@ -14,7 +14,11 @@ SPEECH = {
     "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 2,
 }
-LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}  # as the published large models
+LARGE = {
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+    "conv_bias": True,
+}  # as the published large models
 BEATS = {
     "embed_dim": 12,
     "encoder_layers": 2,
@@ -36,10 +40,16 @@ def save_wav2vec2(folder: Path, **changes) -> None:
     from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
 
     config = Wav2Vec2Config(
-        **SPEECH | changes, codevector_dim=8, proj_codevector_dim=8, num_codevectors_per_group=4, vocab_size=4
+        **SPEECH | changes,
+        codevector_dim=8,
+        proj_codevector_dim=8,
+        num_codevectors_per_group=4,
+        vocab_size=4,
     )
     Wav2Vec2ForPreTraining(config).save_pretrained(folder)
-    save_preprocessing(folder, sampling_rate=16000, return_attention_mask="feat_extract_norm" in changes)
+    save_preprocessing(
+        folder, sampling_rate=16000, return_attention_mask="feat_extract_norm" in changes
+    )
 
 
 def save_hubert(folder: Path, **changes) -> None:
@@ -52,7 +62,9 @@ def save_hubert(folder: Path, **changes) -> None:
 def save_wavlm(folder: Path) -> None:
     from transformers import WavLMConfig, WavLMModel
 
-    WavLMModel(WavLMConfig(**SPEECH, num_buckets=32, max_bucket_distance=80)).save_pretrained(folder)
+    WavLMModel(WavLMConfig(**SPEECH, num_buckets=32, max_bucket_distance=80)).save_pretrained(
+        folder
+    )
     save_preprocessing(folder, sampling_rate=16000, do_normalize=False)
 
 
@@ -94,12 +106,20 @@ def save_clap(folder: Path, fused: bool = False) -> None:
     """As laion/clap-htsat-unfused and -fused."""
     from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
-    audio = {"patch_embeds_hidden_size": 8, "depths": (1, 1), "num_attention_heads": (2, 2), "hidden_size": 16}
+    audio = {
+        "patch_embeds_hidden_size": 8,
+        "depths": (1, 1),
+        "num_attention_heads": (2, 2),
+        "hidden_size": 16,
+    }
     if fused:
         audio |= {"enable_fusion": True, "fusion_type": "aff_2d"}
     text = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = ClapConfig(
-        audio_config=audio, text_config=text | {"intermediate_size": 24}, projection_dim=12, num_hidden_layers=2
+        audio_config=audio,
+        text_config=text | {"intermediate_size": 24},
+        projection_dim=12,
+        num_hidden_layers=2,
     )
     ClapModel(config).save_pretrained(folder)
     ClapFeatureExtractor(truncation="fusion" if fused else "rand_trunc").save_pretrained(folder)
@@ -107,12 +127,14 @@ def save_clap(folder: Path, fused: bool = False) -> None:
 
 def save_beats(path: Path) -> None:
     """As BEATs_iter3.pt. Raises UserError where speechbrain is missing."""
-    from captionstew.models.frozen_beats import FrozenBeats, _speechbrain_classes
+    from captionstew.models.encoders.beats import FrozenBeats, _speechbrain_classes
 
     config_class, encoder_class = _speechbrain_classes()
     cfg = config_class(BEATS)
     identity = dict.fromkeys(("path", "sha256", "preset", "pretraining"), "")
-    torch.save({"cfg": BEATS, "model": FrozenBeats(cfg, encoder_class(cfg), **identity).state_dict()}, path)
+    torch.save(
+        {"cfg": BEATS, "model": FrozenBeats(cfg, encoder_class(cfg), **identity).state_dict()}, path
+    )
 
 
 SAVE = {

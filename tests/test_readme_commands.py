@@ -14,7 +14,10 @@ import pytest
 import soundfile
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-READMES = [Path("README.md"), *sorted(path.relative_to(REPOSITORY) for path in REPOSITORY.glob("egs/*/README.md"))]
+READMES = [
+    Path("README.md"),
+    *sorted(path.relative_to(REPOSITORY) for path in REPOSITORY.glob("egs/*/README.md")),
+]
 PROGRAM = re.compile(r"(\S+\.(py|sh)|python|captionstew)$")
 STARTERS = {"torchrun", "sbatch"}  # their own options end where a program of ours begins
 
@@ -43,7 +46,9 @@ def commands(readme):
             line = re.sub(r"\$(\w+)", lambda match, known=variables: known[match[1]], line)
             words = line.split()
             if words and words[0] in STARTERS:
-                start = max(number for number, word in enumerate(words) if re.search(r"train\.py$", word))
+                start = max(
+                    number for number, word in enumerate(words) if re.search(r"train\.py$", word)
+                )
                 line = " ".join(words[start:])
             if words and PROGRAM.search(line.split()[0]):
                 yield line
@@ -67,7 +72,10 @@ def checkout(tmp_path_factory):
         pytest.skip("README commands run in the environment that ./test.sh makes")
     top = tmp_path_factory.mktemp("checkout")
     listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=REPOSITORY, capture_output=True, text=True
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
     )
     if listed.returncode != 0:
         pytest.skip("README commands run in a copy of a git checkout")
@@ -86,10 +94,18 @@ def checkout(tmp_path_factory):
 
 def bash(folder, script, top=None):
     """Runs a block of shell in a folder of the checkout as a user would; returns what it prints on stdout."""
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(top or folder), "VIRTUAL_ENV": sys.prefix}
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(top or folder),
+        "VIRTUAL_ENV": sys.prefix,
+    }
     environment["PATH"] = f"{sys.prefix}/bin:{environment['PATH']}"
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script], cwd=folder, env=environment, capture_output=True, text=True
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done.stdout
@@ -105,7 +121,11 @@ def five_systems(checkout):
 
 @pytest.mark.slow
 def test_the_five_systems_train_and_are_scored(checkout, five_systems):
-    bash(five_systems, block("egs/captionstew/README.md", "tagging/decode.py --exp-dir exp/zipformer-aec"), checkout)
+    bash(
+        five_systems,
+        block("egs/captionstew/README.md", "tagging/decode.py --exp-dir exp/zipformer-aec"),
+        checkout,
+    )
     assert list(five_systems.glob("exp/zipformer-aec/results/tagging_*-test.json"))
     assert (five_systems / "exp/contrastive-init/results/retrieval-test-strict.json").is_file()
     assert (five_systems / "exp/captioning-init/results/captioning-test-beam4.json").is_file()
@@ -125,7 +145,9 @@ def test_trained_models_are_used(checkout, five_systems):
     for name in ("dog.wav", "rain.flac"):
         soundfile.write(checkout / name, *soundfile.read(clips[0]))
     printed = bash(checkout, block("README.md", "captionstew embed"))
-    assert (checkout / "vectors.parquet").is_file() and (checkout / "recordings.index.npz").is_file()
+    assert (checkout / "vectors.parquet").is_file() and (
+        checkout / "recordings.index.npz"
+    ).is_file()
     assert len(printed.splitlines()) > 8
     (checkout / "three_lines.py").write_text("\n".join(blocks("README.md", "python")))
     assert "dog.wav" in bash(checkout, "python three_lines.py")
@@ -137,7 +159,11 @@ def test_trained_models_are_used(checkout, five_systems):
 @pytest.mark.parametrize(
     "readme, beginning, made",
     [
-        ("egs/eval_probe/README.md", "./train.py --encoder logmel", "exp/mini/results/probe_average-test.json"),
+        (
+            "egs/eval_probe/README.md",
+            "./train.py --encoder logmel",
+            "exp/mini/results/probe_average-test.json",
+        ),
         (
             "egs/eval_lit/README.md",
             "local/make_text_models.py",

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,11 @@ def tracked(*patterns):
     if listed.returncode == 0:
         paths = [Path(line) for line in listed.stdout.splitlines()]
     else:
-        paths = [path.relative_to(REPOSITORY) for pattern in patterns or ("*",) for path in REPOSITORY.rglob(pattern)]
+        paths = [
+            path.relative_to(REPOSITORY)
+            for pattern in patterns or ("*",)
+            for path in REPOSITORY.rglob(pattern)
+        ]
     return [path for path in paths if (REPOSITORY / path).is_file() and ".venv" not in path.parts]
 
 
@@ -51,7 +56,11 @@ def imports(path):
 def programs():
     """Every file of local/ and egs/ that is run by name."""
     files = [path for room in ("local", "egs") for path in python_files(room)]
-    return [path for path in files if '__name__ == "__main__"' in (REPOSITORY / path).read_text(encoding="utf-8")]
+    return [
+        path
+        for path in files
+        if '__name__ == "__main__"' in (REPOSITORY / path).read_text(encoding="utf-8")
+    ]
 
 
 def test_there_is_something_to_check():
@@ -72,12 +81,18 @@ def test_k2_is_imported_in_functions_only():
     for room in ROOMS:
         for path in python_files(room):
             for module, function in imports(path):
-                assert module.split(".")[0] != "k2" or function is not None, f"{path} imports k2 at its top"
+                assert module.split(".")[0] != "k2" or function is not None, (
+                    f"{path} imports k2 at its top"
+                )
 
 
 @pytest.mark.parametrize(
     "room, forbidden",
-    [("zipformer", ("captionstew", "local", "egs")), ("captionstew", ("local", "egs")), ("egs", ("local", "egs"))],
+    [
+        ("zipformer", ("captionstew", "local", "egs")),
+        ("captionstew", ("local", "egs")),
+        ("egs", ("local", "egs")),
+    ],
 )
 def test_imports_go_one_way(room, forbidden):
     for path in python_files(room):
@@ -85,22 +100,54 @@ def test_imports_go_one_way(room, forbidden):
             assert module.split(".")[0] not in forbidden, f"{path} imports {module}"
 
 
-def test_local_programs_use_the_data_library_only():
+# Each room of captionstew imports its own floor and those below it.
+GROUND = ("errors", "files", "hashing", "parallel", "checkpoint", "distributed", "flags", "paper")
+FLOORS = {name: {"errors", "hashing", "files"} for name in GROUND} | {
+    "data": {*GROUND, "data"},
+    "corpora": {*GROUND, "data", "corpora"},
+    "models": {*GROUND, "data", "models"},
+    "training": {*GROUND, "data", "models", "training"},
+    "evaluation": {*GROUND, "data", "corpora", "models", "training", "evaluation"},
+    "inference": {*GROUND, "data", "models", "training", "evaluation", "inference"},
+    "cli": {*GROUND, "data", "models", "training", "evaluation", "inference"},
+    "__init__": {"models", "inference"},
+}
+MAX_FILES = 35  # of one folder of modules; corpora has one per corpus
+
+
+def test_rooms_import_downwards_only():
+    for path in python_files("captionstew"):
+        room = Path(path.parts[1]).stem
+        for module, _ in imports(path):
+            if module == "captionstew":
+                continue
+            if module.startswith("captionstew."):
+                other = module.split(".")[1]
+                assert other in FLOORS[room], f"{path} imports {module}"
+
+
+def test_data_and_corpora_need_no_encoder():
+    for path in python_files("captionstew"):
+        if path.parts[1] in ("data", "corpora"):
+            for module, _ in imports(path):
+                assert module.split(".")[0] != "zipformer", f"{path} imports {module}"
+
+
+def test_local_programs_use_data_and_corpora_only():
+    allowed = tuple(f"captionstew.{room}" for room in (*GROUND, "data", "corpora"))
     for path in python_files("local"):
         for module, _ in imports(path):
             if module.split(".")[0] in ("captionstew", "zipformer", "egs", "local"):
-                assert module.startswith("captionstew.data"), f"{path} imports {module}"
+                assert module.startswith(allowed), f"{path} imports {module}"
 
 
-def test_data_needs_no_other_room():
-    """Nor do the modules below it, which every room may use."""
-    ground = ("captionstew.hashing", "captionstew.paper")
-    below = {"data": ("captionstew.data", *ground)} | {f"{name.split('.')[1]}.py": () for name in ground}
-    for path in python_files("captionstew"):
-        if path.parts[1] in below:
-            for module, _ in imports(path):
-                ours = module.startswith("captionstew.") and not module.startswith(below[path.parts[1]])
-                assert not ours and module.split(".")[0] != "zipformer", f"{path} imports {module}"
+def test_no_folder_has_too_many_modules():
+    for room in ROOMS:
+        sizes = Counter(path.parent for path in python_files(room))
+        for folder, size in sizes.items():
+            assert size <= MAX_FILES or folder == Path("captionstew/corpora"), (
+                f"{folder}: {size} files"
+            )
 
 
 def test_recipes_import_libraries_only():
@@ -116,14 +163,20 @@ def test_nobody_edits_the_import_path():
     for path in tracked("*.py"):
         tree = ast.parse((REPOSITORY / path).read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and node.attr == "path" and isinstance(node.value, ast.Name):
+            if (
+                isinstance(node, ast.Attribute)
+                and node.attr == "path"
+                and isinstance(node.value, ast.Name)
+            ):
                 assert node.value.id != "sys", f"{path}:{node.lineno} touches sys.path"
 
 
 def test_package_fronts_are_nearly_empty():
     """Importing captionstew must not import torch, lhotse or transformers."""
     code = "import sys, captionstew; print([m for m in ('torch', 'lhotse', 'transformers') if m in sys.modules])"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert shown.strip() == "[]"
 
 
@@ -132,7 +185,9 @@ def test_every_recipe_links_to_the_shared_shell():
     assert recipes
     for recipe in recipes:
         link = recipe / "shared"
-        assert link.is_symlink() and str(link.readlink()) == "../../shared", f"{link} is not a link to ../../shared"
+        assert link.is_symlink() and str(link.readlink()) == "../../shared", (
+            f"{link} is not a link to ../../shared"
+        )
         assert (link / "parse_options.sh").is_file()
 
 
@@ -147,7 +202,9 @@ def test_no_machine_is_named():
     forbidden = re.compile(
         rb"(?<![\w.])/(?:work|home(?!/someone)|root|mnt|scratch|Users)/\w|localhost:\d|\b\d+\.\d+\.\d+\.\d+:\d"
     )
-    hosts = re.compile(rb"https?://([\w.-]*(?:artifactory|nexus|pypi|registry|index|mirror)[\w.-]*)")
+    hosts = re.compile(
+        rb"https?://([\w.-]*(?:artifactory|nexus|pypi|registry|index|mirror)[\w.-]*)"
+    )
     for path in tracked():
         content = (REPOSITORY / path).read_bytes()
         if b"\0" in content[:4096]:
@@ -180,11 +237,15 @@ def test_programs_answer_help_and_refuse_unknown_flags(program):
     assert shown.stderr.splitlines()[-1].startswith(f"{program.name}: error: ")
 
 
-@pytest.mark.parametrize("program", ["run.sh", "prepare.sh", "test.sh", "egs/captionstew/prepare.sh"])
+@pytest.mark.parametrize(
+    "program", ["run.sh", "prepare.sh", "test.sh", "egs/captionstew/prepare.sh"]
+)
 def test_shell_programs_answer_help_and_refuse_unknown_flags(program):
     shown = subprocess.run([REPOSITORY / program, "--help"], capture_output=True, text=True)
     assert shown.returncode == 0 and "--" in shown.stdout
-    refused = subprocess.run([REPOSITORY / program, "--no-such-flag", "1"], capture_output=True, text=True)
+    refused = subprocess.run(
+        [REPOSITORY / program, "--no-such-flag", "1"], capture_output=True, text=True
+    )
     assert refused.returncode == 2 and "unknown option --no-such-flag" in refused.stderr
 
 

@@ -37,7 +37,11 @@ def swoosh_value(x: Tensor, kind: Swoosh) -> Tensor:
     """(*) -> (*), float32 or wider: the value, stable for every x."""
     x = _wide(x)
     shifted = x - kind.shift
-    value = torch._C._nn.softplus(shifted, out=shifted) if not shifted.requires_grad else F.softplus(shifted)
+    value = (
+        torch._C._nn.softplus(shifted, out=shifted)
+        if not shifted.requires_grad
+        else F.softplus(shifted)
+    )
     return value.sub_(x, alpha=_LEAK).sub_(kind.offset)
 
 
@@ -124,7 +128,9 @@ class _SwooshLinear(torch.autograd.Function):
             active = _value(x, kind, backend)
             if mask is not None:
                 active = active.mul_(mask)
-            return F.linear(active.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+            return F.linear(
+                active.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+            )
 
     @staticmethod
     @once_differentiable

@@ -39,24 +39,36 @@ class AttentionWeights(StochasticModule):
 
     penalty_probability, penalty_limit, penalty = 0.1, 25.0, 1e-4
 
-    def __init__(self, dim: int, pos_dim: int, num_heads: int, query_head_dim: int, pos_head_dim: int) -> None:
+    def __init__(
+        self, dim: int, pos_dim: int, num_heads: int, query_head_dim: int, pos_head_dim: int
+    ) -> None:
         super().__init__()
-        self.num_heads, self.query_head_dim, self.pos_head_dim = num_heads, query_head_dim, pos_head_dim
+        self.num_heads, self.query_head_dim, self.pos_head_dim = (
+            num_heads,
+            query_head_dim,
+            pos_head_dim,
+        )
         key_dim = num_heads * query_head_dim
         self.in_proj = nn.Linear(dim, 2 * key_dim + num_heads * pos_head_dim)
         scale_initial_(self.in_proj, query_head_dim**-0.25)
-        self.linear_pos = scale_initial_(nn.Linear(pos_dim, num_heads * pos_head_dim, bias=False), 0.05)
+        self.linear_pos = scale_initial_(
+            nn.Linear(pos_dim, num_heads * pos_head_dim, bias=False), 0.05
+        )
         self.balance_keys = Balancer(
             key_dim, min_positive=0.4, max_positive=0.6, min_abs=0.0, max_abs=100.0, prob=0.025
         )
-        self.whiten_keys = Whiten(num_heads, ScheduledFloat((0.0, 3.0), (20000.0, 6.0), default=3.0), 0.025)
+        self.whiten_keys = Whiten(
+            num_heads, ScheduledFloat((0.0, 3.0), (20000.0, 6.0), default=3.0), 0.025
+        )
         self.pos_emb_skip_rate = Rate((0.0, 0.5), (4000.0, 0.0))
 
     def forward(self, x: Tensor, positions: Tensor, frames: Frames) -> Tensor:
         """(N, T, D), (2T-1, P) -> (H, N, T, T), last dimension the keys"""
         n, t, _ = x.shape
         key_dim = self.num_heads * self.query_head_dim
-        q, k, p = self.in_proj(x).split((key_dim, key_dim, self.num_heads * self.pos_head_dim), dim=-1)
+        q, k, p = self.in_proj(x).split(
+            (key_dim, key_dim, self.num_heads * self.pos_head_dim), dim=-1
+        )
         k = self.whiten_keys(self.balance_keys(k))
         q = split_heads(q, self.num_heads).reshape(-1, t, self.query_head_dim)
         k = split_heads(k, self.num_heads).reshape(-1, t, self.query_head_dim)
@@ -78,10 +90,14 @@ class AttentionWeights(StochasticModule):
             # All keys of a row may be blocked: then every score must be the same, so that the weights are equal.
             scores = scores.masked_fill(frames.blocked, _BLOCKED)
             if frames.padding is not None:
-                scores = scores.masked_fill(frames.padding.repeat(self.num_heads, 1)[:, None], _BLOCKED)
+                scores = scores.masked_fill(
+                    frames.padding.repeat(self.num_heads, 1)[:, None], _BLOCKED
+                )
         elif frames.padding is not None:
             # A row always has an allowed key here, and adding needs neither a copy nor a backward pass.
-            bias = torch.zeros_like(frames.padding, dtype=scores.dtype).masked_fill_(frames.padding, _BLOCKED)
+            bias = torch.zeros_like(frames.padding, dtype=scores.dtype).masked_fill_(
+                frames.padding, _BLOCKED
+            )
             bias = bias.repeat(self.num_heads, 1)[:, None]
             scores = scores.add_(bias) if in_place else scores + bias
         return scores
@@ -89,8 +105,12 @@ class AttentionWeights(StochasticModule):
     def _position_scores(self, p: Tensor, positions: Tensor) -> Tensor:
         """(N, T, H * dp), (2T-1, P) -> (H * N, T, T), a view"""
         n, t, _ = p.shape
-        offsets = self.linear_pos(positions).view(-1, self.num_heads, self.pos_head_dim).permute(1, 2, 0)
-        scores = torch.matmul(split_heads(p, self.num_heads), offsets.unsqueeze(1))  # (H, N, T, 2T-1)
+        offsets = (
+            self.linear_pos(positions).view(-1, self.num_heads, self.pos_head_dim).permute(1, 2, 0)
+        )
+        scores = torch.matmul(
+            split_heads(p, self.num_heads), offsets.unsqueeze(1)
+        )  # (H, N, T, 2T-1)
         return relative_to_absolute(scores.view(self.num_heads * n, t, -1))
 
 

@@ -30,7 +30,9 @@ _ANCHOR = "encoder_embed.conv.0.weight"
 _UNUSED = re.compile(r"\.layers\.\d+\.bypass_scale$")
 
 
-def load_pretrained(path: str | Path, config: ZipformerConfig | None = None, **overrides: Any) -> Zipformer:
+def load_pretrained(
+    path: str | Path, config: ZipformerConfig | None = None, **overrides: Any
+) -> Zipformer:
     """The encoder of a checkpoint, in evaluation mode, float32, on the CPU.
 
     Args:
@@ -78,10 +80,16 @@ def encoder_state(weights: Mapping[str, Tensor], path: str | Path) -> dict[str, 
     weights = {key.removeprefix("module."): value for key, value in weights.items()}
     prefixes = [key.removesuffix(_ANCHOR) for key in weights if key.endswith(_ANCHOR)]
     if len(prefixes) != 1:
-        found = ", ".join(prefixes) or "none among " + ", ".join(sorted({k.split(".")[0] for k in weights}))
+        found = ", ".join(prefixes) or "none among " + ", ".join(
+            sorted({k.split(".")[0] for k in weights})
+        )
         raise ValueError(f"{path} must hold one Zipformer encoder; prefixes of {_ANCHOR}: {found}")
     parts = tuple(prefixes[0] + part for part in ("encoder_embed.", "encoder."))
-    return {key.removeprefix(prefixes[0]): value.float() for key, value in weights.items() if key.startswith(parts)}
+    return {
+        key.removeprefix(prefixes[0]): value.float()
+        for key, value in weights.items()
+        if key.startswith(parts)
+    }
 
 
 def infer_config(state: Mapping[str, Tensor], path: str | Path) -> ZipformerConfig:
@@ -89,7 +97,9 @@ def infer_config(state: Mapping[str, Tensor], path: str | Path) -> ZipformerConf
     try:
         found = _sizes(state)
     except (IndexError, KeyError, StopIteration) as error:
-        raise ValueError(f"the encoder in {path} is not whole: its sizes cannot be read off its weights") from error
+        raise ValueError(
+            f"the encoder in {path} is not whole: its sizes cannot be read off its weights"
+        ) from error
     for name in PRESETS:
         config = ZipformerConfig.preset(name, causal=found["causal"])
         if _sizes_of(config) == found:
@@ -155,22 +165,35 @@ def _load(encoder: Zipformer, state: Mapping[str, Tensor], path: Path) -> None:
     problems = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
     if any(keys for _, keys in problems):
         lines = [f"{len(keys)} keys {what}: {', '.join(keys)}" for what, keys in problems if keys]
-        raise ValueError(f"the encoder in {path} does not fit the configuration\n" + "\n".join(lines))
+        raise ValueError(
+            f"the encoder in {path} does not fit the configuration\n" + "\n".join(lines)
+        )
     encoder.load_state_dict(state, strict=False)
 
 
 def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """What the shapes of an encoder's weights tell about its configuration."""
     shapes = {key: tuple(value.shape) for key, value in state.items()}
-    pattern = re.compile(r"encoder\.encoders\.(\d+)\.(?:encoder\.)?layers\.(\d+)\.bypass\.bypass_scale$")
+    pattern = re.compile(
+        r"encoder\.encoders\.(\d+)\.(?:encoder\.)?layers\.(\d+)\.bypass\.bypass_scale$"
+    )
     layers: dict[int, list[str]] = {}
     for key in sorted(shapes):
         if match := pattern.match(key):
             layers.setdefault(int(match[1]), []).append(key.removesuffix("bypass.bypass_scale"))
     firsts = [layers[stack][0] for stack in sorted(layers)]
-    kernels = ("conv_module1.depthwise_conv.weight", "conv_module1.depthwise_conv.chunkwise_conv.weight")
-    factors = (shapes.get(f"encoder.encoders.{stack}.downsample.bias", (1,))[0] for stack in sorted(layers))
-    projections = ("self_attn_weights.in_proj", "self_attn_weights.linear_pos", "self_attn1.in_proj")
+    kernels = (
+        "conv_module1.depthwise_conv.weight",
+        "conv_module1.depthwise_conv.chunkwise_conv.weight",
+    )
+    factors = (
+        shapes.get(f"encoder.encoders.{stack}.downsample.bias", (1,))[0] for stack in sorted(layers)
+    )
+    projections = (
+        "self_attn_weights.in_proj",
+        "self_attn_weights.linear_pos",
+        "self_attn1.in_proj",
+    )
     return {
         "causal": f"{firsts[0]}{kernels[1]}" in shapes,
         "frontend_channels": tuple(shapes[f"encoder_embed.conv.{i}.weight"][0] for i in (0, 4, 7)),
@@ -178,10 +201,16 @@ def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "downsampling_factor": tuple(factors),
         "num_encoder_layers": tuple(len(layers[stack]) for stack in sorted(layers)),
         "encoder_dim": tuple(shapes[f"{first}bypass.bypass_scale"][0] for first in firsts),
-        "feedforward_dim": tuple(shapes[f"{first}feed_forward2.in_proj.weight"][0] for first in firsts),
-        "cnn_module_kernel": tuple(next(shapes[f + k][2] for k in kernels if f + k in shapes) for f in firsts),
+        "feedforward_dim": tuple(
+            shapes[f"{first}feed_forward2.in_proj.weight"][0] for first in firsts
+        ),
+        "cnn_module_kernel": tuple(
+            next(shapes[f + k][2] for k in kernels if f + k in shapes) for f in firsts
+        ),
         "pos_dim": shapes[f"{firsts[0]}self_attn_weights.linear_pos.weight"][1],
-        "attention_projections": tuple(tuple(shapes[f"{f}{p}.weight"][0] for p in projections) for f in firsts),
+        "attention_projections": tuple(
+            tuple(shapes[f"{f}{p}.weight"][0] for p in projections) for f in firsts
+        ),
     }
 
 
@@ -192,5 +221,7 @@ def _sizes_of(config: ZipformerConfig) -> dict[str, Any]:
     heads = zip(config.num_heads, config.query_head_dim, config.pos_head_dim, config.value_head_dim)
     return {name: getattr(config, name) for name in names} | {
         "frontend_outputs": config.frontend_channels[2] * config.frontend_bands,
-        "attention_projections": tuple((h * (2 * dk + dp), h * dp, h * dv) for h, dk, dp, dv in heads),
+        "attention_projections": tuple(
+            (h * (2 * dk + dp), h * dp, h * dv) for h, dk, dp, dv in heads
+        ),
     }

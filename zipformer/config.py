@@ -83,7 +83,9 @@ class ZipformerConfig:
             if len(values) == 1:
                 values = values * len(factors)
             if len(values) != len(factors):
-                raise ValueError(f"{name} has {len(values)} entries for {len(factors)} stacks: {values}")
+                raise ValueError(
+                    f"{name} has {len(values)} entries for {len(factors)} stacks: {values}"
+                )
             object.__setattr__(self, name, values)
         for name in ("frontend_channels", "chunk_size", "left_context_frames"):
             object.__setattr__(self, name, _as_tuple(getattr(self, name)))
@@ -137,11 +139,15 @@ class ZipformerConfig:
         if any(kernel % 2 == 0 for kernel in self.cnn_module_kernel):
             raise ValueError(f"cnn_module_kernel must be odd: {self.cnn_module_kernel}")
         if any(u > d for u, d in zip(self.encoder_unmasked_dim, self.encoder_dim)):
-            raise ValueError(f"encoder_unmasked_dim {self.encoder_unmasked_dim} exceeds encoder_dim {self.encoder_dim}")
+            raise ValueError(
+                f"encoder_unmasked_dim {self.encoder_unmasked_dim} exceeds encoder_dim {self.encoder_dim}"
+            )
         if self.pos_dim < 2 or self.pos_dim % 2:
             raise ValueError(f"pos_dim must be even: {self.pos_dim}")
         if self.output_downsampling_factor != 2:
-            raise ValueError(f"output_downsampling_factor must be 2: {self.output_downsampling_factor}")
+            raise ValueError(
+                f"output_downsampling_factor must be 2: {self.output_downsampling_factor}"
+            )
         if self.swoosh_backend not in ("torch", "k2"):
             raise ValueError(f"swoosh_backend must be 'torch' or 'k2': {self.swoosh_backend!r}")
         if self.causal:
@@ -152,10 +158,14 @@ class ZipformerConfig:
             if chunk == -1:
                 continue
             if chunk < 1 or any(chunk % factor for factor in self.downsampling_factor):
-                raise ValueError(f"chunk_size {chunk} is not divisible by all of {self.downsampling_factor}")
+                raise ValueError(
+                    f"chunk_size {chunk} is not divisible by all of {self.downsampling_factor}"
+                )
             for frames in self.left_context_frames:
                 context = chunk * left_context_chunks(chunk, frames)
-                reach = max(k // 2 * r for k, r in zip(self.cnn_module_kernel, self.downsampling_factor))
+                reach = max(
+                    k // 2 * r for k, r in zip(self.cnn_module_kernel, self.downsampling_factor)
+                )
                 if frames != -1 and context < reach:
                     raise ValueError(
                         f"a left context of {context} frames (chunk_size {chunk}, left_context_frames {frames}) is "

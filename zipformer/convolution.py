@@ -24,7 +24,9 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
 
 
 def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
-    image = x.transpose(1, 2).unsqueeze(2)  # (N, D, 1, T), which in memory is an image with channels last
+    image = x.transpose(1, 2).unsqueeze(
+        2
+    )  # (N, D, 1, T), which in memory is an image with channels last
     out = F.conv2d(image, weight.unsqueeze(2), bias, padding=(0, padding), groups=weight.shape[0])
     return out.squeeze(2).transpose(1, 2)
 
@@ -51,7 +53,9 @@ class _DepthwiseOnCpu(torch.autograd.Function):
         return grad_x, grad_weight, grad.sum(dim=(0, 1)), None
 
 
-def _depthwise_grad_weight(x: Tensor, grad: Tensor, kernel: int, padding: int, block: int = 16) -> Tensor:
+def _depthwise_grad_weight(
+    x: Tensor, grad: Tensor, kernel: int, padding: int, block: int = 16
+) -> Tensor:
     """(N, T, D), (N, T', D) -> (D, 1, K): dW[d, k] = sum over n, t of x[n, t + k - padding, d] grad[n, t, d]
 
     As matrix products: time is cut into blocks; of the products of a block of the gradient with all inputs it sees,
@@ -95,7 +99,9 @@ class ChunkCausalDepthwiseConv(nn.Module):
         n, t, d = x.shape
         half = self.kernel // 2
         chunk = t if frames.chunk_size < 0 else min(frames.chunk_size, t)
-        causal = depthwise(F.pad(x, (0, 0, half, 0)), self.causal_conv.weight, self.causal_conv.bias, 0)
+        causal = depthwise(
+            F.pad(x, (0, 0, half, 0)), self.causal_conv.weight, self.causal_conv.bias, 0
+        )
         chunks = F.pad(x, (0, 0, 0, -t % chunk)).view(-1, chunk, d)
         inside = depthwise(chunks, self.chunkwise_conv.weight, self.chunkwise_conv.bias, half)
         edges = self._edge_factor(chunk, frames.lengths, x.device).unsqueeze(1)  # (1 or N, 1, c, D)
@@ -109,10 +115,20 @@ class ChunkCausalDepthwiseConv(nn.Module):
 
         An item alone shorter than a chunk has its length as chunk size.
         """
-        sizes = torch.tensor([chunk], device=device) if lengths is None else lengths.clamp(min=1, max=chunk)
+        sizes = (
+            torch.tensor([chunk], device=device)
+            if lengths is None
+            else lengths.clamp(min=1, max=chunk)
+        )
         position = torch.arange(chunk, device=device).expand(sizes.shape[0], -1)
-        left, right = F.pad(self.chunkwise_conv_scale, (0, 1)).transpose(1, 2)  # (K + 1, D), the last row zero
-        return 1.0 + left[self._inside(position)] + right[self._inside(position + self.kernel - sizes[:, None])]
+        left, right = F.pad(self.chunkwise_conv_scale, (0, 1)).transpose(
+            1, 2
+        )  # (K + 1, D), the last row zero
+        return (
+            1.0
+            + left[self._inside(position)]
+            + right[self._inside(position + self.kernel - sizes[:, None])]
+        )
 
     def _inside(self, index: Tensor) -> Tensor:
         return torch.where((index < 0) | (index >= self.kernel), self.kernel, index)
@@ -131,7 +147,9 @@ class ConvolutionModule(nn.Module):
             min_abs=1.5,
             max_abs=ScheduledFloat((0.0, 5.0), (8000.0, 10.0), default=1.0),
         )
-        self.depthwise_conv = ChunkCausalDepthwiseConv(dim, kernel) if causal else DepthwiseConv(dim, kernel)
+        self.depthwise_conv = (
+            ChunkCausalDepthwiseConv(dim, kernel) if causal else DepthwiseConv(dim, kernel)
+        )
         self.balancer2 = Balancer(
             dim,
             min_positive=ScheduledFloat((0.0, 0.1), (8000.0, 0.05)),

@@ -90,7 +90,13 @@ class Eden2(Eden):
         warmup_batches: float = 500.0,
         warmup_start: float = 0.5,
     ):
-        super().__init__(optimizer, lr_batches, lr_epochs=1.0, warmup_batches=warmup_batches, warmup_start=warmup_start)
+        super().__init__(
+            optimizer,
+            lr_batches,
+            lr_epochs=1.0,
+            warmup_batches=warmup_batches,
+            warmup_start=warmup_start,
+        )
 
     def _decay(self) -> float:
         return ((self.batch**2 + self.lr_batches**2) / self.lr_batches**2) ** -0.5

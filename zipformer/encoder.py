@@ -14,7 +14,13 @@ from zipformer.config import ZipformerConfig, left_context_chunks
 from zipformer.layer import EncoderLayer
 from zipformer.positions import RelativePositions
 from zipformer.randomness import StochasticModule
-from zipformer.resampling import Bypass, Downsample, convert_channels, full_dimension_output, upsample
+from zipformer.resampling import (
+    Bypass,
+    Downsample,
+    convert_channels,
+    full_dimension_output,
+    upsample,
+)
 from zipformer.schedules import Rate, constant_rate
 from zipformer.sequences import Frames, chunk_mask, padding_mask
 
@@ -36,7 +42,9 @@ class Stack(nn.Module):
     def __init__(self, config: ZipformerConfig, stack: int) -> None:
         super().__init__()
         self.encoder_pos = RelativePositions(config.pos_dim)
-        self.layers = nn.ModuleList(EncoderLayer(config, stack, rate) for rate in layer_skip_rates(config, stack))
+        self.layers = nn.ModuleList(
+            EncoderLayer(config, stack, rate) for rate in layer_skip_rates(config, stack)
+        )
 
     def forward(self, x: Tensor, frames: Frames, feature_mask: Tensor | None = None) -> Tensor:
         """(N, T, D), feature_mask (N, 1, D) -> (N, T, D)"""
@@ -62,7 +70,9 @@ class DownsampledStack(nn.Module):
 
     def forward(self, x: Tensor, frames: Frames, feature_mask: Tensor | None = None) -> Tensor:
         """(N, T, D) -> (N, T, D)"""
-        low = self.encoder(self.downsample(x, frames.lengths), frames.downsampled(self.factor), feature_mask)
+        low = self.encoder(
+            self.downsample(x, frames.lengths), frames.downsampled(self.factor), feature_mask
+        )
         return self.out_combiner(x, upsample(low, self.factor)[:, : x.shape[1]])
 
 

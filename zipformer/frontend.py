@@ -33,15 +33,21 @@ class ConvNeXt(StochasticModule):
         self.layerdrop_rate = Rate((0.0, 0.2), (20000.0, 0.015))
         self.depthwise_conv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         self.pointwise_conv1 = nn.Conv2d(channels, 3 * channels, 1)
-        self.hidden_balancer = Balancer(3 * channels, min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0)
+        self.hidden_balancer = Balancer(
+            3 * channels, min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0
+        )
         self.pointwise_conv2 = scale_initial_(nn.Conv2d(3 * channels, channels, 1), 0.01)
-        self.out_balancer = Balancer(channels, min_positive=0.4, max_positive=0.6, min_abs=1.0, max_abs=6.0)
+        self.out_balancer = Balancer(
+            channels, min_positive=0.4, max_positive=0.6, min_abs=1.0, max_abs=6.0
+        )
         self.out_whiten = Whiten(1, 5.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, T, bands) -> (N, T, bands, C)"""
         y = self.depthwise_conv(x).permute(0, 2, 3, 1)
-        y = self.hidden_balancer(F.linear(y, self.pointwise_conv1.weight.flatten(1), self.pointwise_conv1.bias))
+        y = self.hidden_balancer(
+            F.linear(y, self.pointwise_conv1.weight.flatten(1), self.pointwise_conv1.bias)
+        )
         weight, bias = self.pointwise_conv2.weight.flatten(1), self.pointwise_conv2.bias
         y = swoosh_linear(y, weight, bias, SWOOSH_L, self.backend)
         x = x.permute(0, 2, 3, 1)

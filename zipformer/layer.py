@@ -62,16 +62,32 @@ class EncoderLayer(StochasticModule):
         # The outputs of these three modules: not too small, and never dominating the residual stream.
         positive = {"min_positive": 0.3, "max_positive": 0.7}
         self.balancer_na = Balancer(
-            dim, **positive, min_abs=ScheduledFloat((0.0, 0.004), (4000.0, 0.02)), max_abs=100.0, prob=0.05
+            dim,
+            **positive,
+            min_abs=ScheduledFloat((0.0, 0.004), (4000.0, 0.02)),
+            max_abs=100.0,
+            prob=0.05,
         )
         self.balancer_ff2 = Balancer(
-            dim, **positive, min_abs=ScheduledFloat((0.0, 0.0), (4000.0, 0.1)), max_abs=2.0, prob=0.05
+            dim,
+            **positive,
+            min_abs=ScheduledFloat((0.0, 0.0), (4000.0, 0.1)),
+            max_abs=2.0,
+            prob=0.05,
         )
         self.balancer_ff3 = Balancer(
-            dim, **positive, min_abs=ScheduledFloat((0.0, 0.0), (4000.0, 0.2)), max_abs=4.0, prob=0.05
+            dim,
+            **positive,
+            min_abs=ScheduledFloat((0.0, 0.0), (4000.0, 0.2)),
+            max_abs=4.0,
+            prob=0.05,
         )
-        self.balancer1 = Balancer(dim, min_positive=0.45, max_positive=0.55, min_abs=0.2, max_abs=4.0)
-        self.balancer2 = Balancer(dim, min_positive=0.45, max_positive=0.55, min_abs=0.1, max_abs=4.0)
+        self.balancer1 = Balancer(
+            dim, min_positive=0.45, max_positive=0.55, min_abs=0.2, max_abs=4.0
+        )
+        self.balancer2 = Balancer(
+            dim, min_positive=0.45, max_positive=0.55, min_abs=0.1, max_abs=4.0
+        )
         self.whiten = Whiten(1, ScheduledFloat((0.0, 4.0), (20000.0, 12.0), default=4.0))
 
     def forward(self, x: Tensor, positions: Tensor, frames: Frames) -> Tensor:
@@ -80,14 +96,20 @@ class EncoderLayer(StochasticModule):
         weights = self.self_attn_weights(x, positions, frames)
         x = residual(x, self.feed_forward1(x))
         attended = self._sequence_mask(self.attention_skip_rate, x)
-        x = residual(x, self.balancer_na(self.nonlin_attention(x, self._first_head(weights))), attended)
+        x = residual(
+            x, self.balancer_na(self.nonlin_attention(x, self._first_head(weights))), attended
+        )
         x = residual(x, self.self_attn1(x, weights), attended)
         x = residual(x, self.conv_module1(x, frames), self._sequence_mask(self.conv_skip_rate, x))
-        x = residual(x, self.balancer_ff2(self.feed_forward2(x)), self._sequence_mask(self.ff2_skip_rate, x))
+        x = residual(
+            x, self.balancer_ff2(self.feed_forward2(x)), self._sequence_mask(self.ff2_skip_rate, x)
+        )
         x = self.bypass_mid(x0, x)
         x = residual(x, self.self_attn2(x, weights), attended)
         x = residual(x, self.conv_module2(x, frames), self._sequence_mask(self.conv_skip_rate, x))
-        x = residual(x, self.balancer_ff3(self.feed_forward3(x)), self._sequence_mask(self.ff3_skip_rate, x))
+        x = residual(
+            x, self.balancer_ff3(self.feed_forward3(x)), self._sequence_mask(self.ff3_skip_rate, x)
+        )
         x = self.bypass(x0, self.norm(self.balancer1(x)))
         return self.whiten(self.balancer2(x))
 

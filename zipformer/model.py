@@ -58,9 +58,13 @@ class Zipformer(nn.Module):
             expected = f"(batch, frames, {self.config.feature_dim})"
             raise ValueError(f"features have shape {tuple(features.shape)}; expected {expected}")
         if lengths.shape != features.shape[:1]:
-            raise ValueError(f"lengths have shape {tuple(lengths.shape)} for features {tuple(features.shape)}")
+            raise ValueError(
+                f"lengths have shape {tuple(lengths.shape)} for features {tuple(features.shape)}"
+            )
         if features.shape[1] < MIN_FEATURES:
-            raise ValueError(f"features have {features.shape[1]} frames; the encoder needs at least {MIN_FEATURES}")
+            raise ValueError(
+                f"features have {features.shape[1]} frames; the encoder needs at least {MIN_FEATURES}"
+            )
         if lengths.device.type == "cpu" and lengths.numel():
             shortest, longest = int(lengths.min()), int(lengths.max())
             if shortest < MIN_FEATURES or longest > features.shape[1]:

@@ -35,7 +35,11 @@ class _BiasNorm(torch.autograd.Function):
         correction = (wide - bias).mul_(coefficient)
         grad_bias = correction.reshape(-1, x.shape[-1]).sum(dim=0)
         grad_x = torch.addcmul(correction.neg_(), grad, scale)
-        return grad_x.to(x.dtype), grad_bias.to(bias.dtype), (projection * scale).sum().to(log_scale.dtype)
+        return (
+            grad_x.to(x.dtype),
+            grad_bias.to(bias.dtype),
+            (projection * scale).sum().to(log_scale.dtype),
+        )
 
 
 def _scales(x: Tensor, bias: Tensor, log_scale: Tensor) -> Tensor:

@@ -18,7 +18,9 @@ def get_parameter_groups(model: nn.Module, lr: float, freeze: Iterable[str] = ()
     modules = dict(model.named_modules(remove_duplicate=False))
     top_level = {name.removeprefix("module.").split(".")[0] for name in modules}
     if unknown := freeze - top_level:
-        raise ValueError(f"cannot freeze {sorted(unknown)}: the top-level modules are {sorted(top_level - {''})}")
+        raise ValueError(
+            f"cannot freeze {sorted(unknown)}: the top-level modules are {sorted(top_level - {''})}"
+        )
 
     groups: dict[float, list] = {}
     for name, parameter in model.named_parameters():
@@ -30,5 +32,7 @@ def get_parameter_groups(model: nn.Module, lr: float, freeze: Iterable[str] = ()
             rate *= getattr(modules[".".join(path[:depth])], "lr_scale", 1.0)
         groups.setdefault(rate, []).append((name, parameter))
     if not groups:
-        raise ValueError(f"no parameter of {type(model).__name__} is left to train (frozen: {sorted(freeze)})")
+        raise ValueError(
+            f"no parameter of {type(model).__name__} is left to train (frozen: {sorted(freeze)})"
+        )
     return [{"named_params": named, "lr": rate} for rate, named in groups.items()]

@@ -21,7 +21,9 @@ def relative_positions(num_frames: int, dim: int, precision: torch.dtype = torch
     """
     offset = torch.arange(-(num_frames - 1), num_frames).to(precision)
     compression = math.sqrt(dim)
-    kappa = compression * offset.sign() * ((offset.abs() + compression).log() - math.log(compression))
+    kappa = (
+        compression * offset.sign() * ((offset.abs() + compression).log() - math.log(compression))
+    )
     theta = torch.atan(kappa * (2.0 * math.pi / dim))
     angles = theta[:, None] * torch.arange(1, dim // 2 + 1, dtype=precision)
     encoding = torch.stack((angles.cos(), angles.sin()), dim=-1).flatten(1)

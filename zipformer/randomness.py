@@ -102,4 +102,6 @@ def get_randomness(model: nn.Module) -> Randomness:
     for module in model.modules():
         if isinstance(module, StochasticModule):
             return module.randomness
-    raise ValueError(f"{type(model).__name__} holds no module of the encoder that draws random numbers")
+    raise ValueError(
+        f"{type(model).__name__} holds no module of the encoder that draws random numbers"
+    )

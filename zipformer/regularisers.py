@@ -100,7 +100,9 @@ _TINY = 1e-20
 
 class _Balance(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, channel_dim: int, limits: tuple[float, float, float, float], scale: float) -> Tensor:
+    def forward(
+        ctx, x: Tensor, channel_dim: int, limits: tuple[float, float, float, float], scale: float
+    ) -> Tensor:
         ctx.save_for_backward(x)
         ctx.settings = channel_dim, limits, scale
         return x.view_as(x)
@@ -119,7 +121,9 @@ class _Balance(torch.autograd.Function):
         return new.movedim(-1, channel_dim).to(grad.dtype), None, None, None
 
 
-def balancer_change(x: Tensor, limits: tuple[float, float, float, float], scale: float) -> Tensor | None:
+def balancer_change(
+    x: Tensor, limits: tuple[float, float, float, float], scale: float
+) -> Tensor | None:
     """(..., C) -> (..., C): relative change of the gradient that brings a channel's statistics inside the limits.
 
     With mean mu, mean square q, sigma^2 = q - mu^2, rho^2 = q over the n entries of a channel, the loss per channel is
@@ -186,7 +190,9 @@ class Balancer(StochasticModule):
         self.num_channels, self.channel_dim = num_channels, channel_dim
         self.min_positive, self.max_positive = min_positive, max_positive
         self.min_abs, self.max_abs = min_abs, max_abs
-        self.prob = ScheduledFloat((0.0, 0.5), (8000.0, 0.125), default=0.4) if prob is None else prob
+        self.prob = (
+            ScheduledFloat((0.0, 0.5), (8000.0, 0.125), default=0.4) if prob is None else prob
+        )
         self.grad_scale = grad_scale
 
     def forward(self, x: Tensor) -> Tensor:
@@ -194,7 +200,9 @@ class Balancer(StochasticModule):
         if not (self.training and x.requires_grad and self.randomness.decide(_value(self.prob))):
             return x
         if x.shape[self.channel_dim] != self.num_channels:
-            raise ValueError(f"Balancer for {self.num_channels} channels got shape {tuple(x.shape)}")
+            raise ValueError(
+                f"Balancer for {self.num_channels} channels got shape {tuple(x.shape)}"
+            )
         limits = (
             _share_to_mean(_value(self.min_positive)),
             _share_to_mean(_value(self.max_positive)),
@@ -217,7 +225,9 @@ class _Whitening(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         module = ctx.module
         with torch.autocast(grad.device.type, enabled=False):
-            metric, direction = whitening_direction(x.float(), module.num_groups, _value(module.whitening_limit))
+            metric, direction = whitening_direction(
+                x.float(), module.num_groups, _value(module.whitening_limit)
+            )
             module.prob = module.min_prob if direction is None else module.max_prob
             if direction is None:
                 return grad, None
@@ -267,7 +277,9 @@ class Whiten(StochasticModule):
 
     min_prob, max_prob = 0.025, 0.25
 
-    def __init__(self, num_groups: int, whitening_limit: ScheduledFloat | float, grad_scale: float = 0.01) -> None:
+    def __init__(
+        self, num_groups: int, whitening_limit: ScheduledFloat | float, grad_scale: float = 0.01
+    ) -> None:
         super().__init__()
         self.num_groups = num_groups
         self.whitening_limit = whitening_limit

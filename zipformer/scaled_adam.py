@@ -186,7 +186,11 @@ class ScaledAdam(Optimizer):
                 for batch in batches
             ]
             gradients = [_gradient(p) for batch in batches for p in batch]
-            norms.append(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)) * torch.cat(sizes)))
+            norms.append(
+                torch.linalg.vector_norm(
+                    torch.stack(torch._foreach_norm(gradients)) * torch.cat(sizes)
+                )
+            )
         return torch.stack(norms).tolist()
 
     def _scratch_for(self, batch: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -300,12 +304,18 @@ def _threshold_step(step: int, period: int) -> int:
 
 
 def _update(
-    batch: list[Tensor], factor: float, state: dict, group: dict, scratch: tuple[Tensor, Tensor, Tensor]
+    batch: list[Tensor],
+    factor: float,
+    state: dict,
+    group: dict,
+    scratch: tuple[Tensor, Tensor, Tensor],
 ) -> None:
     """One step for a batch of equally shaped parameters, with `factor` on the gradients."""
     gradient = _stacked([_gradient(parameter) for parameter in batch], out=scratch[0])
     if factor != 1.0:
-        gradient = torch.mul(gradient, factor, out=scratch[0]) if factor > 0.0 else scratch[0].zero_()
+        gradient = (
+            torch.mul(gradient, factor, out=scratch[0]) if factor > 0.0 else scratch[0].zero_()
+        )
     step, second_moment, delta = state["step"], state["exp_avg_sq"], state["delta"]
     beta1, beta2 = group["betas"]
 
@@ -320,7 +330,9 @@ def _update(
         torch._foreach_clamp_max_(batch, group["scalar_max"])
     else:
         parameters = _stacked(batch, out=scratch[1])
-        slope = torch.mul(parameters, gradient, out=scratch[2]).sum(dim=_own_axes(gradient), keepdim=True)
+        slope = torch.mul(parameters, gradient, out=scratch[2]).sum(
+            dim=_own_axes(gradient), keepdim=True
+        )
         scale = _scale_step(parameters, slope, state, group)
         denominator = _denominator(second_moment, step, group, out=scratch[2])
         denominator.div_(state["param_rms"].clamp(min=group["param_min_rms"]))

@@ -77,7 +77,9 @@ class PiecewiseLinear:
     def _union(self, other: PiecewiseLinear) -> list[float]:
         return sorted({x for x, _ in (*self.points, *other.points)})
 
-    def _combine(self, other: PiecewiseLinear, xs: list[float], combine: Callable) -> PiecewiseLinear:
+    def _combine(
+        self, other: PiecewiseLinear, xs: list[float], combine: Callable
+    ) -> PiecewiseLinear:
         return PiecewiseLinear(*((x, combine(self(x), other(x))) for x in xs))
 
 
@@ -146,7 +148,9 @@ class ScheduledModule(nn.Module):
 
     def schedules(self) -> dict[str, ScheduledFloat]:
         """Own scheduled floats by attribute name."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, ScheduledFloat)}
+        return {
+            name: value for name, value in vars(self).items() if isinstance(value, ScheduledFloat)
+        }
 
 
 def named_schedules(model: nn.Module) -> dict[str, ScheduledFloat]:

@@ -30,11 +30,15 @@ def training_state(model: nn.Module) -> dict[str, Any]:
 def load_training_state(model: nn.Module, state: dict[str, Any]) -> None:
     """Inverse of `training_state`. Raises ValueError if the state belongs to another model or version."""
     if state.get("version") != _VERSION:
-        raise ValueError(f"training state has version {state.get('version')!r}; this code reads {_VERSION}")
+        raise ValueError(
+            f"training state has version {state.get('version')!r}; this code reads {_VERSION}"
+        )
     whitens = _whitens(model)
     if set(whitens) != set(state["whiten_prob"]):
         odd = sorted(set(whitens) ^ set(state["whiten_prob"]))
-        raise ValueError(f"training state is of another model; Whiten modules on one side only: {', '.join(odd)}")
+        raise ValueError(
+            f"training state is of another model; Whiten modules on one side only: {', '.join(odd)}"
+        )
     for path, module in whitens.items():
         module.prob = state["whiten_prob"][path]
     if state["decisions"] is not None:
@@ -45,4 +49,8 @@ def load_training_state(model: nn.Module, state: dict[str, Any]) -> None:
 
 def _whitens(model: nn.Module) -> dict[str, Whiten]:
     prefix = "module."  # what a data-parallel wrapper puts before every path
-    return {path.removeprefix(prefix): module for path, module in model.named_modules() if isinstance(module, Whiten)}
+    return {
+        path.removeprefix(prefix): module
+        for path, module in model.named_modules()
+        if isinstance(module, Whiten)
+    }

@@ -15,7 +15,10 @@ class TaggingHead(nn.Sequential):
     """Dropout and linear layer per frame, averaged over each clip's frames; state-dict keys `1.weight`, `1.bias`."""
 
     def __init__(self, dim: int, num_classes: int, dropout: float = 0.1) -> None:
-        super().__init__(SharedDropout(constant_rate(dropout), shared_over_time=False), nn.Linear(dim, num_classes))
+        super().__init__(
+            SharedDropout(constant_rate(dropout), shared_over_time=False),
+            nn.Linear(dim, num_classes),
+        )
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """(B, T', D), (B,) -> (B, classes) logits"""

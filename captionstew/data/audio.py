@@ -26,15 +26,27 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from captionstew.data.programs import UserError
+from captionstew.errors import UserError
+
+AUDIO_ENDINGS = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus")
+
+
+UNREADABLE = (
+    ".m4a"  # by libsndfile: where a decoded copy lies beside such a file, the copy is taken
+)
+
 
 SAMPLING_RATE = 16000  # Hz
 MIN_DURATION = 0.25  # seconds; shorter clips are zero-padded
 MAX_DURATION = 60.0  # seconds; longer clips are left out when a corpus is prepared
 
-BLOCK = 1 << 20  # samples per channel decoded at a time: bounds the memory whatever the header announces
+BLOCK = (
+    1 << 20
+)  # samples per channel decoded at a time: bounds the memory whatever the header announces
 UNKNOWN_LENGTH = 1 << 62  # samples; what libsndfile says of FLAC streams, which it then cannot read
-MAX_RESAMPLER_KERNEL = 1 << 26  # elements (256 MiB); rates with no common divisor need kernels of gigabytes
+MAX_RESAMPLER_KERNEL = (
+    1 << 26
+)  # elements (256 MiB); rates with no common divisor need kernels of gigabytes
 
 
 class BadAudio(UserError):
@@ -76,7 +88,10 @@ def inspect_audio(path: str | os.PathLike) -> AudioInfo:
         if num_samples == 0:
             raise BadAudio(path, "holds no audio samples")
         if _resampler_kernel(file.samplerate, SAMPLING_RATE) > MAX_RESAMPLER_KERNEL:
-            raise BadAudio(path, f"sampling rate {file.samplerate} Hz cannot be converted to {SAMPLING_RATE} Hz")
+            raise BadAudio(
+                path,
+                f"sampling rate {file.samplerate} Hz cannot be converted to {SAMPLING_RATE} Hz",
+            )
         return AudioInfo(
             duration=num_samples / file.samplerate,
             sampling_rate=file.samplerate,
@@ -100,17 +115,23 @@ def read_audio(
     with _open(path) as file:
         source_rate = file.samplerate
         if _resampler_kernel(source_rate, sampling_rate) > MAX_RESAMPLER_KERNEL:
-            raise BadAudio(path, f"sampling rate {source_rate} Hz cannot be converted to {sampling_rate} Hz")
+            raise BadAudio(
+                path, f"sampling rate {source_rate} Hz cannot be converted to {sampling_rate} Hz"
+            )
         wanted = None if duration is None else round(duration * source_rate)
         if offset > 0:
             _seek(path, file, round(offset * source_rate))
         blocks = [block.mean(axis=1, dtype=np.float32) for block in _blocks(path, file, wanted)]
     samples = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
     if len(samples) == 0:
-        raise BadAudio(path, "holds no audio samples" if offset == 0 else f"holds no audio after {offset} s")
+        raise BadAudio(
+            path, "holds no audio samples" if offset == 0 else f"holds no audio after {offset} s"
+        )
     if wanted is not None and wanted - len(samples) > MIN_DURATION * source_rate:
         found, asked = len(samples) / source_rate, wanted / source_rate
-        raise BadAudio(path, f"ends after {found:.3f} s of the {asked:.3f} s that the manifest announces")
+        raise BadAudio(
+            path, f"ends after {found:.3f} s of the {asked:.3f} s that the manifest announces"
+        )
     samples = resample(samples, source_rate, sampling_rate)
     peak = np.abs(samples).max()
     if peak > 1:
@@ -170,7 +191,9 @@ def _open(path: str | os.PathLike) -> soundfile.SoundFile:
         raise BadAudio(path, f"is not readable audio ({_message(error)})") from error
     if file.frames >= UNKNOWN_LENGTH:
         file.close()
-        raise BadAudio(path, "announces no length, as FLAC streams do; libsndfile needs one: encode it again")
+        raise BadAudio(
+            path, "announces no length, as FLAC streams do; libsndfile needs one: encode it again"
+        )
     return file
 
 
@@ -178,7 +201,9 @@ def _seek(path: str | os.PathLike, file: soundfile.SoundFile, start: int) -> Non
     try:
         file.seek(start)
     except soundfile.LibsndfileError as error:
-        raise BadAudio(path, f"has no audio at {start / file.samplerate:.3f} s ({_message(error)})") from error
+        raise BadAudio(
+            path, f"has no audio at {start / file.samplerate:.3f} s ({_message(error)})"
+        ) from error
 
 
 def _blocks(path: str | os.PathLike, file: soundfile.SoundFile, wanted: int | None):
@@ -189,11 +214,15 @@ def _blocks(path: str | os.PathLike, file: soundfile.SoundFile, wanted: int | No
         try:
             block = file.read(size, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            raise BadAudio(path, f"damaged: cannot be decoded to its end ({_message(error)})") from error
+            raise BadAudio(
+                path, f"damaged: cannot be decoded to its end ({_message(error)})"
+            ) from error
         if len(block) == 0:
             return
         if not np.isfinite(block).all():
-            raise BadAudio(path, f"holds {np.count_nonzero(~np.isfinite(block))} NaN or infinite samples")
+            raise BadAudio(
+                path, f"holds {np.count_nonzero(~np.isfinite(block))} NaN or infinite samples"
+            )
         done += len(block)
         yield block
 

@@ -1,7 +1,8 @@
 """Captions: whitespace, and which one a clip is trained with in an epoch."""
 
-import hashlib
 from collections.abc import Sequence
+
+from captionstew.hashing import stable_hash
 
 
 def normalise_caption(caption: str) -> str:
@@ -18,9 +19,3 @@ def choose_caption(captions: Sequence[str], audio_key: str, seed: int, epoch: in
     if len(captions) == 1:
         return captions[0]
     return captions[stable_hash(seed, epoch, audio_key) % len(captions)]
-
-
-def stable_hash(*parts: int | str) -> int:
-    """A 64-bit hash of `parts`, the same on every machine and in every process (Python's own is not)."""
-    text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

@@ -48,15 +48,22 @@ class SentencePieceTokenizer:
     def encode(self, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
         """Texts -> ids (B, L), lengths (B,)."""
         rows = self._processor.encode(list(texts))
-        return _pad([[self.bos_id, *row[: max_tokens - 2], self.eos_id] for row in rows], self.pad_id)
+        return _pad(
+            [[self.bos_id, *row[: max_tokens - 2], self.eos_id] for row in rows], self.pad_id
+        )
 
     def decode(self, ids: Tensor) -> list[str]:
         """(B, L) -> texts."""
         special = {self.bos_id, self.eos_id, self.pad_id, self.mask_id}
-        return [self._processor.decode([i for i in row if i not in special]) for row in ids.tolist()]
+        return [
+            self._processor.decode([i for i in row if i not in special]) for row in ids.tolist()
+        ]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": "sentencepiece", "model": torch.frombuffer(bytearray(self._model), dtype=torch.uint8)}
+        return {
+            "kind": "sentencepiece",
+            "model": torch.frombuffer(bytearray(self._model), dtype=torch.uint8),
+        }
 
 
 class HuggingFaceTokenizer:
@@ -72,17 +79,37 @@ class HuggingFaceTokenizer:
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
         """Texts -> ids (B, L), lengths (B,)."""
-        rows = self._tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return _pad([[self.bos_id, *row[: max_tokens - 2], self.eos_id] for row in rows], self.pad_id)
+        rows = self._tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)[
+            "input_ids"
+        ]
+        return _pad(
+            [[self.bos_id, *row[: max_tokens - 2], self.eos_id] for row in rows], self.pad_id
+        )
 
     def decode(self, ids: Tensor) -> list[str]:
         """(B, L) -> texts."""
         return self._tokenizer.batch_decode(ids, skip_special_tokens=True)
 
     def to_dict(self) -> dict[str, Any]:
-        names = ("bos_token", "eos_token", "pad_token", "mask_token", "cls_token", "sep_token", "unk_token")
-        tokens = {name: str(token) for name in names if (token := getattr(self._tokenizer, name)) is not None}
-        return {"kind": "huggingface", "json": self._tokenizer.backend_tokenizer.to_str(), "tokens": tokens}
+        names = (
+            "bos_token",
+            "eos_token",
+            "pad_token",
+            "mask_token",
+            "cls_token",
+            "sep_token",
+            "unk_token",
+        )
+        tokens = {
+            name: str(token)
+            for name in names
+            if (token := getattr(self._tokenizer, name)) is not None
+        }
+        return {
+            "kind": "huggingface",
+            "json": self._tokenizer.backend_tokenizer.to_str(),
+            "tokens": tokens,
+        }
 
 
 def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
@@ -99,7 +126,9 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
     from transformers import AutoTokenizer
 
     try:
-        return HuggingFaceTokenizer(AutoTokenizer.from_pretrained(str(name_or_path), local_files_only=path.is_dir()))
+        return HuggingFaceTokenizer(
+            AutoTokenizer.from_pretrained(str(name_or_path), local_files_only=path.is_dir())
+        )
     except (OSError, ValueError) as error:
         raise ValueError(
             f"tokenizer {name_or_path}: not a folder here and not loadable by name ({str(error).splitlines()[0]}); "
@@ -116,7 +145,9 @@ def tokenizer_from_dict(content: dict[str, Any]) -> Tokenizer:
         from transformers import PreTrainedTokenizerFast
 
         backend = Backend.from_str(content["json"])
-        return HuggingFaceTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, **content["tokens"]))
+        return HuggingFaceTokenizer(
+            PreTrainedTokenizerFast(tokenizer_object=backend, **content["tokens"])
+        )
     raise ValueError(f"unknown kind of tokenizer {content['kind']!r}")
 
 
@@ -146,7 +177,9 @@ def _first(*ids: int | None) -> int:
     for token_id in ids:
         if token_id is not None:
             return token_id
-    raise ValueError("the tokenizer lacks one of the tokens <s>, </s>, <pad>, <mask> that training needs")
+    raise ValueError(
+        "the tokenizer lacks one of the tokens <s>, </s>, <pad>, <mask> that training needs"
+    )
 
 
 def _pad(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:

@@ -12,15 +12,17 @@ import numpy as np
 import torch
 
 from captionstew.data.captions import normalise_caption
-from captionstew.data.manifest import IndexedCuts
+from captionstew.data.manifests.index import IndexedCuts
 from captionstew.data.tokenizer import Tokenizer
-from captionstew.evaluation.caption_metrics import caption_scores, rouge_l_per_clip
-from captionstew.evaluation.metrics import bootstrap_interval
+from captionstew.distributed import gather_objects, sum_over_ranks
+from captionstew.evaluation.metrics.bootstrap import bootstrap_interval
+from captionstew.evaluation.metrics.caption_scores import caption_scores, rouge_l_per_clip
 from captionstew.models.captioning import CaptioningModel, token_losses
-from captionstew.training.distributed import gather_objects, sum_over_ranks
 
 BASELINE_CLIPS = 100_000  # training clips whose captions the baselines know
-RANDOM_DRAWS = 10  # captions drawn per clip, whose scores are averaged: one draw would itself be a lottery
+RANDOM_DRAWS = (
+    10  # captions drawn per clip, whose scores are averaged: one draw would itself be a lottery
+)
 
 
 @dataclass
@@ -36,7 +38,9 @@ class CaptionedClips:
         """One JSON object per line: cut_id, candidate, references."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "w", encoding="utf-8") as file:
-            for cut_id, candidate, references in zip(self.cut_ids, self.candidates, self.references):
+            for cut_id, candidate, references in zip(
+                self.cut_ids, self.candidates, self.references
+            ):
                 row = {"cut_id": cut_id, "candidate": candidate, "references": references}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
@@ -61,7 +65,9 @@ def read_captioned(path: Path) -> CaptionedClips:
                 clips.candidates.append(row["candidate"])
                 clips.references.append(row["references"])
             except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(f"{path}:{number}: not a caption as decode.py writes it ({error!r})") from error
+                raise ValueError(
+                    f"{path}:{number}: not a caption as decode.py writes it ({error!r})"
+                ) from error
     return clips
 
 
@@ -82,7 +88,9 @@ def caption_clips(
         failed.extend(batch.get("failed", ()))
         if not batch["cut_ids"]:
             continue
-        memory, lengths = model.encode_audio(batch["features"].to(device), batch["feature_lengths"].to(device))
+        memory, lengths = model.encode_audio(
+            batch["features"].to(device), batch["feature_lengths"].to(device)
+        )
         ids = model.decoder.generate(memory, lengths, num_beams, max_tokens)
         rows.extend(zip(batch["cut_ids"], _texts(tokenizer, ids), batch["all_captions"]))
     return _gathered(rows, failed)
@@ -105,13 +113,21 @@ def captioning_validation(
     Returns:
       metrics, and the captions.
     """
-    sums, rows, failed = dict.fromkeys(("clips", "tokens", "autoregressive", "parallel"), 0.0), [], []
+    sums, rows, failed = (
+        dict.fromkeys(("clips", "tokens", "autoregressive", "parallel"), 0.0),
+        [],
+        [],
+    )
     for batch in batches:
         failed.extend(batch.get("failed", ()))
         if not batch["cut_ids"]:
             continue
-        memory, lengths = model.encode_audio(batch["features"].to(device), batch["feature_lengths"].to(device))
-        ids, id_lengths = (part.to(device) for part in tokenizer.encode(batch["captions"], max_tokens))
+        memory, lengths = model.encode_audio(
+            batch["features"].to(device), batch["feature_lengths"].to(device)
+        )
+        ids, id_lengths = (
+            part.to(device) for part in tokenizer.encode(batch["captions"], max_tokens)
+        )
         for name, parallel in (("autoregressive", False), ("parallel", True)):
             modes = torch.full((len(ids),), parallel, device=device)
             logits = model.decoder(memory, lengths, ids, id_lengths, modes)
@@ -119,7 +135,10 @@ def captioning_validation(
         sums["clips"] += len(ids)
         sums["tokens"] += float((id_lengths - 1).sum())
         if (missing := num_captions - len(rows)) > 0:
-            texts = _texts(tokenizer, model.decoder.generate(memory[:missing], lengths[:missing], 1, max_tokens))
+            texts = _texts(
+                tokenizer,
+                model.decoder.generate(memory[:missing], lengths[:missing], 1, max_tokens),
+            )
             rows.extend(zip(batch["cut_ids"], texts, batch["all_captions"]))
     clips, tokens, *losses = sum_over_ranks(list(sums.values()), device)
     captions = _gathered(rows, failed)
@@ -127,11 +146,15 @@ def captioning_validation(
     for name, value in zip(("autoregressive", "parallel"), losses):
         metrics |= {name: value / max(clips, 1.0), f"{name}_per_token": value / max(tokens, 1.0)}
     if captions.cut_ids:
-        metrics["rouge_l"] = float(rouge_l_per_clip(captions.candidates, captions.references).mean())
+        metrics["rouge_l"] = float(
+            rouge_l_per_clip(captions.candidates, captions.references).mean()
+        )
     return metrics, captions
 
 
-def captioning_report(clips: CaptionedClips, train_captions: Sequence[str], seed: int) -> dict[str, Any]:
+def captioning_report(
+    clips: CaptionedClips, train_captions: Sequence[str], seed: int
+) -> dict[str, Any]:
     """Scores of the captions; ROUGE-L of captions that do not listen; 95 % bootstrap intervals over clips.
 
     `rouge_l_random`: a training caption drawn at random; `rouge_l_frequent`: the most frequent training caption;
@@ -144,7 +167,9 @@ def captioning_report(clips: CaptionedClips, train_captions: Sequence[str], seed
         "rouge_l": [clips.candidates],
         "rouge_l_random": [[train_captions[i] for i in row] for row in random_rows],
         "rouge_l_frequent": [[most_frequent_caption(train_captions)] * count],
-        "rouge_l_shuffled": [[clips.candidates[i] for i in generator.permutation(count)] for _ in range(RANDOM_DRAWS)],
+        "rouge_l_shuffled": [
+            [clips.candidates[i] for i in generator.permutation(count)] for _ in range(RANDOM_DRAWS)
+        ],
     }
     report: dict[str, Any] = caption_scores(clips.candidates, clips.references)
     for name, drawn in draws.items():
@@ -175,7 +200,9 @@ def _texts(tokenizer: Tokenizer, ids: torch.Tensor) -> list[str]:
     return [normalise_caption(text) for text in tokenizer.decode(ids)]
 
 
-def _gathered(rows: list[tuple[str, str, list[str]]], failed: list[tuple[str, str]]) -> CaptionedClips:
+def _gathered(
+    rows: list[tuple[str, str, list[str]]], failed: list[tuple[str, str]]
+) -> CaptionedClips:
     """Every rank's rows, in the order of the clips' ids: nothing may change with batches or processes."""
     shares = gather_objects((rows, failed))
     rows, failed = (list(itertools.chain(*parts)) for parts in zip(*shares))

@@ -7,10 +7,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from captionstew.checkpoint import git_sha
 from captionstew.hashing import hash_of
-from captionstew.training.checkpoint import git_sha
 
-NEEDED = ("task", "split", "system", "encoder", "metrics", "num_clips", "settings")  # by every reader
+NEEDED = (
+    "task",
+    "split",
+    "system",
+    "encoder",
+    "metrics",
+    "num_clips",
+    "settings",
+)  # by every reader
 
 
 def write_result(
@@ -57,7 +65,9 @@ def write_result(
     path = result_path(exp_dir, task, split, variant)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.write_text(
+        json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    )
     os.replace(temporary, path)
     print(f"wrote {path}: " + ", ".join(f"{key} {_short(value)}" for key, value in metrics.items()))
     return path
@@ -87,7 +97,9 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
             if missing := [name for name in NEEDED if name not in content]:
                 raise ValueError(f"without {', '.join(missing)}")
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: not a result file ({error}); remove it or run its evaluation again") from error
+            raise ValueError(
+                f"{path}: not a result file ({error}); remove it or run its evaluation again"
+            ) from error
         results.append({**content, "path": str(path)})
     return results
 

@@ -9,9 +9,19 @@ import numpy as np
 import torch
 
 from captionstew.data.tokenizer import Tokenizer
-from captionstew.evaluation import metrics
+from captionstew.distributed import gather_objects
+from captionstew.evaluation.metrics.bootstrap import (
+    bootstrap_interval,
+    bootstrap_interval_of_groups,
+)
+from captionstew.evaluation.metrics.retrieval import (
+    RECALL_AT,
+    chance_metrics,
+    relevance,
+    retrieval_metrics,
+    retrieval_ranks,
+)
 from captionstew.models.contrastive import ContrastiveModel
-from captionstew.training.distributed import gather_objects
 
 TEXT_BATCH = 256  # captions embedded at a time
 
@@ -38,7 +48,11 @@ class EmbeddedClips:
         """Clips with a class label, by corpus."""
         subsets = {}
         for source in sorted({source for source, label in zip(self.sources, self.labels) if label}):
-            rows = [row for row, label in enumerate(self.labels) if label and self.sources[row] == source]
+            rows = [
+                row
+                for row, label in enumerate(self.labels)
+                if label and self.sources[row] == source
+            ]
             subsets[source] = replace(
                 self,
                 audio=self.audio[rows],
@@ -63,17 +77,23 @@ def embed_clips(
         failed.extend(batch.get("failed", ()))
         if not batch["cut_ids"]:
             continue
-        vectors = model.embed_audio(batch["features"].to(device), batch["feature_lengths"].to(device))
+        vectors = model.embed_audio(
+            batch["features"].to(device), batch["feature_lengths"].to(device)
+        )
         audio.append(vectors.float().cpu().numpy())
         captions.extend(batch["all_captions"])
         labels.extend(batch["label"])
         sources.extend(custom["sources"][0] for custom in batch["custom"])
         cut_ids.extend(batch["cut_ids"])
     shares = gather_objects((audio, captions, labels, sources, cut_ids, failed))
-    audio, captions, labels, sources, cut_ids, failed = (list(itertools.chain(*parts)) for parts in zip(*shares))
+    audio, captions, labels, sources, cut_ids, failed = (
+        list(itertools.chain(*parts)) for parts in zip(*shares)
+    )
     # In an order that depends on the clips alone: bootstrap and permutations must not change with batches or processes.
     order = sorted(range(len(cut_ids)), key=cut_ids.__getitem__)
-    captions, labels, sources, cut_ids = ([rows[i] for i in order] for rows in (captions, labels, sources, cut_ids))
+    captions, labels, sources, cut_ids = (
+        [rows[i] for i in order] for rows in (captions, labels, sources, cut_ids)
+    )
     flat = list(itertools.chain(*captions))
     return EmbeddedClips(
         audio=np.concatenate(audio)[order],
@@ -89,7 +109,11 @@ def embed_clips(
 
 @torch.inference_mode()
 def embed_texts(
-    model: ContrastiveModel, tokenizer: Tokenizer, texts: Sequence[str], device: torch.device, max_tokens: int
+    model: ContrastiveModel,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    device: torch.device,
+    max_tokens: int,
 ) -> np.ndarray:
     """Texts -> unit vectors (texts, E)."""
     vectors = []
@@ -101,8 +125,10 @@ def embed_texts(
 
 def retrieval_recalls(clips: EmbeddedClips, duplicate_captions: str) -> dict[str, float]:
     """Recalls in both directions, without intervals: for validation while training."""
-    relevant = metrics.relevance(clips.caption_clips, clips.captions if duplicate_captions == "match" else None)
-    return metrics.retrieval_metrics(metrics.retrieval_ranks(clips.similarity, relevant))
+    relevant = relevance(
+        clips.caption_clips, clips.captions if duplicate_captions == "match" else None
+    )
+    return retrieval_metrics(retrieval_ranks(clips.similarity, relevant))
 
 
 def retrieval_report(clips: EmbeddedClips, duplicate_captions: str, seed: int) -> dict[str, Any]:
@@ -111,7 +137,9 @@ def retrieval_report(clips: EmbeddedClips, duplicate_captions: str, seed: int) -
     Args:
       duplicate_captions: strict: only the caption's own clip is right; match: so is any clip with the same caption.
     """
-    relevant = metrics.relevance(clips.caption_clips, clips.captions if duplicate_captions == "match" else None)
+    relevant = relevance(
+        clips.caption_clips, clips.captions if duplicate_captions == "match" else None
+    )
     return ranking_report(clips.similarity, relevant, clips.caption_clips, seed)
 
 
@@ -126,16 +154,26 @@ def ranking_report(
     Args:
       caption_clips: for each caption, the index of its clip.
     """
-    ranks = metrics.retrieval_ranks(similarity, relevant)
-    report: dict[str, Any] = metrics.retrieval_metrics(ranks)
-    chance = metrics.chance_metrics(similarity, relevant, seed=seed)
+    ranks = retrieval_ranks(similarity, relevant)
+    report: dict[str, Any] = retrieval_metrics(ranks)
+    chance = chance_metrics(similarity, relevant, seed=seed)
     for name, best, precision, groups in (
-        ("text_to_audio", ranks.text_to_audio, ranks.text_to_audio_map10, np.asarray(caption_clips)),
-        ("audio_to_text", ranks.audio_to_text, ranks.audio_to_text_map10, np.arange(len(similarity))),
+        (
+            "text_to_audio",
+            ranks.text_to_audio,
+            ranks.text_to_audio_map10,
+            np.asarray(caption_clips),
+        ),
+        (
+            "audio_to_text",
+            ranks.audio_to_text,
+            ranks.audio_to_text_map10,
+            np.arange(len(similarity)),
+        ),
     ):
-        per_query = {f"{name}_r{k}": best < k for k in metrics.RECALL_AT} | {f"{name}_map10": precision}
+        per_query = {f"{name}_r{k}": best < k for k in RECALL_AT} | {f"{name}_map10": precision}
         for key, values in per_query.items():
-            report[f"{key}_interval"] = metrics.bootstrap_interval_of_groups(values, groups, seed=seed)
+            report[f"{key}_interval"] = bootstrap_interval_of_groups(values, groups, seed=seed)
             report[f"{key}_chance"] = chance[key]
     return report
 
@@ -158,7 +196,7 @@ def zero_shot_accuracy(
     correct = scores.argmax(1) == truth
     return {
         "accuracy": float(correct.mean()),
-        "accuracy_interval": metrics.bootstrap_interval(correct, seed=seed),
+        "accuracy_interval": bootstrap_interval(correct, seed=seed),
         "majority_class_share": float(np.bincount(truth).max() / len(truth)),
         "num_classes": len(classes),
     }

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from captionstew.data.files import atomic_write
-from captionstew.data.labels import clip_labels, multi_hot
-from captionstew.evaluation import metrics
-from captionstew.evaluation.probe_metrics import map_interval
-from captionstew.training.distributed import gather_objects
+from captionstew.data.manifests.labels import clip_labels, multi_hot
+from captionstew.distributed import gather_objects
+from captionstew.evaluation.metrics.classification import (
+    class_average_precisions,
+    mean_average_precision,
+)
+from captionstew.evaluation.probing.head_metrics import map_interval
+from captionstew.files import atomic_write
 from zipformer import AudioTagger
 
 
@@ -67,13 +70,13 @@ def tagging_metrics(clips: TaggedClips) -> dict[str, float]:
     """mAP over the classes that occur, and the loss per clip (summed over classes): for validation while training."""
     log_odds, truth = clips.scores.astype(np.float64), clips.targets
     losses = np.logaddexp(0.0, log_odds) - truth * log_odds  # binary cross entropy of a logit
-    precision, _ = metrics.mean_average_precision(clips.scores, truth)
+    precision, _ = mean_average_precision(clips.scores, truth)
     return {"map": precision, "loss": float(losses.sum(1).mean())}
 
 
 def tagging_report(clips: TaggedClips, seed: int, rounds: int = 1000) -> dict[str, Any]:
     """mAP with its 95 % interval, and that of scores drawn at random: the mean share of positives."""
-    precision, num_classes = metrics.mean_average_precision(clips.scores, clips.targets)
+    precision, num_classes = mean_average_precision(clips.scores, clips.targets)
     positives = clips.targets.sum(0)
     return {
         "map": precision,
@@ -85,7 +88,7 @@ def tagging_report(clips: TaggedClips, seed: int, rounds: int = 1000) -> dict[st
 
 def write_class_table(path: Path, clips: TaggedClips) -> None:
     """CSV with average precision and number of positive clips of each class; no precision where there is none."""
-    values = metrics.class_average_precisions(clips.scores, clips.targets)
+    values = class_average_precisions(clips.scores, clips.targets)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from captionstew.data.audio import MAX_DURATION, BadAudio, read_audio
-from captionstew.data.corpus_cli import AUDIO_ENDINGS
+from captionstew.data.audio import AUDIO_ENDINGS, MAX_DURATION, BadAudio, read_audio
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,9 @@ class AudioFiles:
         """
         # Clips of similar length belong together; the size on disk is known without decoding.
         files = sorted(self.files, key=_size)
-        loader = DataLoader(_Samples(files, sampling_rate), batch_size=None, num_workers=num_workers)
+        loader = DataLoader(
+            _Samples(files, sampling_rate), batch_size=None, num_workers=num_workers
+        )
         pieces: list[Piece] = []
         for file, samples in zip(files, loader):
             if isinstance(samples, str):
@@ -88,7 +89,9 @@ def find_audio(paths: Sequence[str | Path]) -> list[str]:
         if not path.is_dir():
             found[str(path)] = None
             continue
-        below = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in AUDIO_ENDINGS)
+        below = sorted(
+            str(file) for file in path.rglob("*") if file.suffix.lower() in AUDIO_ENDINGS
+        )
         if not below:
             raise ValueError(f"{path}: no audio files below it ({', '.join(AUDIO_ENDINGS)})")
         found.update(dict.fromkeys(below))

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
+from captionstew.checkpoint import CheckpointError, load_checkpoint
 from captionstew.data.captions import normalise_caption
 from captionstew.data.tokenizer import Tokenizer, tokenizer_from_dict
 from captionstew.inference.audio_files import AudioFiles, find_audio
 from captionstew.inference.embedding import BATCH_SECONDS, encoded
 from captionstew.models.captioning import CaptioningModel, load_captioning
-from captionstew.models.frozen_zipformer import FrozenZipformer, frozen_part
-from captionstew.training.checkpoint import CheckpointError, load_checkpoint
+from captionstew.models.encoders.zipformer import FrozenZipformer, frozen_part
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,13 @@ class FileCaption:
 class Captioner:
     """A captioning model with its features and tokenizer."""
 
-    def __init__(self, model: CaptioningModel, encoder: FrozenZipformer, tokenizer: Tokenizer, max_tokens: int) -> None:
+    def __init__(
+        self,
+        model: CaptioningModel,
+        encoder: FrozenZipformer,
+        tokenizer: Tokenizer,
+        max_tokens: int,
+    ) -> None:
         self.model = model
         self.encoder = encoder
         self.tokenizer = tokenizer
@@ -45,14 +51,22 @@ class Captioner:
 
     @torch.inference_mode()
     def caption_files(
-        self, files: AudioFiles, num_beams: int = 1, max_duration: float = BATCH_SECONDS, num_workers: int = 0
+        self,
+        files: AudioFiles,
+        num_beams: int = 1,
+        max_duration: float = BATCH_SECONDS,
+        num_workers: int = 0,
     ) -> list[FileCaption]:
         """Captions of the files that can be read, in their order; the others are in `files.failed`."""
         rows: list[FileCaption] = []
         for pieces, frames, lengths in encoded(self.encoder, files, max_duration, num_workers):
-            ids = self.model.decoder.generate(self.model.bridge(frames), lengths, num_beams, self.max_tokens)
+            ids = self.model.decoder.generate(
+                self.model.bridge(frames), lengths, num_beams, self.max_tokens
+            )
             texts = map(normalise_caption, self.tokenizer.decode(ids))
-            rows.extend(FileCaption(piece.file, piece.start, text) for piece, text in zip(pieces, texts))
+            rows.extend(
+                FileCaption(piece.file, piece.start, text) for piece, text in zip(pieces, texts)
+            )
         place = {file: number for number, file in enumerate(files.files)}
         return sorted(rows, key=lambda row: (place[row.file], row.start))
 
@@ -63,7 +77,9 @@ def load_captioner(checkpoint: str | Path, device: str | torch.device = "cpu") -
     content = load_checkpoint(path)
     config = content["config"]
     if config.get("task") != "captioning":
-        raise CheckpointError(f"{path}: trained for {config.get('task')}; captions need a checkpoint of captioning")
+        raise CheckpointError(
+            f"{path}: trained for {config.get('task')}; captions need a checkpoint of captioning"
+        )
     model = load_captioning(config, content["model"], path).to(device)
     encoder = frozen_part(model.encoder, config, path)
     tokenizer = tokenizer_from_dict(config["tokenizer"])

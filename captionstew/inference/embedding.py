@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captionstew.inference.audio_files import AudioFiles
-from captionstew.models.frozen_encoder import FrozenEncoder
+from captionstew.models.encoders.base import FrozenEncoder
 from captionstew.models.pooling import mean_pool
 
 BATCH_SECONDS = 240.0  # of audio, padding included
@@ -17,7 +17,10 @@ BATCH_SECONDS = 240.0  # of audio, padding included
 
 @torch.inference_mode()
 def embed_files(
-    encoder: FrozenEncoder, files: AudioFiles, max_duration: float = BATCH_SECONDS, num_workers: int = 0
+    encoder: FrozenEncoder,
+    files: AudioFiles,
+    max_duration: float = BATCH_SECONDS,
+    num_workers: int = 0,
 ) -> np.ndarray:
     """-> (len(files.used), dim) float32: the mean over all frames of each file that could be read, in their order
 
@@ -40,7 +43,9 @@ def encoded(
 ) -> Iterator[tuple[list[Any], Tensor, Tensor]]:
     """-> pieces, frames (B, T, dim), lengths (B,), batch by batch with a progress bar on a terminal"""
     with tqdm(total=len(files.files), unit="file", disable=None, leave=False) as progress:
-        for pieces, waveforms, counts in files.batches(encoder.sampling_rate, max_duration, num_workers):
+        for pieces, waveforms, counts in files.batches(
+            encoder.sampling_rate, max_duration, num_workers
+        ):
             frames, lengths = encoder(waveforms.to(encoder.device), counts)
             progress.update(len({piece.file for piece in pieces}))
             yield pieces, frames, lengths

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from captionstew.checkpoint import CheckpointError, load_checkpoint
 from captionstew.data.tokenizer import Tokenizer, tokenizer_from_dict
 from captionstew.evaluation.retrieval import embed_texts
 from captionstew.inference.audio_files import AudioFiles, find_audio
 from captionstew.inference.embedding import BATCH_SECONDS, embed_files
 from captionstew.inference.search_index import SearchIndex, load_index, stamp
 from captionstew.models.contrastive import ContrastiveModel, load_contrastive
-from captionstew.models.frozen_zipformer import FrozenZipformer, frozen_part
-from captionstew.training.checkpoint import CheckpointError, load_checkpoint
+from captionstew.models.encoders.zipformer import FrozenZipformer, frozen_part
 
 LABEL_TEMPLATE = "The sound of {}."
 SAVE_EVERY = 2000  # new files of an index
@@ -28,7 +28,12 @@ class Retriever:
     """A two-tower model with its features and tokenizer."""
 
     def __init__(
-        self, model: ContrastiveModel, encoder: FrozenZipformer, tokenizer: Tokenizer, dim: int, max_tokens: int
+        self,
+        model: ContrastiveModel,
+        encoder: FrozenZipformer,
+        tokenizer: Tokenizer,
+        dim: int,
+        max_tokens: int,
     ) -> None:
         self.model = model
         self.encoder = encoder
@@ -41,7 +46,9 @@ class Retriever:
         return embed_texts(self.model, self.tokenizer, texts, self.encoder.device, self.max_tokens)
 
     @torch.inference_mode()
-    def embed_audio(self, files: AudioFiles, max_duration: float = BATCH_SECONDS, num_workers: int = 0) -> np.ndarray:
+    def embed_audio(
+        self, files: AudioFiles, max_duration: float = BATCH_SECONDS, num_workers: int = 0
+    ) -> np.ndarray:
         """-> (len(files.used), E) of length 1; the files that cannot be read are in `files.failed`"""
         means = torch.from_numpy(embed_files(self.encoder, files, max_duration, num_workers))
         projected = self.model.audio_projection(means.to(self.encoder.device)).float()
@@ -81,7 +88,9 @@ class Retriever:
             index.save(path)
         return index, failed
 
-    def _unchanged(self, path: str | Path | None, stamps: dict[str, tuple[int, int]]) -> dict[str, np.ndarray]:
+    def _unchanged(
+        self, path: str | Path | None, stamps: dict[str, tuple[int, int]]
+    ) -> dict[str, np.ndarray]:
         """Vectors of the files that are as they were when the index at `path` was made.
 
         Raises:
@@ -100,10 +109,17 @@ class Retriever:
         return {file: vector for file, vector, mark in rows if stamps.get(file) == tuple(mark)}
 
     def _collect(
-        self, files: Sequence[str], vectors: dict[str, np.ndarray], stamps: dict[str, tuple[int, int]]
+        self,
+        files: Sequence[str],
+        vectors: dict[str, np.ndarray],
+        stamps: dict[str, tuple[int, int]],
     ) -> SearchIndex:
         usable = tuple(file for file in files if file in vectors)
-        matrix = np.stack([vectors[file] for file in usable]) if usable else np.zeros((0, self.dim), dtype=np.float32)
+        matrix = (
+            np.stack([vectors[file] for file in usable])
+            if usable
+            else np.zeros((0, self.dim), dtype=np.float32)
+        )
         marks = np.array([stamps[file] for file in usable], dtype=np.int64).reshape(-1, 2)
         return SearchIndex(usable, matrix, marks, self.encoder.description["sha256"])
 
@@ -132,9 +148,13 @@ class Retriever:
             raise ValueError(f"at least two different labels are needed, not {list(labels)}")
         if "{}" not in template:
             raise ValueError(f"the template needs {{}} where the label goes: {template!r}")
-        text = self.embed_texts([template.replace("{}", label.replace("_", " ")) for label in labels])
+        text = self.embed_texts(
+            [template.replace("{}", label.replace("_", " ")) for label in labels]
+        )
         scale = float(self.model.logit_scale.detach().exp().clamp(max=100.0))
-        logits = torch.from_numpy(self.embed_audio(files, max_duration, num_workers) @ text.T) * scale
+        logits = (
+            torch.from_numpy(self.embed_audio(files, max_duration, num_workers) @ text.T) * scale
+        )
         return logits.softmax(dim=1).numpy()
 
     def check(self, index: SearchIndex) -> None:
@@ -159,4 +179,6 @@ def load_retriever(checkpoint: str | Path, device: str | torch.device = "cpu") -
     tokenizer = tokenizer_from_dict(config["tokenizer"])
     model = load_contrastive(config, content["model"], tokenizer, path).to(device)
     encoder = frozen_part(model.encoder, config, path)
-    return Retriever(model, encoder.freeze(), tokenizer, config["embedding_dim"], config["max_caption_tokens"])
+    return Retriever(
+        model, encoder.freeze(), tokenizer, config["embedding_dim"], config["max_caption_tokens"]
+    )

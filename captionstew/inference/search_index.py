@@ -54,9 +54,13 @@ def load_index(path: str | Path) -> SearchIndex:
             files = tuple(content["files"].tolist())
             index = SearchIndex(files, content["vectors"], content["stamps"], str(content["model"]))
     except (KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not an index of captionstew search ({error}); remove it to build it anew") from error
+        raise ValueError(
+            f"{path}: not an index of captionstew search ({error}); remove it to build it anew"
+        ) from error
     if index.vectors.ndim != 2 or not len(files) == len(index.vectors) == len(index.stamps):
-        raise ValueError(f"{path}: {len(files)} files, vectors {index.vectors.shape}; remove it to build it anew")
+        raise ValueError(
+            f"{path}: {len(files)} files, vectors {index.vectors.shape}; remove it to build it anew"
+        )
     return index
 
 

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from captionstew.checkpoint import StateDict, load_weights
 from captionstew.data.tokenizer import Tokenizer
+from captionstew.models.losses import Losses
 from captionstew.models.pooling import frame_mask
 from captionstew.models.text_decoder import TextDecoder, text_decoder_from_dict
-from captionstew.training.checkpoint import StateDict, load_weights
-from captionstew.training.loop import Losses
 from zipformer import Zipformer, ZipformerConfig
 
 
@@ -33,7 +33,12 @@ class CaptioningModel(nn.Module):
         self.decoder = decoder
 
     def forward(
-        self, features: Tensor, feature_lengths: Tensor, ids: Tensor, id_lengths: Tensor, parallel: Tensor | None = None
+        self,
+        features: Tensor,
+        feature_lengths: Tensor,
+        ids: Tensor,
+        id_lengths: Tensor,
+        parallel: Tensor | None = None,
     ) -> Tensor:
         """(B, T, F), (B,), (B, L), (B,), (B,) bool -> logits (B, L-1, V) of ids[:, 1:]"""
         memory, memory_lengths = self.encode_audio(features, feature_lengths)
@@ -59,7 +64,9 @@ def token_losses(logits: Tensor, ids: Tensor, id_lengths: Tensor) -> Tensor:
 
     Paper equations 2 and 3: the sum, in nats, not CapPa's mean over a caption's tokens. Every token weighs the same.
     """
-    losses = F.cross_entropy(logits.float().transpose(1, 2), ids[:, 1:], reduction="none")  # (B, L-1)
+    losses = F.cross_entropy(
+        logits.float().transpose(1, 2), ids[:, 1:], reduction="none"
+    )  # (B, L-1)
     return losses.masked_fill(~frame_mask(id_lengths - 1, losses.size(1)), 0.0).sum(1)
 
 
@@ -79,7 +86,9 @@ def captioning_losses(
     ids, id_lengths = tokenizer.encode(batch["captions"], max_tokens)
     ids, id_lengths = ids.to(device), id_lengths.to(device)
     parallel = draw_parallel(len(ids), parallel_fraction).to(device)
-    logits = model(batch["features"].to(device), batch["feature_lengths"].to(device), ids, id_lengths, parallel)
+    logits = model(
+        batch["features"].to(device), batch["feature_lengths"].to(device), ids, id_lengths, parallel
+    )
     losses = token_losses(logits, ids, id_lengths)
     total = losses.sum()
     terms = {"loss": total}
@@ -102,7 +111,9 @@ def load_captioning(config: dict[str, Any], weights: StateDict, source: Path) ->
     Raises:
       CheckpointError: the weights do not fit the configuration.
     """
-    encoder = dataclasses.replace(ZipformerConfig.from_dict(config["encoder"]), batch_invariant=True)
+    encoder = dataclasses.replace(
+        ZipformerConfig.from_dict(config["encoder"]), batch_invariant=True
+    )
     model = build_captioning(config | {"encoder": encoder.to_dict()})
     load_weights(model, weights, source)
     return model.eval()

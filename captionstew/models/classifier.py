@@ -7,16 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from captionstew.checkpoint import StateDict, load_weights
+from captionstew.models.heads import AttentionHead, Head, LinearHead
 from captionstew.models.pooling import mean_pool
-from captionstew.models.probe_heads import AttentionHead, Head, LinearHead
-from captionstew.training.checkpoint import StateDict, load_weights
 from zipformer import Zipformer, ZipformerConfig
 
 
 class ClipClassifier(nn.Module):
     """Zipformer, mean or attention pooling, linear layer: the heads are those of the probes."""
 
-    def __init__(self, encoder: Zipformer, num_classes: int, pooling: str, num_attention_heads: int) -> None:
+    def __init__(
+        self, encoder: Zipformer, num_classes: int, pooling: str, num_attention_heads: int
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         if pooling == "attention":
@@ -31,7 +33,9 @@ class ClipClassifier(nn.Module):
         """(B, T, 80), (B,) -> logits (B, C)"""
         frames, lengths = self.encoder(features, feature_lengths)
         inputs = (frames, lengths) if self.attends else (mean_pool(frames, lengths),)
-        return self.shape.scores({name: value.unsqueeze(0) for name, value in self.head.items()}, *inputs)[0]
+        return self.shape.scores(
+            {name: value.unsqueeze(0) for name, value in self.head.items()}, *inputs
+        )[0]
 
 
 def classification_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -46,7 +50,9 @@ def classification_loss(logits: Tensor, targets: Tensor) -> Tensor:
 def build_classifier(config: dict[str, Any]) -> ClipClassifier:
     """The model that a checkpoint's `config` describes, with new weights."""
     encoder = Zipformer(ZipformerConfig.from_dict(config["encoder"]))
-    return ClipClassifier(encoder, len(config["classes"]), config["pooling"], config["attention_heads"])
+    return ClipClassifier(
+        encoder, len(config["classes"]), config["pooling"], config["attention_heads"]
+    )
 
 
 def load_classifier(config: dict[str, Any], weights: StateDict, source: Path) -> ClipClassifier:

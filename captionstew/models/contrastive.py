@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captionstew.data.captions import stable_hash
+from captionstew.checkpoint import StateDict, load_weights
 from captionstew.data.tokenizer import Tokenizer
+from captionstew.distributed import gather_rows
+from captionstew.hashing import stable_hash
+from captionstew.models.losses import Losses
 from captionstew.models.pooling import mean_pool
 from captionstew.models.text_tower import TextTower, build_text_tower, text_tower_from_dict
-from captionstew.training.checkpoint import StateDict, load_weights
-from captionstew.training.distributed import gather_rows
-from captionstew.training.loop import Losses
 from zipformer import Zipformer, ZipformerConfig
 
 MAX_LOGIT_SCALE = math.log(100.0)  # CLIP's bound on 1/temperature
@@ -29,7 +29,11 @@ class ContrastiveModel(nn.Module):
     """Audio tower (Zipformer, mean over frames) and text tower, each projected to the unit sphere."""
 
     def __init__(
-        self, encoder: Zipformer, text_tower: TextTower, embedding_dim: int, temperature: float = 0.07
+        self,
+        encoder: Zipformer,
+        text_tower: TextTower,
+        embedding_dim: int,
+        temperature: float = 0.07,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -54,7 +58,9 @@ class ContrastiveModel(nn.Module):
         """-> audio (n, E), text (n, E), logit scale () = 1/temperature, at most 100"""
         audio = self.embed_audio(features, feature_lengths)
         text = self.embed_text(ids, id_lengths)
-        with torch.no_grad():  # the parameter itself is bounded: a clamp in the graph would stop its gradient for good
+        with (
+            torch.no_grad()
+        ):  # the parameter itself is bounded: a clamp in the graph would stop its gradient for good
             self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
         return audio, text, self.logit_scale.exp()
 
@@ -96,7 +102,9 @@ def info_nce(
 
 def caption_keys(captions: Sequence[str], device: torch.device) -> Tensor:
     """n captions -> integers (n,), equal for equal words."""
-    keys = [stable_hash(" ".join(text.lower().split())) >> 1 for text in captions]  # 63 bits fit a signed integer
+    keys = [
+        stable_hash(" ".join(text.lower().split())) >> 1 for text in captions
+    ]  # 63 bits fit a signed integer
     return torch.tensor(keys, dtype=torch.int64, device=device)
 
 
@@ -115,7 +123,10 @@ def contrastive_losses(
     """
     ids, id_lengths = tokenizer.encode(batch["captions"], max_tokens)
     audio, text, logit_scale = model(
-        batch["features"].to(device), batch["feature_lengths"].to(device), ids.to(device), id_lengths.to(device)
+        batch["features"].to(device),
+        batch["feature_lengths"].to(device),
+        ids.to(device),
+        id_lengths.to(device),
     )
     keys = caption_keys(batch["captions"], device) if ignore_duplicates else None
     audio_to_text, text_to_audio = info_nce(audio, text, logit_scale, keys)
@@ -145,7 +156,9 @@ def load_contrastive(
     Raises:
       CheckpointError: the weights do not fit the configuration.
     """
-    encoder = dataclasses.replace(ZipformerConfig.from_dict(config["encoder"]), batch_invariant=True)
+    encoder = dataclasses.replace(
+        ZipformerConfig.from_dict(config["encoder"]), batch_invariant=True
+    )
     model = build_contrastive(config | {"encoder": encoder.to_dict()}, tokenizer)
     load_weights(model, weights, source)
     return model.eval()

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captionstew.data.programs import UserError
-from captionstew.models.frozen import load_encoder
-from captionstew.models.frozen_zipformer import FrozenZipformer
-from captionstew.training.checkpoint import FORMAT
+from captionstew.checkpoint import FORMAT
+from captionstew.errors import UserError
+from captionstew.models.encoders.load import load_encoder
+from captionstew.models.encoders.zipformer import FrozenZipformer
 from zipformer import Zipformer
 from zipformer.encoder import DownsampledStack
 from zipformer.frontend import MIN_FEATURES, frontend_lengths
@@ -41,7 +41,9 @@ def export_safetensors(checkpoint: str | Path, folder: Path) -> FrozenZipformer:
     encoder = _zipformer(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(encoder.encoder.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(_settings(encoder), indent=2) + "\n", encoding="utf-8")
+    (folder / "config.json").write_text(
+        json.dumps(_settings(encoder), indent=2) + "\n", encoding="utf-8"
+    )
     return encoder
 
 
@@ -57,11 +59,15 @@ def export_onnx(checkpoint: str | Path, path: Path) -> float:
         import onnxruntime
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
-        raise UserError(f"ONNX needs optional packages ({error}): pip install onnx onnxscript onnxruntime") from error
+        raise UserError(
+            f"ONNX needs optional packages ({error}): pip install onnx onnxscript onnxruntime"
+        ) from error
     frozen = _zipformer(checkpoint)
     encoder = frozen.encoder
     if encoder.config.causal:
-        raise UserError(f"{checkpoint}: causal encoders draw their chunks at run time and are not exported to ONNX")
+        raise UserError(
+            f"{checkpoint}: causal encoders draw their chunks at run time and are not exported to ONNX"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     batch, time = torch.export.Dim("batch", min=1), torch.export.Dim("time", min=MIN_FEATURES)
     with torch.no_grad(), warnings.catch_warnings():
@@ -76,10 +82,14 @@ def export_onnx(checkpoint: str | Path, path: Path) -> float:
             dynamic_shapes={"features": {0: batch, 1: time}, "lengths": {0: batch}},
             verbose=False,
         )
-    program.model.metadata_props.update({name: json.dumps(value) for name, value in _settings(frozen).items()})
+    program.model.metadata_props.update(
+        {name: json.dumps(value) for name, value in _settings(frozen).items()}
+    )
     program.save(str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    difference = max(_difference(encoder, session, lengths) for lengths in ((57,), (400, 9, 101), (1000, 250)))
+    difference = max(
+        _difference(encoder, session, lengths) for lengths in ((57,), (400, 9, 101), (1000, 250))
+    )
     if difference > PARITY:
         raise UserError(
             f"{path}: the exported frames differ by {difference:.1g}, more than {PARITY:.0g}; do not use it"
@@ -110,17 +120,25 @@ class ExportedZipformer(nn.Module):
             x = convert_channels(x, dim)
             if isinstance(stack, DownsampledStack):
                 low = _downsample(stack.downsample.bias, x, lengths)
-                low = _run_layers(stack.encoder, low, frames.downsampled(stack.factor), config.pos_dim)
-                x = stack.out_combiner(x, low.index_select(1, torch.arange(x.shape[1]) // stack.factor))
+                low = _run_layers(
+                    stack.encoder, low, frames.downsampled(stack.factor), config.pos_dim
+                )
+                x = stack.out_combiner(
+                    x, low.index_select(1, torch.arange(x.shape[1]) // stack.factor)
+                )
             else:
                 x = _run_layers(stack, x, frames, config.pos_dim)
             outputs.append(x)
-        return _downsample(model.downsample_output.bias, full_dimension_output(outputs), lengths), (lengths + 1) // 2
+        return _downsample(model.downsample_output.bias, full_dimension_output(outputs), lengths), (
+            lengths + 1
+        ) // 2
 
 
 def _run_layers(stack: nn.Module, x: Tensor, frames: Frames, pos_dim: int) -> Tensor:
     """(N, T, D) -> (N, T, D)"""
-    positions = relative_positions(x.shape[1], pos_dim, torch.float32)  # runtimes lack atan in float64
+    positions = relative_positions(
+        x.shape[1], pos_dim, torch.float32
+    )  # runtimes lack atan in float64
     for layer in stack.layers:
         x = layer(x, positions, frames)
     return x
@@ -137,7 +155,9 @@ def _downsample(bias: Tensor, x: Tensor, lengths: Tensor) -> Tensor:
 def _zipformer(checkpoint: str | Path) -> FrozenZipformer:
     encoder = load_encoder(checkpoint)
     if not isinstance(encoder, FrozenZipformer):
-        raise UserError(f"{checkpoint}: a {type(encoder).__name__}; only Zipformer encoders are exported")
+        raise UserError(
+            f"{checkpoint}: a {type(encoder).__name__}; only Zipformer encoders are exported"
+        )
     return encoder
 
 
@@ -156,7 +176,9 @@ def _settings(encoder: FrozenZipformer) -> dict[str, Any]:
 def _clips(lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Feature-like noise (N, max length, 80), lengths (N,)"""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(len(lengths), max(lengths), 80, generator=generator) * 3 - 6, torch.tensor(lengths)
+    return torch.randn(len(lengths), max(lengths), 80, generator=generator) * 3 - 6, torch.tensor(
+        lengths
+    )
 
 
 def _difference(encoder: Zipformer, session: Any, lengths: tuple[int, ...]) -> float:
@@ -164,8 +186,12 @@ def _difference(encoder: Zipformer, session: Any, lengths: tuple[int, ...]) -> f
     features, counts = _clips(lengths)
     with torch.no_grad():
         expected, expected_counts = encoder(features, counts)
-    found, found_counts = session.run(None, {"features": features.numpy(), "lengths": counts.numpy()})
+    found, found_counts = session.run(
+        None, {"features": features.numpy(), "lengths": counts.numpy()}
+    )
     if found.shape != tuple(expected.shape) or found_counts.tolist() != expected_counts.tolist():
         return float("inf")
     valid = torch.arange(expected.shape[1]) < expected_counts[:, None]
-    return float((torch.from_numpy(found) - expected)[valid].abs().max() / expected[valid].abs().max())
+    return float(
+        (torch.from_numpy(found) - expected)[valid].abs().max() / expected[valid].abs().max()
+    )

@@ -42,7 +42,11 @@ def initialise_encoder(encoder: Zipformer, path: Path | str) -> None:
     """
     weights, stored = read_checkpoint(path)
     state = encoder_state(weights, path)
-    own = {name: value.shape for name, value in encoder.state_dict().items() if _belongs_to_encoder(name)}
+    own = {
+        name: value.shape
+        for name, value in encoder.state_dict().items()
+        if _belongs_to_encoder(name)
+    }
     found = {name: value.shape for name, value in state.items()}
     needed = {name: shape for name, shape in own.items() if name in found or not _is_unused(name)}
     config = ZipformerConfig.from_dict(stored) if stored is not None else None
@@ -63,7 +67,10 @@ def initialisation_line(model: nn.Module, sources: dict[str, str]) -> str:
         count = sum(parameter.numel() for parameter in part.parameters())
         if count:
             parts.setdefault(sources.get(name, ""), []).append(f"{name} ({count:,})")
-    own = [f"{name} ({parameter.numel():,})" for name, parameter in model.named_parameters(recurse=False)]
+    own = [
+        f"{name} ({parameter.numel():,})"
+        for name, parameter in model.named_parameters(recurse=False)
+    ]
     new = [*parts.pop("", []), *own]
     loaded = [f"{', '.join(names)} from {source}" for source, names in parts.items()]
     return f"loaded: {'; '.join(loaded) or 'nothing'}; new: {', '.join(new) or 'nothing'}"
@@ -97,9 +104,17 @@ def _misfit(path: Path | str, theirs: ZipformerConfig | None, ours: ZipformerCon
             "give the flags that it was trained with (--encoder-dim, --num-encoder-layers, ...)"
         )
     names = _differences(theirs, ours)
-    values = "; ".join(f"{name} {_shown(theirs, name)}, here {_shown(ours, name)}" for name in names[:3])
-    preset = next((name for name in PRESETS if not _differences(ZipformerConfig.preset(name), theirs)), None)
-    advice = f"use --encoder-preset {preset} without other sizes" if preset else "use the flags it was trained with"
+    values = "; ".join(
+        f"{name} {_shown(theirs, name)}, here {_shown(ours, name)}" for name in names[:3]
+    )
+    preset = next(
+        (name for name in PRESETS if not _differences(ZipformerConfig.preset(name), theirs)), None
+    )
+    advice = (
+        f"use --encoder-preset {preset} without other sizes"
+        if preset
+        else "use the flags it was trained with"
+    )
     return (
         f"{path}: its encoder has {theirs.output_dim} channels out, this run's {ours.output_dim}, and they differ in "
         f"{values}: {advice}, or start from a tagger trained at this run's sizes"

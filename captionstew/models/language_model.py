@@ -9,7 +9,13 @@ import torch
 from captionstew.hashing import hash_of, sha256_of_file
 from captionstew.models.qa import FrozenLanguageModel
 
-FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")  # of a model on the Hub: no pickles, no programs
+FILES = (
+    "*.json",
+    "*.safetensors",
+    "*.model",
+    "*.txt",
+    "*.jinja",
+)  # of a model on the Hub: no pickles, no programs
 HASHED = (".safetensors", ".json", ".jinja", ".model")
 
 
@@ -27,13 +33,19 @@ def find_language_model(name_or_path: str, allow_download: bool = False) -> Path
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name_or_path, allow_patterns=FILES, local_files_only=not allow_download))
+        return Path(
+            snapshot_download(
+                name_or_path, allow_patterns=FILES, local_files_only=not allow_download
+            )
+        )
     except (LocalEntryNotFoundError, HFValidationError) as error:
         advice = "is the name right, and the network there?" if allow_download else (
             "give --llm the folder of a model, or --allow-download true to fetch it from the Hub "
             "(Qwen2.5-7B-Instruct: 15 GB)"
         )  # fmt: skip
-        raise ValueError(f"the language model {name_or_path} is not on this machine: {advice}") from error
+        raise ValueError(
+            f"the language model {name_or_path} is not on this machine: {advice}"
+        ) from error
 
 
 def load_language_model(
@@ -55,7 +67,10 @@ def load_language_model(
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
     if bits != 16:
-        options |= {"quantization_config": _quantization(bits, device), "device_map": {"": str(device)}}
+        options |= {
+            "quantization_config": _quantization(bits, device),
+            "device_map": {"": str(device)},
+        }
     model = AutoModelForCausalLM.from_pretrained(folder, **options)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if bits == 16:
@@ -75,9 +90,13 @@ def _quantization(bits: int, device: torch.device) -> Any:
 
     missing = [name for name in ("bitsandbytes", "accelerate") if find_spec(name) is None]
     if missing:
-        raise ValueError(f"--llm-bits {bits} needs {' and '.join(missing)} (pip install); without it use --llm-bits 16")
+        raise ValueError(
+            f"--llm-bits {bits} needs {' and '.join(missing)} (pip install); without it use --llm-bits 16"
+        )
     if device.type != "cuda":
         raise ValueError(f"--llm-bits {bits} needs a GPU; on a CPU use --llm-bits 16")
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+    )

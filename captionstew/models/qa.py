@@ -12,9 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captionstew.data.qa_batches import Encoded, QaItem
+from captionstew.data.batches.questions import Encoded, QaItem
 from captionstew.models.pooling import frame_mask
-from captionstew.models.qa_prompt import ChatPrompt, chat_prompt, encode_texts, question_text, target_text
+from captionstew.models.qa_prompt import (
+    ChatPrompt,
+    chat_prompt,
+    encode_texts,
+    question_text,
+    target_text,
+)
 
 IGNORED = -100  # F.cross_entropy leaves such targets out
 
@@ -26,7 +32,9 @@ class AudioAdaptor(nn.Module):
     outputs are as large as the model's own embeddings (`embedding_rms`).
     """
 
-    def __init__(self, dim: int, stack: int, hidden_dim: int, output_dim: int, embedding_rms: float) -> None:
+    def __init__(
+        self, dim: int, stack: int, hidden_dim: int, output_dim: int, embedding_rms: float
+    ) -> None:
         super().__init__()
         self.stack = stack
         self.register_buffer("mean", torch.zeros(dim))
@@ -48,7 +56,9 @@ class AudioAdaptor(nn.Module):
         frames = (frames - self.mean) / self.deviation
         frames = frames.masked_fill(~frame_mask(lengths, frames.size(1)).unsqueeze(-1), 0.0)
         frames = F.pad(frames, (0, 0, 0, -frames.size(1) % self.stack))
-        stacked = frames.reshape(frames.size(0), -1, frames.size(2) * self.stack)  # (B, A, stack * D)
+        stacked = frames.reshape(
+            frames.size(0), -1, frames.size(2) * self.stack
+        )  # (B, A, stack * D)
         return self.output(F.gelu(self.hidden(stacked))), (lengths + self.stack - 1) // self.stack
 
 
@@ -64,7 +74,13 @@ class FrozenLanguageModel:
       checkpointing: recompute activations in the backward pass instead of keeping them.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, description: dict[str, Any], checkpointing: bool = False):
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        description: dict[str, Any],
+        checkpointing: bool = False,
+    ):
         self.model = model.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.description = description
@@ -74,7 +90,9 @@ class FrozenLanguageModel:
         self.dim = self._embed.weight.shape[1]
         if checkpointing:
             _without_dropout(model)
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.gradient_checkpointing_enable(
+                gradient_checkpointing_kwargs={"use_reentrant": False}
+            )
 
     @property
     def device(self) -> torch.device:
@@ -91,8 +109,12 @@ class FrozenLanguageModel:
 
     def encode(self, items: Sequence[QaItem], max_answer_tokens: int) -> list[Encoded]:
         """Tokens of every question, with its choices, and of what has to be said, cut to `max_answer_tokens`."""
-        questions = encode_texts(self.tokenizer, [question_text(item.question, item.choices) for item in items])
-        answers = encode_texts(self.tokenizer, [target_text(item.answer, item.choices) for item in items])
+        questions = encode_texts(
+            self.tokenizer, [question_text(item.question, item.choices) for item in items]
+        )
+        answers = encode_texts(
+            self.tokenizer, [target_text(item.answer, item.choices) for item in items]
+        )
         return [
             Encoded(array("i", question), array("i", answer[:max_answer_tokens]))
             for question, answer in zip(questions, answers)
@@ -114,7 +136,9 @@ class FrozenLanguageModel:
         included. No other position carries loss.
         """
         ended = [[*answer, self.prompt.end] for answer in answers]
-        embeddings, mask, targets = self._sequences(audio, audio_lengths, questions, ended, padding_side)
+        embeddings, mask, targets = self._sequences(
+            audio, audio_lengths, questions, ended, padding_side
+        )
         # With the answers at the right end only the last positions need logits: the vocabulary is what takes memory.
         kept = max(len(answer) for answer in ended) + 1 if padding_side == "left" else 0
         # transformers checkpoints activations in training mode only
@@ -126,7 +150,9 @@ class FrozenLanguageModel:
             logits_to_keep=kept,
             use_cache=False,
         ).logits
-        targets = targets[:, -logits.size(1) :][:, 1:]  # the logits of a position are about the next one
+        targets = targets[:, -logits.size(1) :][
+            :, 1:
+        ]  # the logits of a position are about the next one
         losses = F.cross_entropy(
             logits[:, :-1].float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
         )
@@ -134,10 +160,16 @@ class FrozenLanguageModel:
 
     @torch.no_grad()
     def generate(
-        self, audio: Tensor, audio_lengths: Tensor, questions: Sequence[Sequence[int]], max_tokens: int
+        self,
+        audio: Tensor,
+        audio_lengths: Tensor,
+        questions: Sequence[Sequence[int]],
+        max_tokens: int,
     ) -> list[str]:
         """(B, A, E), (B,), B questions -> B answers, greedily, each up to the end token or `max_tokens` tokens."""
-        embeddings, mask, _ = self._sequences(audio, audio_lengths, questions, [[]] * len(questions), "left")
+        embeddings, mask, _ = self._sequences(
+            audio, audio_lengths, questions, [[]] * len(questions), "left"
+        )
         end = {self.prompt.end} | _end_tokens(self.model)
         self.model.eval()
         ids = self.model.generate(
@@ -153,7 +185,10 @@ class FrozenLanguageModel:
             eos_token_id=sorted(end),
             pad_token_id=self.prompt.end,
         )
-        return [self.tokenizer.decode(_until(row, end), skip_special_tokens=True).strip() for row in ids.tolist()]
+        return [
+            self.tokenizer.decode(_until(row, end), skip_special_tokens=True).strip()
+            for row in ids.tolist()
+        ]
 
     def _sequences(
         self,
@@ -184,7 +219,9 @@ class FrozenLanguageModel:
 
 def build_adaptor(config: dict[str, Any], embedding_rms: float) -> AudioAdaptor:
     """The adaptor that a checkpoint's `config` describes, with new weights."""
-    return AudioAdaptor(config["frame_dim"], config["stack"], config["hidden_dim"], config["llm_dim"], embedding_rms)
+    return AudioAdaptor(
+        config["frame_dim"], config["stack"], config["hidden_dim"], config["llm_dim"], embedding_rms
+    )
 
 
 def frames_per_token(frame_rate: float, token_rate: float) -> int:
@@ -196,7 +233,9 @@ def _padded(rows: Sequence[Sequence[int]], value: int, side: str) -> Tensor:
     """B rows -> (B, L), filled up with `value` on the left or the right."""
     longest = max(len(row) for row in rows)
     fill = [[value] * (longest - len(row)) for row in rows]
-    return torch.tensor([[*pad, *row] if side == "left" else [*row, *pad] for row, pad in zip(rows, fill)])
+    return torch.tensor(
+        [[*pad, *row] if side == "left" else [*row, *pad] for row, pad in zip(rows, fill)]
+    )
 
 
 def _positions(mask: Tensor) -> Tensor:

@@ -15,7 +15,9 @@ from typing import Any
 
 LETTERS = "ABCD"
 LEAD = "Audio: "
-PLACEHOLDER = "\ue000\ue001"  # stands for the user's turn; private characters that no template writes itself
+PLACEHOLDER = (
+    "\ue000\ue001"  # stands for the user's turn; private characters that no template writes itself
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ def chat_prompt(tokenizer: Any) -> ChatPrompt:
     text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     before, found, after = text.partition(PLACEHOLDER)
     if not found:
-        raise ValueError(f"{tokenizer.name_or_path}: its chat template does not contain the user's turn")
+        raise ValueError(
+            f"{tokenizer.name_or_path}: its chat template does not contain the user's turn"
+        )
     ids = [tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after)]
     lead = encode_texts(tokenizer, [LEAD])[0]
     return ChatPrompt((*ids[0], *lead), tuple(ids[1]), tokenizer.eos_token_id)

@@ -10,7 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from captionstew.training.checkpoint import CheckpointError, StateDict, load_checkpoint, load_weights
+from captionstew.checkpoint import CheckpointError, StateDict, load_checkpoint, load_weights
 from zipformer import AudioTagger, ZipformerConfig
 from zipformer.checkpoint import encoder_state, infer_config, read_checkpoint
 
@@ -55,8 +55,12 @@ def read_tagger(path: Path, classes: list[str] | None) -> tuple[dict[str, Any], 
         raise CheckpointError(f"{path}: no tagging head ({HEAD}weight) in it")
     outputs = len(weights[f"{HEAD}weight"])
     if classes is None or len(classes) != outputs:
-        found = "no class list was given" if classes is None else f"the class list has {len(classes)}"
-        raise CheckpointError(f"{path}: a tagger of {outputs} classes that it does not name, {found}: use --class-list")
+        found = (
+            "no class list was given" if classes is None else f"the class list has {len(classes)}"
+        )
+        raise CheckpointError(
+            f"{path}: a tagger of {outputs} classes that it does not name, {found}: use --class-list"
+        )
     config = infer_config(encoder_state(weights, path), path)
     return {
         "task": "tagging",

@@ -51,7 +51,9 @@ class TextDecoder(nn.Module):
         self.bart = BartForCausalLM(config)
         # A checkpoint's own settings for decoding (forced tokens, beams, least lengths) are for its task, not for ours.
         self.bart.generation_config = GenerationConfig(
-            bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
+            bos_token_id=config.bos_token_id,
+            eos_token_id=config.eos_token_id,
+            pad_token_id=config.pad_token_id,
         )
         self.dim = config.d_model
         self.vocab_size = config.vocab_size
@@ -62,10 +64,17 @@ class TextDecoder(nn.Module):
         self._mask_id = mask_id
         self._parallel_positions = parallel_positions
         if parallel_positions > self.max_tokens:
-            raise ValueError(f"captions of {parallel_positions + 1} tokens, but the decoder has {self.max_tokens}")
+            raise ValueError(
+                f"captions of {parallel_positions + 1} tokens, but the decoder has {self.max_tokens}"
+            )
 
     def forward(
-        self, memory: Tensor, memory_lengths: Tensor, ids: Tensor, id_lengths: Tensor, parallel: Tensor | None = None
+        self,
+        memory: Tensor,
+        memory_lengths: Tensor,
+        ids: Tensor,
+        id_lengths: Tensor,
+        parallel: Tensor | None = None,
     ) -> Tensor:
         """(B, T', dim), (B,), (B, L), (B,) -> logits (B, L-1, V) of ids[:, 1:]
 
@@ -82,7 +91,9 @@ class TextDecoder(nn.Module):
             parallel = torch.zeros(batch, dtype=torch.bool, device=ids.device)
         if parallel.any():
             if num_targets > self._parallel_positions:
-                raise ValueError(f"a caption of {num_targets + 1} tokens, at most {self._parallel_positions + 1} fit")
+                raise ValueError(
+                    f"a caption of {num_targets + 1} tokens, at most {self._parallel_positions + 1} fit"
+                )
             width = self._parallel_positions + len(self._prefix)
             inputs = F.pad(inputs, (0, width - inputs.size(1)), value=self.bart.config.pad_token_id)
             inputs = inputs.masked_fill(parallel.unsqueeze(1), self._mask_id)
@@ -97,7 +108,9 @@ class TextDecoder(nn.Module):
         return self.bart.lm_head(hidden[:, len(self._prefix) :][:, :num_targets])
 
     @torch.no_grad()
-    def generate(self, memory: Tensor, memory_lengths: Tensor, num_beams: int = 1, max_tokens: int = 128) -> Tensor:
+    def generate(
+        self, memory: Tensor, memory_lengths: Tensor, num_beams: int = 1, max_tokens: int = 128
+    ) -> Tensor:
         """(B, T', dim), (B,) -> ids (B, L), from <s> to </s> and then padding, L at most max_tokens
 
         Greedy with one beam, else beam search by mean log-probability per token.
@@ -119,8 +132,16 @@ class TextDecoder(nn.Module):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values from which `text_decoder_from_dict` rebuilds it, with new weights."""
-        config = {name: value for name, value in self.bart.config.to_dict().items() if name != "_name_or_path"}
-        return {"bart": config, "mask_id": self._mask_id, "parallel_positions": self._parallel_positions}
+        config = {
+            name: value
+            for name, value in self.bart.config.to_dict().items()
+            if name != "_name_or_path"
+        }
+        return {
+            "bart": config,
+            "mask_id": self._mask_id,
+            "parallel_positions": self._parallel_positions,
+        }
 
     def _prefixes(self, batch: int, device: torch.device) -> Tensor:
         """-> (B, 0 or 1), what stands before <s>"""
@@ -138,7 +159,9 @@ def attention_mask(lengths: Tensor, parallel: Tensor, width: int) -> Tensor:
     return (visible & frame_mask(lengths, width).unsqueeze(1)).unsqueeze(1)
 
 
-def build_text_decoder(name_or_path: str, tokenizer: Tokenizer, parallel_positions: int = 127) -> TextDecoder:
+def build_text_decoder(
+    name_or_path: str, tokenizer: Tokenizer, parallel_positions: int = 127
+) -> TextDecoder:
     """`tiny` and `bart-base` start from random weights; anything else is a BART checkpoint of `transformers`.
 
     Args:
@@ -167,7 +190,9 @@ def build_text_decoder(name_or_path: str, tokenizer: Tokenizer, parallel_positio
 
 def text_decoder_from_dict(content: dict[str, Any]) -> TextDecoder:
     """Inverse of `TextDecoder.to_dict`, with new weights."""
-    return TextDecoder(BartConfig.from_dict(content["bart"]), content["mask_id"], content["parallel_positions"])
+    return TextDecoder(
+        BartConfig.from_dict(content["bart"]), content["mask_id"], content["parallel_positions"]
+    )
 
 
 def _load_bart(name_or_path: str, tokenizer: Tokenizer, parallel_positions: int) -> TextDecoder:
@@ -184,8 +209,12 @@ def _load_bart(name_or_path: str, tokenizer: Tokenizer, parallel_positions: int)
             f"text decoder {name_or_path}: neither {', '.join(ARCHITECTURES)} nor a BART checkpoint "
             f"({str(error).splitlines()[0]})"
         ) from error
-    if missing := [key for key in report["missing_keys"] if key.startswith(("model.decoder", "model.shared"))]:
-        raise ValueError(f"{name_or_path}: {len(missing)} weights of the decoder are missing, e.g. {min(missing)}")
+    if missing := [
+        key for key in report["missing_keys"] if key.startswith(("model.decoder", "model.shared"))
+    ]:
+        raise ValueError(
+            f"{name_or_path}: {len(missing)} weights of the decoder are missing, e.g. {min(missing)}"
+        )
     if source.final_logits_bias.any():
         raise ValueError(f"{name_or_path}: its logits have a bias, which this decoder lacks")
     _check_tokenizer(name_or_path, config, tokenizer)
@@ -196,7 +225,11 @@ def _load_bart(name_or_path: str, tokenizer: Tokenizer, parallel_positions: int)
 
 def _check_tokenizer(name_or_path: str, config: BartConfig, tokenizer: Tokenizer) -> None:
     own = (config.bos_token_id, config.pad_token_id, config.eos_token_id)
-    if config.vocab_size != tokenizer.vocab_size or own != (tokenizer.bos_id, tokenizer.pad_id, tokenizer.eos_id):
+    if config.vocab_size != tokenizer.vocab_size or own != (
+        tokenizer.bos_id,
+        tokenizer.pad_id,
+        tokenizer.eos_id,
+    ):
         raise ValueError(
             f"{name_or_path} knows {config.vocab_size} tokens with <s>, <pad>, </s> = {own}, the tokenizer has "
             f"{tokenizer.vocab_size} with {(tokenizer.bos_id, tokenizer.pad_id, tokenizer.eos_id)}: "

@@ -26,10 +26,14 @@ class TextTower(nn.Module):
 
     def __init__(self, bert: nn.Module) -> None:
         super().__init__()
-        bert.pooler = None  # what some checkpoints have for their first token; the mean does without
+        bert.pooler = (
+            None  # what some checkpoints have for their first token; the mean does without
+        )
         self.bert = bert
         self.dim = bert.config.hidden_size
-        self.max_tokens = bert.config.max_position_embeddings - 2  # RoBERTa counts its positions from 2
+        self.max_tokens = (
+            bert.config.max_position_embeddings - 2
+        )  # RoBERTa counts its positions from 2
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """(B, L), (B,) -> (B, dim)"""
@@ -39,10 +43,16 @@ class TextTower(nn.Module):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values from which `text_tower_from_dict` rebuilds it, with new weights."""
-        return {name: value for name, value in self.bert.config.to_dict().items() if name != "_name_or_path"}
+        return {
+            name: value
+            for name, value in self.bert.config.to_dict().items()
+            if name != "_name_or_path"
+        }
 
 
-def build_text_tower(name_or_path: str, vocab_size: int, pad_id: int, dropout: float = 0.1) -> TextTower:
+def build_text_tower(
+    name_or_path: str, vocab_size: int, pad_id: int, dropout: float = 0.1
+) -> TextTower:
     """`tiny`, `small` and `bert-base` start from random weights; anything else is loaded by `transformers`.
 
     Raises:
@@ -71,14 +81,18 @@ def text_tower_from_dict(content: dict[str, Any]) -> TextTower:
 
 def _load_pretrained(name_or_path: str, vocab_size: int) -> TextTower:
     try:
-        model, report = AutoModel.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
+        model, report = AutoModel.from_pretrained(
+            name_or_path, dtype=torch.float32, output_loading_info=True
+        )
     except (OSError, ValueError) as error:
         raise ValueError(
             f"text tower {name_or_path}: neither {', '.join(ARCHITECTURES)} nor a checkpoint of transformers "
             f"({str(error).splitlines()[0]})"
         ) from error
     if model.config.is_encoder_decoder:
-        raise ValueError(f"{name_or_path}: a {model.config.model_type} model has a decoder; give an encoder like BERT")
+        raise ValueError(
+            f"{name_or_path}: a {model.config.model_type} model has a decoder; give an encoder like BERT"
+        )
     if missing := [key for key in report["missing_keys"] if not key.startswith("pooler.")]:
         raise ValueError(f"{name_or_path}: {len(missing)} weights are missing, e.g. {min(missing)}")
     # A checkpoint may have a few rows more than its tokenizer has tokens, never fewer.

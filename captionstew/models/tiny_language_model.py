@@ -52,7 +52,9 @@ class TinySettings:
     seed: int = 0
 
 
-def make_tiny_language_model(questions: Sequence[TextQuestion], folder: Path, settings: TinySettings) -> float:
+def make_tiny_language_model(
+    questions: Sequence[TextQuestion], folder: Path, settings: TinySettings
+) -> float:
     """Trains tokenizer and model on the questions and on sentences to repeat, and saves both in `folder`.
 
     Returns the loss per token of the last tenth of the steps.
@@ -113,12 +115,18 @@ def _new_model(tokenizer: Any, settings: TinySettings) -> nn.Module:
     return Qwen2ForCausalLM(config).float()
 
 
-def _train(model: nn.Module, tokenizer: Any, questions: Sequence[TextQuestion], settings: TinySettings) -> float:
+def _train(
+    model: nn.Module, tokenizer: Any, questions: Sequence[TextQuestion], settings: TinySettings
+) -> float:
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, settings.num_steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, settings.num_steps, pct_start=0.1
+    )
     model.train()
     last: list[float] = []
-    for step, (ids, targets) in zip(range(settings.num_steps), _batches(tokenizer, questions, settings)):
+    for step, (ids, targets) in zip(
+        range(settings.num_steps), _batches(tokenizer, questions, settings)
+    ):
         logits = model(input_ids=ids).logits[:, :-1]
         loss = F.cross_entropy(logits.transpose(1, 2), targets[:, 1:], ignore_index=-100)
         loss.backward()
@@ -147,9 +155,14 @@ def _batches(
             draw.choice(questions) if draw.random() < 0.5 else _sentence(draw, vocabulary)
             for _ in range(settings.batch_size)
         ]
-        heard = encode_texts(tokenizer, [LEAD + q.heard + question_text(q.question, q.choices) for q in chosen])
+        heard = encode_texts(
+            tokenizer, [LEAD + q.heard + question_text(q.question, q.choices) for q in chosen]
+        )
         answers = encode_texts(tokenizer, [target_text(q.answer, q.choices) for q in chosen])
-        rows = [([*before, *text, *prompt.after], [*answer, prompt.end]) for text, answer in zip(heard, answers)]
+        rows = [
+            ([*before, *text, *prompt.after], [*answer, prompt.end])
+            for text, answer in zip(heard, answers)
+        ]
         longest = max(len(text) + len(answer) for text, answer in rows)
         ids, targets = [], []
         for text, answer in rows:

@@ -12,34 +12,19 @@ Names and meanings follow icefall. Every flag takes a value (`--use-fp16 true`).
 before any data is opened.
 """
 
-import argparse
 import dataclasses
-import types
-import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 import torch
 
-from captionstew.data.programs import run_main as run_main
+from captionstew.flags import flag, free_flag
 from zipformer import ZipformerConfig
 
-FlagsT = TypeVar("FlagsT")
-PRETRAINED_BATCH_COUNT = 100_000.0  # what icefall adds when it fine-tunes; the last schedule ends at 50,000
-
-
-def flag(default: Any, help: str, choices: tuple | None = None) -> Any:
-    """A dataclass field that is a command-line flag."""
-    return field(default=default, metadata={"help": help, "choices": choices, "may_change": False})
-
-
-def free_flag(default: Any, help: str, choices: tuple | None = None) -> Any:
-    """A flag that an exact resume may change: it decides nothing that a step computes, or is a rate, or a path.
-
-    What the path of a manifest or a tokenizer leads to is compared by its content.
-    """
-    return field(default=default, metadata={"help": help, "choices": choices, "may_change": True})
+PRETRAINED_BATCH_COUNT = (
+    100_000.0  # what icefall adds when it fine-tunes; the last schedule ends at 50,000
+)
 
 
 @dataclass(frozen=True)
@@ -47,13 +32,17 @@ class TrainingFlags:
     """Flags of the training loop."""
 
     exp_dir: Path = free_flag(Path("exp"), "folder for checkpoints, logs and results")
-    world_size: int = free_flag(1, "number of local processes (GPUs); under torchrun the environment wins")
+    world_size: int = free_flag(
+        1, "number of local processes (GPUs); under torchrun the environment wins"
+    )
     master_port: int = free_flag(12354, "port for the processes to meet on")
     num_epochs: int = free_flag(10, "train up to this epoch, counted from 1")
     max_steps: int = free_flag(0, "stop after this many steps in all (0: no limit)")
     start_epoch: int = free_flag(1, "start from the checkpoint of the epoch before this one")
     start_batch: int = free_flag(0, "if positive, start from checkpoint-<start_batch>.pt")
-    resume: bool = free_flag(False, "continue from the newest complete checkpoint of --exp-dir, if there is one")
+    resume: bool = free_flag(
+        False, "continue from the newest complete checkpoint of --exp-dir, if there is one"
+    )
     resume_mode: str = free_flag(
         "exact",
         "exact: refuse to resume under other sampling settings; reseed: accept them and begin the epoch again",
@@ -62,16 +51,25 @@ class TrainingFlags:
     base_lr: float = free_flag(0.045, "ScaledAdam's base learning rate")
     lr_batches: float = free_flag(7500, "Eden: steps after which the rate decays noticeably")
     lr_epochs: float = free_flag(3.5, "Eden: epochs after which the rate decays noticeably")
-    warm_step: float = free_flag(500, "Eden: steps over which the rate rises from half of its value")
-    ref_duration: float = flag(
-        600, "seconds of audio per step that the encoder's schedules were made for; smaller makes them run faster"
+    warm_step: float = free_flag(
+        500, "Eden: steps over which the rate rises from half of its value"
     )
-    clipping_scale: float = free_flag(2.0, "gradients are clipped at this multiple of their median norm")
+    ref_duration: float = flag(
+        600,
+        "seconds of audio per step that the encoder's schedules were made for; smaller makes them run faster",
+    )
+    clipping_scale: float = free_flag(
+        2.0, "gradients are clipped at this multiple of their median norm"
+    )
     seed: int = flag(42, "seed of initial values, shuffling and augmentation")
     save_every_n: int = free_flag(4000, "write checkpoint-<step>.pt every this many steps")
     keep_last_k: int = free_flag(30, "keep only this many checkpoint-<step>.pt files")
-    average_period: int = flag(200, "update the running average of the parameters every this many steps")
-    save_every_epochs: int = free_flag(1, "write epoch-<number>.pt every this many epochs, counted back from the last")
+    average_period: int = flag(
+        200, "update the running average of the parameters every this many steps"
+    )
+    save_every_epochs: int = free_flag(
+        1, "write epoch-<number>.pt every this many epochs, counted back from the last"
+    )
     valid_interval: int = free_flag(0, "validate every this many steps (0: at each epoch's end)")
     log_interval: int = free_flag(50, "write a progress line every this many steps")
     use_fp16: bool = flag(False, "train in float16 with gradient scaling")
@@ -79,10 +77,16 @@ class TrainingFlags:
     device: str = free_flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
     num_threads: int = free_flag(0, "CPU threads per process (0: PyTorch's choice)")
     tensorboard: bool = free_flag(True, "write TensorBoard curves next to the JSON lines")
-    wandb: bool = free_flag(False, "log to Weights & Biases as well (needs the wandb package and network)")
-    accum_grad: int = flag(1, "sum the gradients of this many batches per step, where the loss is a sum over clips")
+    wandb: bool = free_flag(
+        False, "log to Weights & Biases as well (needs the wandb package and network)"
+    )
+    accum_grad: int = flag(
+        1, "sum the gradients of this many batches per step, where the loss is a sum over clips"
+    )
     preflight: bool = free_flag(True, "try the heaviest batches before training starts")
-    max_nonfinite: int = free_flag(20, "stop after this many batches with a NaN or infinite loss or gradient")
+    max_nonfinite: int = free_flag(
+        20, "stop after this many batches with a NaN or infinite loss or gradient"
+    )
 
     def first_batch_count(self) -> float:
         """Where the encoder's schedules start: those of a pretrained one (--init-encoder) have ended."""
@@ -94,12 +98,16 @@ class TrainingFlags:
         if self.use_fp16 and (self.device == "cpu" or not torch.cuda.is_available()):
             raise ValueError("--use-fp16 needs a GPU; on a CPU use --use-bf16 true or float32")
         if self.resume and (self.start_batch > 0 or self.start_epoch > 1):
-            raise ValueError("--resume true picks the checkpoint itself; leave out --start-epoch and --start-batch")
+            raise ValueError(
+                "--resume true picks the checkpoint itself; leave out --start-epoch and --start-batch"
+            )
         if self.start_batch > 0 and self.start_epoch > 1:
             raise ValueError("--start-batch and --start-epoch exclude each other")
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
-                raise ValueError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}")
+                raise ValueError(
+                    f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}"
+                )
 
 
 _POSITIVE = (
@@ -131,10 +139,14 @@ def refuse_accumulation(flags: TrainingFlags) -> None:
 class BatchFlags:
     """Flags of the clips that a model is trained on, and of their batches."""
 
-    manifest_dir: Path = free_flag(Path("data"), "folder with cuts_train.jsonl, cuts_valid.jsonl, cuts_test.jsonl")
+    manifest_dir: Path = free_flag(
+        Path("data"), "folder with cuts_train.jsonl, cuts_valid.jsonl, cuts_test.jsonl"
+    )
     max_duration: float = flag(640.0, "seconds of audio per batch and process")
     num_buckets: int = flag(30, "duration buckets of the sampler")
-    num_workers: int = free_flag(2, "data-loading processes per rank (0: load in the training process)")
+    num_workers: int = free_flag(
+        2, "data-loading processes per rank (0: load in the training process)"
+    )
     max_caption_tokens: int = flag(128, "longer captions are cut to this many tokens")
     valid_clips: int = free_flag(2000, "validate on at most this many clips, chosen by a hash")
 
@@ -147,15 +159,29 @@ class BatchFlags:
 class DataFlags(BatchFlags):
     """Flags of features and their augmentation."""
 
-    feature_store: Path | None = free_flag(None, "folder of precomputed features (captionstew.data.feature_store)")
+    feature_store: Path | None = free_flag(
+        None, "folder of precomputed features (captionstew.data.features.store)"
+    )
     fbank_backend: str = flag("lhotse", "feature extractor", choices=("lhotse", "kaldifeat"))
-    enable_spec_aug: bool = flag(True, "mask bands and frames of the training features (SpecAugment)")
-    spec_aug_frame_masks: int = flag(10, "SpecAugment: time masks per clip, at most 15 % of it in all")
+    enable_spec_aug: bool = flag(
+        True, "mask bands and frames of the training features (SpecAugment)"
+    )
+    spec_aug_frame_masks: int = flag(
+        10, "SpecAugment: time masks per clip, at most 15 % of it in all"
+    )
     spec_aug_time_warp: int = flag(80, "SpecAugment: largest time warp in frames (0: none)")
-    augment_gain_db: float = flag(0.0, "random gain of each training clip, up to this many dB either way")
-    augment_min_crop: float = flag(1.0, "keep a random part of each training clip, at least this share of it")
-    augment_max_seconds: float = flag(0.0, "keep a random part of at most this length of each training clip (0: all)")
-    augment_max_delay: float = flag(0.0, "start each training clip with up to this many seconds of silence")
+    augment_gain_db: float = flag(
+        0.0, "random gain of each training clip, up to this many dB either way"
+    )
+    augment_min_crop: float = flag(
+        1.0, "keep a random part of each training clip, at least this share of it"
+    )
+    augment_max_seconds: float = flag(
+        0.0, "keep a random part of at most this length of each training clip (0: all)"
+    )
+    augment_max_delay: float = flag(
+        0.0, "start each training clip with up to this many seconds of silence"
+    )
     augment_speeds: str = flag("1.0", "speed factors to choose from for each training clip")
 
     def check(self) -> None:
@@ -168,7 +194,9 @@ class DataFlags(BatchFlags):
         except ValueError:
             speeds = ()
         if not speeds or not all(speed > 0 for speed in speeds):
-            raise ValueError(f"--augment-speeds takes positive numbers with commas, not {self.augment_speeds!r}")
+            raise ValueError(
+                f"--augment-speeds takes positive numbers with commas, not {self.augment_speeds!r}"
+            )
         return speeds
 
 
@@ -176,15 +204,21 @@ class DataFlags(BatchFlags):
 class FrozenFlags(BatchFlags):
     """Flags of a frozen audio encoder and of the frames it gives."""
 
-    encoder: str = flag("", "checkpoint of an encoder, or a name that captionstew.load_encoder knows")
+    encoder: str = flag(
+        "", "checkpoint of an encoder, or a name that captionstew.load_encoder knows"
+    )
     cache: str = free_flag(
-        "frames", "keep the encoder's frames on disk, or compute them anew", choices=("frames", "none")
+        "frames",
+        "keep the encoder's frames on disk, or compute them anew",
+        choices=("frames", "none"),
     )
     cache_dir: Path = free_flag(Path("exp/embeddings"), "where frames are kept")
 
     def check(self) -> None:
         if not self.encoder:
-            raise ValueError("--encoder is needed: a checkpoint, or a name that captionstew.load_encoder knows")
+            raise ValueError(
+                "--encoder is needed: a checkpoint, or a name that captionstew.load_encoder knows"
+            )
 
 
 @dataclass(frozen=True)
@@ -205,7 +239,9 @@ class EncoderFlags:
     cnn_module_kernel: str = flag("", "depthwise kernel per stack")
     frontend_channels: str = flag("", "channels of the convolutional frontend, three numbers")
     batch_invariant: bool = flag(False, "train with frames that do not depend on a clip's batch")
-    swoosh_backend: str = flag("torch", "torch, or k2 where it is installed", choices=("torch", "k2"))
+    swoosh_backend: str = flag(
+        "torch", "torch, or k2 where it is installed", choices=("torch", "k2")
+    )
 
     def check(self) -> None:
         self.encoder_config()
@@ -229,8 +265,12 @@ class EncoderFlags:
 class InitFlags:
     """Flags of what training starts from instead of random weights; a resumed run goes on from its own checkpoint."""
 
-    init_encoder: Path | None = flag(None, "checkpoint to start the audio encoder from: a tagger, or any other")
-    init_text: str = free_flag("", "transformers checkpoint to start the text side from (folder or name on the Hub)")
+    init_encoder: Path | None = flag(
+        None, "checkpoint to start the audio encoder from: a tagger, or any other"
+    )
+    init_text: str = free_flag(
+        "", "transformers checkpoint to start the text side from (folder or name on the Hub)"
+    )
 
 
 @dataclass(frozen=True)
@@ -245,7 +285,9 @@ class ContrastiveFlags:
         choices=("ignore", "negative"),
     )
     duplicate_captions: str = free_flag(
-        "strict", "what counts as found in validation: the clip itself, or any with its caption", ("strict", "match")
+        "strict",
+        "what counts as found in validation: the clip itself, or any with its caption",
+        ("strict", "match"),
     )
 
 
@@ -279,62 +321,6 @@ def _integers(name: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"--{name.replace('_', '-')} takes comma-separated integers, not {text!r}") from None
-
-
-def parse_flags(flags_class: type[FlagsT], description: str | None, argv: list[str] | None = None) -> FlagsT:
-    """Parses argv (default: the command line) into `flags_class` and runs every group's check().
-
-    Unknown flags, wrong values and contradictions end the program with one line and exit status 2.
-    """
-    parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    for item in dataclasses.fields(flags_class):
-        shown = "" if item.default in (None, "") else f" (default: {_text(item.default)})"
-        parser.add_argument(
-            "--" + item.name.replace("_", "-"),
-            type=_converter(item.type),
-            default=item.default,
-            choices=item.metadata["choices"],
-            metavar=None if item.metadata["choices"] else item.name.upper(),
-            help=(item.metadata["help"] + shown).replace("%", "%%"),
-        )
-    flags = flags_class(**vars(parser.parse_args(argv)))
-    try:
-        for group in type(flags).__mro__:
-            if "check" in vars(group):
-                group.check(flags)
-    except ValueError as error:
-        parser.error(str(error))
-    return flags
-
-
-def flags_to_dict(flags: Any) -> dict[str, Any]:
-    """Plain JSON values of a flags object, for checkpoints and result files."""
-    return {
-        item.name: str(value) if isinstance(value := getattr(flags, item.name), Path) else value
-        for item in dataclasses.fields(flags)
-    }
-
-
-class _Parser(argparse.ArgumentParser):
-    """Errors are one line: the usage of forty flags would hide them."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _converter(annotation: Any):
-    if isinstance(annotation, types.UnionType):
-        annotation = next(kind for kind in typing.get_args(annotation) if kind is not type(None))
-    return _boolean if annotation is bool else annotation
-
-
-def _boolean(text: str) -> bool:
-    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in values:
-        raise argparse.ArgumentTypeError(f"true or false expected, not {text!r}")
-    return values[text.lower()]
+        raise ValueError(
+            f"--{name.replace('_', '-')} takes comma-separated integers, not {text!r}"
+        ) from None

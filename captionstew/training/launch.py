@@ -24,26 +24,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from captionstew.data.programs import USER_ERRORS, UserError, one_line
-from captionstew.training.flags import flags_to_dict
+from captionstew.distributed import Rank, pick_device
+from captionstew.errors import USER_ERRORS, UserError, one_line
+from captionstew.flags import flags_to_dict
 from captionstew.training.log import start_logging
 
 TIMEOUT = timedelta(minutes=30)
 FIRST_REPORT_SECONDS = 1.0  # how long a failed process's own account is waited for
-
-
-@dataclass(frozen=True)
-class Rank:
-    """Place of this process among all processes."""
-
-    rank: int
-    local_rank: int
-    world_size: int
-    device: torch.device
-
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
 
 
 class ProcessDied(UserError):
@@ -91,7 +78,9 @@ def _begin(rank: Rank, run: Callable[[Rank, Any], None], flags: Any) -> None:
     run(rank, flags)
 
 
-def launch(function: Callable[..., None], world_size: int, master_port: int, device: str, *args: Any) -> None:
+def launch(
+    function: Callable[..., None], world_size: int, master_port: int, device: str, *args: Any
+) -> None:
     """Calls function(rank, *args) in every process.
 
     Under torchrun, or with RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set by hand, this process is one
@@ -117,26 +106,20 @@ def launch(function: Callable[..., None], world_size: int, master_port: int, dev
                 child.process.kill()
 
 
-def pick_device(name: str, local_rank: int) -> torch.device:
-    """`auto` takes a GPU where there is one. Raises ValueError if a GPU is asked for and absent."""
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise ValueError(f"process {local_rank} needs its own GPU, but {torch.cuda.device_count()} are visible")
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
-
-
 def _start(rank: int, world_size: int, device: str, function: Callable, args: tuple) -> Child:
     context = multiprocessing.get_context("spawn")
     reports, writer = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(rank, world_size, device, function, args, writer))
+    process = context.Process(
+        target=_child, args=(rank, world_size, device, function, args, writer)
+    )
     process.start()
     writer.close()
     return Child(rank, process, reports)
 
 
-def _child(rank: int, world_size: int, device: str, function: Callable, args: tuple, reports: Connection) -> None:
+def _child(
+    rank: int, world_size: int, device: str, function: Callable, args: tuple, reports: Connection
+) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # A spawned process would spawn its loaders too, which costs seconds at every validation.
     multiprocessing.set_start_method(None, force=True)
@@ -155,7 +138,9 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _run_rank(rank: int, local_rank: int, world_size: int, device_name: str, function: Callable, args: tuple) -> None:
+def _run_rank(
+    rank: int, local_rank: int, world_size: int, device_name: str, function: Callable, args: tuple
+) -> None:
     device = pick_device(device_name, local_rank)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=TIMEOUT)
@@ -163,7 +148,9 @@ def _run_rank(rank: int, local_rank: int, world_size: int, device_name: str, fun
         function(Rank(rank, local_rank, world_size, device), *args)
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise ProcessDied(f"process {rank} of {world_size} lost another one, which says why ({error})") from error
+            raise ProcessDied(
+                f"process {rank} of {world_size} lost another one, which says why ({error})"
+            ) from error
         raise
     dist.destroy_process_group()
 
@@ -212,7 +199,11 @@ def _why(children: list[Child]) -> str:
                 f"process {child.rank} of {world_size} was killed by {name}; the others were ended too. If it was not "
                 "killed by hand, memory may have run out. Go on with --resume true"
             )
-    failures = [(failure.time, child.rank, failure) for child in children if (failure := child.failure()) is not None]
+    failures = [
+        (failure.time, child.rank, failure)
+        for child in children
+        if (failure := child.failure()) is not None
+    ]
     if not failures:
         return f"one of {world_size} processes ended without a word; the others were ended too"
     _, rank, first = min(failures, key=lambda entry: entry[:2])

@@ -14,8 +14,12 @@ def start_logging(exp_dir: Path, rank: int, world_size: int) -> None:
     folder = exp_dir / "log"
     folder.mkdir(parents=True, exist_ok=True)
     place = f" (rank {rank})" if world_size > 1 else ""
-    form = logging.Formatter(f"%(asctime)s{place} %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
-    handlers: list[logging.Handler] = [logging.FileHandler(folder / f"rank-{rank}.txt", encoding="utf-8")]
+    form = logging.Formatter(
+        f"%(asctime)s{place} %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
+    )
+    handlers: list[logging.Handler] = [
+        logging.FileHandler(folder / f"rank-{rank}.txt", encoding="utf-8")
+    ]
     if rank == 0:
         handlers.append(logging.StreamHandler(sys.stderr))
     for handler in handlers:
@@ -26,7 +30,9 @@ def start_logging(exp_dir: Path, rank: int, world_size: int) -> None:
 class ScalarLog:
     """Records of named numbers by step; a disabled one (other ranks) ignores everything."""
 
-    def __init__(self, exp_dir: Path, enabled: bool, tensorboard: bool, wandb: bool, config: dict[str, Any]) -> None:
+    def __init__(
+        self, exp_dir: Path, enabled: bool, tensorboard: bool, wandb: bool, config: dict[str, Any]
+    ) -> None:
         self._exp_dir = exp_dir
         self._lines = self._board = self._wandb = None
         if not enabled:
@@ -40,13 +46,21 @@ class ScalarLog:
         if wandb:
             import wandb as client
 
-            self._wandb = client.init(project="captionstew", name=exp_dir.name, dir=str(exp_dir), config=config)
+            self._wandb = client.init(
+                project="captionstew", name=exp_dir.name, dir=str(exp_dir), config=config
+            )
 
     def write(self, kind: str, step: int, epoch: int, values: dict[str, float]) -> None:
         """Appends one record; `kind` is train or valid."""
         if self._lines is None:
             return
-        record = {"kind": kind, "step": step, "epoch": epoch, "time": round(time.time(), 3), **values}
+        record = {
+            "kind": kind,
+            "step": step,
+            "epoch": epoch,
+            "time": round(time.time(), 3),
+            **values,
+        }
         self._lines.write(json.dumps(record) + "\n")
         self._lines.flush()
         if self._board is not None:
@@ -61,10 +75,17 @@ class ScalarLog:
             return
         with open(self._exp_dir / "samples.jsonl", "a", encoding="utf-8") as file:
             for cut_id, caption, hypothesis in rows:
-                record = {"step": step, "cut_id": cut_id, "caption": caption, "hypothesis": hypothesis}
+                record = {
+                    "step": step,
+                    "cut_id": cut_id,
+                    "caption": caption,
+                    "hypothesis": hypothesis,
+                }
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
         if self._board is not None:
-            shown = "\n\n".join(f"{cut_id}: {caption}  \n{hypothesis}" for cut_id, caption, hypothesis in rows)
+            shown = "\n\n".join(
+                f"{cut_id}: {caption}  \n{hypothesis}" for cut_id, caption, hypothesis in rows
+            )
             self._board.add_text("samples", shown, step)
 
     def close(self) -> None:

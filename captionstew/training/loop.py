@@ -16,25 +16,40 @@ from typing import Any
 import torch
 from torch import nn
 
-from captionstew.data.programs import one_line
-from captionstew.training import checkpoint as checkpoints
-from captionstew.training.distributed import Rank, any_rank, sum_gradients
-from captionstew.training.flags import TrainingFlags, flags_to_dict
+from captionstew import checkpoint as checkpoints
+from captionstew.distributed import Rank, any_rank, sum_gradients
+from captionstew.errors import one_line
+from captionstew.flags import flags_to_dict
+from captionstew.models.losses import Losses
+from captionstew.training.flags import TrainingFlags
 from captionstew.training.log import ScalarLog
-from captionstew.training.nonfinite import TrainingStopped as TrainingStopped
-from captionstew.training.nonfinite import leave_out, list_failed, stop_out_of_memory, stop_with_evidence
-from captionstew.training.precision import MIN_GRAD_SCALE, autocast, raise_small_scale, scale_has_collapsed, scaled_step
+from captionstew.training.nonfinite import (
+    TrainingStopped,
+    leave_out,
+    list_failed,
+    stop_out_of_memory,
+    stop_with_evidence,
+)
+from captionstew.training.precision import (
+    MIN_GRAD_SCALE,
+    autocast,
+    raise_small_scale,
+    scale_has_collapsed,
+    scaled_step,
+)
 from captionstew.training.preflight import report_data, run_preflight
 from captionstew.training.progress import report_progress, steps_left
 from captionstew.training.resume import restore, save
-from captionstew.training.run import BATCH_COUNT_INTERVAL, Run, distribute, new_run
-from captionstew.training.task import Losses, Task, TrainingData
+from captionstew.training.state import BATCH_COUNT_INTERVAL, Run, distribute, new_run
+from captionstew.training.task import Task, TrainingData
 from zipformer.scaled_adam import Diverged
 
 Batch = dict[str, Any]
 
 
-def train(model: nn.Module, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank) -> None:
+def train(
+    model: nn.Module, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank
+) -> None:
     """Trains until --num-epochs or --max-steps. Writes to --exp-dir: checkpoints, scalars.jsonl, tensorboard/.
 
     Raises:
@@ -55,14 +70,20 @@ def train(model: nn.Module, task: Task, data: TrainingData, flags: TrainingFlags
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise TrainingStopped(f"a loading process died ({one_line(error)}); go on with --resume true") from error
+        raise TrainingStopped(
+            f"a loading process died ({one_line(error)}); go on with --resume true"
+        ) from error
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _train_epochs(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank) -> None:
+def _train_epochs(
+    run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank
+) -> None:
     """The epochs that are left; saves and returns when it is asked to stop."""
-    log = ScalarLog(flags.exp_dir, rank.is_main, flags.tensorboard, flags.wandb, flags_to_dict(flags))
+    log = ScalarLog(
+        flags.exp_dir, rank.is_main, flags.tensorboard, flags.wandb, flags_to_dict(flags)
+    )
     try:
         while run.epoch <= flags.num_epochs and not _out_of_steps(run, flags):
             finished = _train_epoch(run, task, data, flags, rank, log)
@@ -83,7 +104,9 @@ def _train_epochs(run: Run, task: Task, data: TrainingData, flags: TrainingFlags
         log.close()
 
 
-def _train_epoch(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank, log: ScalarLog) -> bool:
+def _train_epoch(
+    run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank, log: ScalarLog
+) -> bool:
     """Trains on the rest of the epoch; False if it ended early (step limit, request to stop)."""
     run.model.train()
     run.scheduler.step_epoch(run.epoch - 1)
@@ -105,7 +128,9 @@ def _next_batches(run: Run, batches: Iterator[Batch], count: int) -> list[Batch]
         return list(islice(batches, count))
 
 
-def _train_step(run: Run, task: Task, batches: list[Batch], flags: TrainingFlags, rank: Rank) -> bool:
+def _train_step(
+    run: Run, task: Task, batches: list[Batch], flags: TrainingFlags, rank: Rank
+) -> bool:
     """One update with the sum of the batches' losses; False if none was done."""
     used, costs = [], []
     for batch in batches:
@@ -123,7 +148,9 @@ def _train_step(run: Run, task: Task, batches: list[Batch], flags: TrainingFlags
         stop_with_evidence(run, used, flags, rank, str(error))
     run.optimizer.zero_grad(set_to_none=True)
     if scale_has_collapsed(run.scaler):
-        stop_with_evidence(run, used, flags, rank, f"the float16 gradient scale fell below {MIN_GRAD_SCALE}")
+        stop_with_evidence(
+            run, used, flags, rank, f"the float16 gradient scale fell below {MIN_GRAD_SCALE}"
+        )
     if not stepped:
         run.window.skipped += 1
         return False
@@ -137,7 +164,9 @@ def _train_step(run: Run, task: Task, batches: list[Batch], flags: TrainingFlags
     return True
 
 
-def _forward_and_backward(run: Run, task: Task, batch: Batch, flags: TrainingFlags, rank: Rank) -> Losses | None:
+def _forward_and_backward(
+    run: Run, task: Task, batch: Batch, flags: TrainingFlags, rank: Rank
+) -> Losses | None:
     """Adds a batch's gradients; None if it is left out: no readable clip on some rank, a loss that is not finite."""
     list_failed(batch, flags, rank)
     run.window.sums["failed"] += len(batch["failed"])
@@ -159,12 +188,16 @@ def _forward_and_backward(run: Run, task: Task, batch: Batch, flags: TrainingFla
     return losses
 
 
-def _after_step(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank, log: ScalarLog) -> None:
+def _after_step(
+    run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank, log: ScalarLog
+) -> None:
     """What happens every so many steps: average, progress, checkpoint, validation."""
     if run.step % flags.average_period == 0:
         checkpoints.update_running_average(run.average, run.model, run.step, flags.average_period)
     if run.step % flags.log_interval == 0:
-        report_progress(run, steps_left(run, data.sampler.expected_batches, flags), flags, rank, log)
+        report_progress(
+            run, steps_left(run, data.sampler.expected_batches, flags), flags, rank, log
+        )
     if run.step % flags.save_every_n == 0:
         with run.window.paused():
             save(run, task, data, flags, rank, f"checkpoint-{run.step}.pt")
@@ -174,7 +207,9 @@ def _after_step(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, 
         _validate(run, task, data, flags, rank, log)
 
 
-def _validate(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank, log: ScalarLog) -> None:
+def _validate(
+    run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank, log: ScalarLog
+) -> None:
     """Metrics of the current parameters; the run is exactly as before afterwards."""
     state = checkpoints.random_state()
     run.model.eval()

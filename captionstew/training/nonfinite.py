@@ -6,11 +6,11 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from captionstew.data.programs import UserError
-from captionstew.training.checkpoint import save_checkpoint
-from captionstew.training.distributed import Rank
+from captionstew.checkpoint import save_checkpoint
+from captionstew.distributed import Rank
+from captionstew.errors import UserError
 from captionstew.training.flags import TrainingFlags
-from captionstew.training.run import Run
+from captionstew.training.state import Run
 
 Batch = dict[str, Any]
 
@@ -23,10 +23,14 @@ def list_failed(batch: Batch, flags: TrainingFlags, rank: Rank) -> None:
     """Writes down the clips that could not be read, with the reason."""
     if batch["failed"]:
         with open(flags.exp_dir / f"failed-rank{rank.rank}.txt", "a", encoding="utf-8") as file:
-            file.writelines(f"{cut_id}\t{' '.join(reason.split())}\n" for cut_id, reason in batch["failed"])
+            file.writelines(
+                f"{cut_id}\t{' '.join(reason.split())}\n" for cut_id, reason in batch["failed"]
+            )
 
 
-def leave_out(run: Run, batches: Sequence[Batch], what: str, flags: TrainingFlags, rank: Rank) -> None:
+def leave_out(
+    run: Run, batches: Sequence[Batch], what: str, flags: TrainingFlags, rank: Rank
+) -> None:
     """Counts a step without finite numbers, lists its clips, and stops when there were too many.
 
     Raises:
@@ -38,7 +42,9 @@ def leave_out(run: Run, batches: Sequence[Batch], what: str, flags: TrainingFlag
         file.write(f"step {run.step} epoch {run.epoch} {what}: {ids}\n")
     logging.warning("%s is NaN or infinite, batch %d of this kind left out", what, run.nonfinite)
     if run.nonfinite > flags.max_nonfinite:
-        stop_with_evidence(run, batches, flags, rank, f"{run.nonfinite} batches had a NaN or infinite {what}")
+        stop_with_evidence(
+            run, batches, flags, rank, f"{run.nonfinite} batches had a NaN or infinite {what}"
+        )
 
 
 def stop_out_of_memory(batch: Batch, flags: TrainingFlags, error: Exception) -> NoReturn:
@@ -50,11 +56,16 @@ def stop_out_of_memory(batch: Batch, flags: TrainingFlags, error: Exception) -> 
     ) from error
 
 
-def stop_with_evidence(run: Run, batches: Sequence[Batch], flags: TrainingFlags, rank: Rank, reason: str) -> NoReturn:
+def stop_with_evidence(
+    run: Run, batches: Sequence[Batch], flags: TrainingFlags, rank: Rank, reason: str
+) -> NoReturn:
     """Saves batches and parameters for a post-mortem and raises TrainingStopped."""
     path = flags.exp_dir / f"stopped-rank{rank.rank}.pt"
     kinds = (Tensor, list, int, float, str)
-    plain = [{name: value for name, value in batch.items() if isinstance(value, kinds)} for batch in batches]
+    plain = [
+        {name: value for name, value in batch.items() if isinstance(value, kinds)}
+        for batch in batches
+    ]
     save_checkpoint(path, {"batches": plain, "model": run.model.state_dict(), "step": run.step})
     raise TrainingStopped(
         f"{reason}; batch and parameters are in {path}. Usual causes: --base-lr too high for this amount of audio per "

@@ -14,7 +14,9 @@ CHECK_INTERVAL = 100  # steps between two looks at a small scale
 def autocast(flags: TrainingFlags, device: torch.device):
     """The context of forward passes."""
     if flags.use_fp16 or flags.use_bf16:
-        return torch.autocast(device.type, dtype=torch.float16 if flags.use_fp16 else torch.bfloat16)
+        return torch.autocast(
+            device.type, dtype=torch.float16 if flags.use_fp16 else torch.bfloat16
+        )
     return nullcontext()
 
 

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captionstew.data.manifest import IndexedCuts
-from captionstew.training import checkpoint as checkpoints
-from captionstew.training.distributed import Rank
+from captionstew import checkpoint as checkpoints
+from captionstew.data.manifests.index import IndexedCuts
+from captionstew.distributed import Rank
 from captionstew.training.flags import TrainingFlags
 from captionstew.training.nonfinite import TrainingStopped
 from captionstew.training.precision import autocast
-from captionstew.training.run import Run
+from captionstew.training.state import Run
 from captionstew.training.task import Task, TrainingData
 from zipformer import load_training_state, training_state
 
@@ -33,7 +33,9 @@ GIGABYTE = 1e9
 def report_data(task: Task, data: TrainingData, flags: TrainingFlags) -> None:
     """Says what there is to train on, and how many captions are too long."""
     cuts = data.sampler.cuts
-    logging.info("training on %d clips, %.2f h, of %s", len(cuts), cuts.durations.sum() / 3600, cuts.path)
+    logging.info(
+        "training on %d clips, %.2f h, of %s", len(cuts), cuts.durations.sum() / 3600, cuts.path
+    )
     captions, tokenizer = _sample_captions(cuts), getattr(task, "tokenizer", None)
     if captions and tokenizer is not None:
         lengths = tokenizer.encode(captions, max_tokens=10 * flags.max_caption_tokens)[1]
@@ -44,7 +46,9 @@ def report_data(task: Task, data: TrainingData, flags: TrainingFlags) -> None:
         )  # fmt: skip
 
 
-def run_preflight(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank) -> None:
+def run_preflight(
+    run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank
+) -> None:
     """Tries the heaviest batches and reports their peak memory.
 
     Raises:
@@ -65,7 +69,11 @@ def run_preflight(run: Run, task: Task, data: TrainingData, flags: TrainingFlags
         if not _fits(run, task, batch, flags, rank):
             raise TrainingStopped(_advice(run, task, batch, flags, rank))
         logging.info(
-            "preflight: %s, %s: %.1f s, peak memory %s", name, _describe(batch), time.monotonic() - started, _peak(rank)
+            "preflight: %s, %s: %.1f s, peak memory %s",
+            name,
+            _describe(batch),
+            time.monotonic() - started,
+            _peak(rank),
         )
     del reserve
     load_training_state(run.model, encoder_state)
@@ -110,7 +118,9 @@ def _fits(run: Run, task: Task, batch: dict[str, Any], flags: TrainingFlags, ran
 def _advice(run: Run, task: Task, batch: dict[str, Any], flags: TrainingFlags, rank: Rank) -> str:
     """What to try instead of a batch that does not fit."""
     reason = f"--max-duration {flags.max_duration:g} needs more memory than there is ({_describe(batch)})"
-    if rank.world_size > 1:  # the other processes may have had enough memory: no more trials together
+    if (
+        rank.world_size > 1
+    ):  # the other processes may have had enough memory: no more trials together
         return f"{reason}; try --max-duration {flags.max_duration / 2:.0f}"
     clips = len(batch["cut_ids"])
     fitting = clips // 2
@@ -136,7 +146,9 @@ def _part(batch: dict[str, Any], kept: int) -> dict[str, Any]:
 def _describe(batch: dict[str, Any]) -> str:
     clips, frames = batch["features"].shape[:2]
     texts = batch.get("captions")
-    return f"{clips} clips of {frames} frames" + (f", captions of {max(map(len, texts))} characters" if texts else "")
+    return f"{clips} clips of {frames} frames" + (
+        f", captions of {max(map(len, texts))} characters" if texts else ""
+    )
 
 
 def _memory_of_later_state(run: Run, rank: Rank) -> Tensor | None:

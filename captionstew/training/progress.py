@@ -5,20 +5,24 @@ import math
 import time
 from collections import Counter
 
-from captionstew.training.distributed import Rank, gather_objects
+from captionstew.distributed import Rank, gather_objects
 from captionstew.training.flags import TrainingFlags
 from captionstew.training.log import ScalarLog
-from captionstew.training.run import Run
+from captionstew.training.state import Run
 from captionstew.training.window import Window
 
 
-def report_progress(run: Run, steps_left: int, flags: TrainingFlags, rank: Rank, log: ScalarLog) -> None:
+def report_progress(
+    run: Run, steps_left: int, flags: TrainingFlags, rank: Rank, log: ScalarLog
+) -> None:
     """One line and one record for the steps since the last one, over all ranks. Losses are means over clips."""
     window, run.window = run.window, Window()
     elapsed = max(time.monotonic() - window.started, 1e-9)
     everyone = gather_objects((window.sums, window.terms))
     sums = sum((sums for sums, _ in everyone), Counter())
-    names = sorted(set().union(*(terms for _, terms in everyone)), key=lambda name: (name != "loss", name))
+    names = sorted(
+        set().union(*(terms for _, terms in everyone)), key=lambda name: (name != "loss", name)
+    )
     clips = max(sums["clips"], 1)
     values = {name: sum(terms[name] for _, terms in everyone) / clips for name in names}
     values |= {

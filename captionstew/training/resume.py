@@ -14,20 +14,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captionstew.training import checkpoint as checkpoints
-from captionstew.training.checkpoint import CheckpointError
-from captionstew.training.distributed import Rank, barrier, gather_objects
-from captionstew.training.flags import TrainingFlags, flags_to_dict
-from captionstew.training.run import Run
+from captionstew import checkpoint as checkpoints
+from captionstew.checkpoint import CheckpointError
+from captionstew.distributed import Rank, barrier, gather_objects
+from captionstew.flags import flags_to_dict
+from captionstew.training.flags import TrainingFlags
+from captionstew.training.state import Run
 from captionstew.training.task import Task, TrainingData
 from zipformer import ScaledAdam, load_training_state, training_state
 
 NOT_THE_MODEL = ("coverage",)  # entries of a task's config that say where data came from
 
 
-def save(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank, name: str) -> None:
+def save(
+    run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank, name: str
+) -> None:
     """Rank 0 writes <exp-dir>/<name> with every rank's random state."""
-    ranks = gather_objects({"encoder": training_state(run.model), "random": checkpoints.random_state()})
+    ranks = gather_objects(
+        {"encoder": training_state(run.model), "random": checkpoints.random_state()}
+    )
     if rank.is_main:
         content = {
             "model": run.model.state_dict(),
@@ -59,7 +64,10 @@ def restore(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank
     found = _checkpoint_to_continue(flags)
     _clear_the_way(found[1]["step"] if found else 0, flags, rank)
     if found is None:
-        logging.info("starting from step 0 with %d parameters", sum(p.numel() for p in run.model.parameters()))
+        logging.info(
+            "starting from step 0 with %d parameters",
+            sum(p.numel() for p in run.model.parameters()),
+        )
         return
     path, content = found
     _check_same(path, content, task, data, flags, rank)
@@ -127,7 +135,12 @@ def _clear_the_way(step: int, flags: TrainingFlags, rank: Rank) -> None:
 
 
 def _check_same(
-    path: Path, content: dict[str, Any], task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank
+    path: Path,
+    content: dict[str, Any],
+    task: Task,
+    data: TrainingData,
+    flags: TrainingFlags,
+    rank: Rank,
 ) -> None:
     """Raises CheckpointError that lists what has changed and must not."""
     theirs = {name: value for name, value in content["config"].items() if name not in NOT_THE_MODEL}
@@ -147,7 +160,9 @@ def _check_same(
     fixed = {item.name for item in dataclasses.fields(flags) if not item.metadata["may_change"]}
     theirs = {name: value for name, value in content["flags"].items() if name in fixed}
     ours = {name: value for name, value in flags_to_dict(flags).items() if name in theirs}
-    changed = _differences(theirs, ours) or _differences(content["sampler"], vars(data.sampler.settings))
+    changed = _differences(theirs, ours) or _differences(
+        content["sampler"], vars(data.sampler.settings)
+    )
     if changed:
         raise CheckpointError(
             f"{path}: cannot be continued exactly, these have changed: {changed}. Restore the old values, or "
@@ -157,8 +172,12 @@ def _check_same(
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     """`name old -> new` of the entries that differ; empty if none does."""
-    names = sorted(name for name in theirs.keys() | ours.keys() if not _equal(theirs.get(name), ours.get(name)))
-    return "; ".join(f"{name} {_shortly(theirs.get(name))} -> {_shortly(ours.get(name))}" for name in names)
+    names = sorted(
+        name for name in theirs.keys() | ours.keys() if not _equal(theirs.get(name), ours.get(name))
+    )
+    return "; ".join(
+        f"{name} {_shortly(theirs.get(name))} -> {_shortly(ours.get(name))}" for name in names
+    )
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -166,7 +185,9 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return torch.equal(one, other)
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_equal(value, other[key]) for key, value in one.items())
+        return one.keys() == other.keys() and all(
+            _equal(value, other[key]) for key, value in one.items()
+        )
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(_equal, one, other))
     return one == other
@@ -179,7 +200,10 @@ def _shortly(value: Any) -> str:
 
 def _restore_optimizer(optimizer: ScaledAdam, state: dict[str, Any]) -> None:
     """Loads the optimiser's state, but keeps rates and clipping of this command line: a run may go on with others."""
-    asked = [{name: group[name] for name in ("base_lr", "clipping_scale")} for group in optimizer.param_groups]
+    asked = [
+        {name: group[name] for name in ("base_lr", "clipping_scale")}
+        for group in optimizer.param_groups
+    ]
     optimizer.load_state_dict(state)
     for group, options in zip(optimizer.param_groups, asked):
         for name, value in options.items():

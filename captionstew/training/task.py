@@ -1,20 +1,13 @@
 """What the loop expects of a recipe: an objective and batches."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from captionstew.data.sampling import EpochBatches
-
-
-class Losses(NamedTuple):
-    """What one batch costs. `total` and `terms` are sums over this process's clips; `gauges` are plain numbers."""
-
-    total: Tensor
-    terms: dict[str, Tensor]
-    gauges: dict[str, Tensor]
+from captionstew.data.batches.sampling import EpochBatches
+from captionstew.models.losses import Losses
 
 
 class Task(Protocol):
@@ -32,16 +25,20 @@ class Task(Protocol):
     def losses(self, model: nn.Module, batch: dict[str, Any], device: torch.device) -> Losses:
         """One forward pass in training mode."""
 
-    def validate(self, model: nn.Module, batches: Iterable[dict[str, Any]], device: torch.device) -> dict[str, float]:
+    def validate(
+        self, model: nn.Module, batches: Iterable[dict[str, Any]], device: torch.device
+    ) -> dict[str, float]:
         """Metrics on the validation data; called on every rank with the unwrapped model in evaluation mode."""
 
 
 class TrainingData(Protocol):
-    """Batches as captionstew.data.dataset makes them, and `position`, plain values: the place after the batch."""
+    """Batches as captionstew.data.batches.dataset makes them, and `position`, plain values: the place after the batch."""
 
     sampler: EpochBatches
 
-    def train_batches(self, epoch: int, position: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    def train_batches(
+        self, epoch: int, position: dict[str, Any] | None
+    ) -> Iterator[dict[str, Any]]:
         """The batches of an epoch, from its start or from after the batch with the given position."""
 
     def batch_of(self, positions: Sequence[int]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from captionstew.training.task import Losses
+from captionstew.models.losses import Losses
 from zipformer.scaled_adam import StepReport
 
 
@@ -24,14 +24,18 @@ class Window:
     sums: Counter = field(default_factory=Counter)  # over clips, added up over ranks for the report
     terms: Counter = field(default_factory=Counter)  # losses and gauges, likewise
 
-    def count_step(self, batches: Sequence[dict[str, Any]], losses: Sequence[Losses], report: StepReport) -> None:
+    def count_step(
+        self, batches: Sequence[dict[str, Any]], losses: Sequence[Losses], report: StepReport
+    ) -> None:
         self.steps += 1
         self.gradient_norm += math.hypot(*report.gradient_norms)
         self.clipped += any(factor < 1.0 for factor in report.clip_factors)
         for batch, costs in zip(batches, losses, strict=True):
             clips = len(batch["cut_ids"])
             self.sums["clips"] += clips
-            self.sums["audio_seconds"] += float(batch["num_samples"].sum()) / batch["sampling_rate"]  # after cropping
+            self.sums["audio_seconds"] += (
+                float(batch["num_samples"].sum()) / batch["sampling_rate"]
+            )  # after cropping
             self.sums["valid_frames"] += int(batch["feature_lengths"].sum())
             self.sums["all_frames"] += batch["features"].shape[0] * batch["features"].shape[1]
             for name, value in costs.terms.items():

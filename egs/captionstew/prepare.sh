@@ -65,13 +65,13 @@ programs=../../local
 prepare_corpus() {
   local name=$1
   shift
-  local program=$programs/prepare_$name.py
-  if [ ! -f "$program" ]; then program=$programs/prepare_own.py; fi
+  local reader=$name
+  if ! python "$programs/prepare_corpus.py" --list | grep -qx "$name"; then reader=own; fi
   local arguments=(--corpus-dir "$corpora_dir/$name" --output-dir "$data_dir/tables")
   if [ -n "$audio_dir" ]; then arguments+=(--audio-dir "$audio_dir/$name"); fi
   if [ "$name" = mini ]; then arguments+=(--num-clips "$mini_clips"); fi
   if [ $# -gt 0 ]; then arguments+=(--splits "$@"); fi
-  python "$program" "${arguments[@]}"
+  python "$programs/prepare_corpus.py" "$reader" "${arguments[@]}"
 }
 
 gather_evaluation_lists() {
@@ -80,7 +80,7 @@ gather_evaluation_lists() {
   local arguments=(--corpora-dir "$corpora_dir" --output-dir "$data_dir")
   if [ "$allow_missing_lists" = true ]; then arguments+=(--allow-missing); fi
   # shellcheck disable=SC2086  # one word per list
-  python "$programs/evaluation_lists.py" "${arguments[@]}" --sets $sets
+  ./local/gather_evaluation_keys.py "${arguments[@]}" --sets $sets
 }
 
 check_audio() {
@@ -137,7 +137,7 @@ fi
 
 if in_stage 5 "Manifests of the subsets $subsets"; then
   # shellcheck disable=SC2086  # one word per subset
-  run_unless_done "$done_dir/5-manifests" "$manifests" ./local/make_manifests.py --corpora "$corpora" \
+  run_unless_done "$done_dir/5-manifests" "$manifests" ./local/make_subset_manifests.py --corpora "$corpora" \
     --data-dir "$data_dir" --valid-share "$valid_share" --seed "$seed" --subsets $subsets
 fi
 

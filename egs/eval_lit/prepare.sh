@@ -58,7 +58,7 @@ parts=$(fingerprint_of "$table" "$seed")
 
 if in_stage 1 "Caption table of $corpus"; then
   # shellcheck disable=SC2086  # one word per split
-  run_unless_done "$done_dir/1-table" "$table" python "$programs/prepare_$corpus.py" --corpus-dir "$corpus_dir" \
+  run_unless_done "$done_dir/1-table" "$table" python "$programs/prepare_corpus.py" "$corpus" --corpus-dir "$corpus_dir" \
     --audio-dir "$audio_dir" --output-dir "$data_dir/tables" --splits $splits
 fi
 
@@ -68,6 +68,6 @@ if in_stage 2 "Train, validation and test clips"; then
 fi
 
 if in_stage 3 "Audio check and manifests"; then
-  run_unless_done "$done_dir/3-manifests" "$(fingerprint_of "$parts" audio)" "$here/local/make_manifests.py" \
+  run_unless_done "$done_dir/3-manifests" "$(fingerprint_of "$parts" audio)" "$here/local/make_split_manifests.py" \
     --data-dir "$data_dir" --num-jobs "$num_jobs"
 fi

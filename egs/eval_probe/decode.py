@@ -19,13 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from captionstew.evaluation.metrics import bootstrap_interval_of_mean
-from captionstew.evaluation.probe_decoding import Decoded, Decoder, joined
-from captionstew.evaluation.probe_files import find_probes
-from captionstew.evaluation.probe_scoring import mean_and_deviation
+from captionstew.distributed import pick_device
+from captionstew.errors import run_main
+from captionstew.evaluation.metrics.bootstrap import bootstrap_interval_of_mean
+from captionstew.evaluation.probing.decoding import Decoded, Decoder, joined
+from captionstew.evaluation.probing.files import find_probes
+from captionstew.evaluation.probing.scoring import mean_and_deviation
 from captionstew.evaluation.results import write_result
-from captionstew.training.distributed import pick_device
-from captionstew.training.flags import flag, parse_flags, run_main
+from captionstew.flags import flag, parse_flags
 
 NAMED_CLIPS = 5  # of those that could not be read; the rest is counted
 SHARED = ("encoder", "split", "variant", "frozen_parameters")  # by the results of one system
@@ -34,10 +35,16 @@ SHARED = ("encoder", "split", "variant", "frozen_parameters")  # by the results 
 @dataclass(frozen=True)
 class Flags:
     exp_dir: Path = flag(Path("exp"), "folder of the probes; results go below it")
-    tasks: str = flag("", "comma-separated names of trained tasks (default: those of the last training)")
-    also: Path | None = flag(None, "folder of the same probes trained for other test clips, which join these")
+    tasks: str = flag(
+        "", "comma-separated names of trained tasks (default: those of the last training)"
+    )
+    also: Path | None = flag(
+        None, "folder of the same probes trained for other test clips, which join these"
+    )
     split: str = flag("test", "which of a task's splits to score", choices=("test", "valid"))
-    manifest: Path | None = flag(None, "cuts to score (default: those of --split in the probe's --manifest-dir)")
+    manifest: Path | None = flag(
+        None, "cuts to score (default: those of --split in the probe's --manifest-dir)"
+    )
     system: str = flag("", "name in the report (default: the experiment folder's)")
     num_workers: int = flag(2, "data-loading processes")
     device: str = flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
@@ -46,13 +53,17 @@ class Flags:
 def main() -> None:
     flags = parse_flags(Flags, __doc__)
     system = flags.system or flags.exp_dir.name
-    decoder = Decoder(flags.split, flags.manifest, flags.num_workers, pick_device(flags.device, 0), flags.exp_dir)
+    decoder = Decoder(
+        flags.split, flags.manifest, flags.num_workers, pick_device(flags.device, 0), flags.exp_dir
+    )
     by_pooling: dict[str, list[Decoded]] = defaultdict(list)
     for path in find_probes(flags.exp_dir, flags.tasks):
         decoded = decoder.decode(path)
         if flags.also is not None:
             decoded = joined(decoded, decoder.decode(flags.also / path.name))
-        write_result(flags.exp_dir, task=f"probe_{decoded.task.name}", system=system, **decoded.result)
+        write_result(
+            flags.exp_dir, task=f"probe_{decoded.task.name}", system=system, **decoded.result
+        )
         report_broken(decoded)
         if decoded.score.correct is not None:
             by_pooling[decoded.pooling].append(decoded)
@@ -65,7 +76,9 @@ def report_broken(decoded: Decoded) -> None:
     """Says which clips count as wrong because they cannot be heard."""
     if decoded.broken:
         count = decoded.result["num_clips"]
-        print(f"{decoded.manifest}: {len(decoded.broken)} of {count} clips cannot be heard and count as wrong")
+        print(
+            f"{decoded.manifest}: {len(decoded.broken)} of {count} clips cannot be heard and count as wrong"
+        )
     for clip in decoded.broken[:NAMED_CLIPS]:
         print(f"  {clip.cut_id}: {clip.reason}")
 
@@ -81,7 +94,11 @@ def write_average(tasks: list[Decoded], pooling: str, system: str, flags: Flags)
         system=system,
         metrics=mean_and_deviation("accuracy", by_seed) | {"accuracy_interval": interval},
         num_clips=sum(one.shape[1] for one in correct),
-        settings={"metric": "accuracy", "pooling": pooling, "tasks": sorted(task.task.name for task in tasks)},
+        settings={
+            "metric": "accuracy",
+            "pooling": pooling,
+            "tasks": sorted(task.task.name for task in tasks),
+        },
         trained_parameters=sum(task.result["trained_parameters"] for task in tasks),
         **{name: value for name, value in tasks[-1].result.items() if name in SHARED},
     )

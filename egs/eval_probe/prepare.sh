@@ -47,7 +47,7 @@ for task in $chosen; do
 done
 done_dir=$data_dir/.done
 
-# prepare_task TASK FLAG...: its program in local/
+# prepare_task TASK FLAG...: its reader
 prepare_task() {
   local task=$1 folder=$1
   shift
@@ -55,7 +55,7 @@ prepare_task() {
   local arguments=(--corpus-dir "$corpora_dir/$folder" --output-dir "$data_dir/$task" --num-jobs "$num_jobs")
   if [ -n "$audio_dir" ]; then arguments+=(--audio-dir "$audio_dir/$folder"); fi
   if [ -n "$dask_scheduler" ]; then arguments+=(--dask-scheduler "$dask_scheduler"); fi
-  python "$programs/prepare_$task.py" "${arguments[@]}" "$@"
+  python "$programs/prepare_corpus.py" "$task" "${arguments[@]}" "$@"
 }
 
 if [ -n "$corpus" ]; then

@@ -19,10 +19,16 @@ the loop and with the flags of pretraining (paper Table 7):
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from captionstew.data.cuts import open_cuts
-from captionstew.evaluation.probe_files import probe_name, record_probes
-from captionstew.evaluation.probe_metrics import HEAD_METRICS
-from captionstew.evaluation.probing import (
+from captionstew.checkpoint import save_checkpoint
+from captionstew.data.manifests.cuts import open_cuts
+from captionstew.distributed import pick_device
+from captionstew.errors import run_main
+from captionstew.evaluation.probing.files import probe_name, record_probes
+from captionstew.evaluation.probing.fit import ProbeSettings, train_probe
+from captionstew.evaluation.probing.head_metrics import HEAD_METRICS
+from captionstew.evaluation.probing.representations import CACHES, Representations, load_system
+from captionstew.evaluation.probing.supervised import train_encoders
+from captionstew.evaluation.probing.tasks import (
     MIN_TEST_CLIPS,
     ProbeTask,
     all_tasks,
@@ -32,50 +38,59 @@ from captionstew.evaluation.probing import (
     read_task_table,
     task_clips,
 )
-from captionstew.evaluation.representations import CACHES, Representations, load_system
-from captionstew.evaluation.supervised import train_encoders
-from captionstew.models.probe import ProbeSettings, train_probe
-from captionstew.training.checkpoint import save_checkpoint
-from captionstew.training.distributed import pick_device
-from captionstew.training.flags import (
-    DataFlags,
-    EncoderFlags,
-    TrainingFlags,
-    flag,
-    flags_to_dict,
-    free_flag,
-    parse_flags,
-    run_main,
-)
+from captionstew.flags import flag, flags_to_dict, free_flag, parse_flags
+from captionstew.training.flags import DataFlags, EncoderFlags, TrainingFlags
 
 
 @dataclass(frozen=True)
 class Flags(TrainingFlags, DataFlags, EncoderFlags):
     exp_dir: Path = free_flag(Path("exp"), "probes are written to <exp-dir>/probe-<task>.pt")
-    encoder: str = flag("", "checkpoint, folder or name of an encoder: see captionstew.models.frozen")
-    embeddings: Path | None = flag(None, "clip vectors computed elsewhere, in the place of --encoder")
+    encoder: str = flag(
+        "", "checkpoint, folder or name of an encoder: see captionstew.models.encoders.load"
+    )
+    embeddings: Path | None = flag(
+        None, "clip vectors computed elsewhere, in the place of --encoder"
+    )
     tasks: str = flag(
-        "all", "all (every labelled source), or comma-separated rows of --task-table and <source>[:<field>]"
+        "all",
+        "all (every labelled source), or comma-separated rows of --task-table and <source>[:<field>]",
     )
     task_table: Path = flag(Path(__file__).with_name("tasks.json"), "JSON list of tasks")
     manifest_dir: Path = free_flag(
-        Path("data"), "folder with cuts_train.jsonl and cuts_valid.jsonl, or with a folder of these for every task"
+        Path("data"),
+        "folder with cuts_train.jsonl and cuts_valid.jsonl, or with a folder of these for every task",
     )
-    pooling: str = flag("mean", "clip vector from frames", choices=("mean", "mean_std", "attention"))
+    pooling: str = flag(
+        "mean", "clip vector from frames", choices=("mean", "mean_std", "attention")
+    )
     attention_heads: int = flag(4, "heads of attention pooling")
-    cache: str = flag("auto", "what is kept on disk; auto: vectors, or frames where they are needed", choices=CACHES)
+    cache: str = flag(
+        "auto",
+        "what is kept on disk; auto: vectors, or frames where they are needed",
+        choices=CACHES,
+    )
     cache_dir: Path = flag(Path("exp/embeddings"), "where it is kept")
     learning_rates: str = flag("0.0001,0.0003,0.001,0.003,0.01", "grid of Adam's rates")
     num_seeds: int = flag(5, "heads per rate, seeds 0, 1, ...")
     max_epochs: int = flag(200, "epochs at most")
-    patience: int = flag(20, "stop a head after this many epochs without a better validation metric")
+    patience: int = flag(
+        20, "stop a head after this many epochs without a better validation metric"
+    )
     valid_every: int = flag(1, "validate every this many epochs")
     batch_size: int = flag(128, "clips per step")
-    standardise: bool = flag(True, "scale every channel to mean 0 and deviation 1 of the training clips")
-    max_duration: float = flag(100.0, "seconds of audio per batch, while encoding or training the encoder")
+    standardise: bool = flag(
+        True, "scale every channel to mean 0 and deviation 1 of the training clips"
+    )
+    max_duration: float = flag(
+        100.0, "seconds of audio per batch, while encoding or training the encoder"
+    )
     train_encoder: bool = flag(False, "train the encoder as well, in the place of --encoder")
-    init_encoder: Path | None = flag(None, "with --train-encoder: checkpoint to start from (default: from scratch)")
-    average_period: int = flag(10, "update the running average of the parameters every this many steps")
+    init_encoder: Path | None = flag(
+        None, "with --train-encoder: checkpoint to start from (default: from scratch)"
+    )
+    average_period: int = flag(
+        10, "update the running average of the parameters every this many steps"
+    )
     avg: int = flag(1, "with --train-encoder: average the parameters over this many last epochs")
 
     def check(self) -> None:
@@ -84,9 +99,13 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags):
                 "--train-encoder true goes with --encoder-preset and --init-encoder, and with mean or attention pooling"
             )
         if self.train_encoder and self.max_steps:
-            raise ValueError("--train-encoder true counts in epochs: use --num-epochs, not --max-steps")
+            raise ValueError(
+                "--train-encoder true counts in epochs: use --num-epochs, not --max-steps"
+            )
         if not self.train_encoder and bool(self.encoder) == bool(self.embeddings):
-            raise ValueError("give either --encoder (a checkpoint, logmel, random:<preset>, ...) or --embeddings FILE")
+            raise ValueError(
+                "give either --encoder (a checkpoint, logmel, random:<preset>, ...) or --embeddings FILE"
+            )
         if self.pooling == "attention" and self.cache == "clip":
             raise ValueError("--pooling attention needs frames: --cache frames, none or auto")
         self.settings()
@@ -107,7 +126,11 @@ def main() -> None:
     flags = parse_flags(Flags, __doc__)
     flags.exp_dir.mkdir(parents=True, exist_ok=True)
     table = read_task_table(flags.task_table)
-    tasks = all_tasks(flags.manifest_dir, table) if flags.tasks == "all" else parse_tasks(flags.tasks, table)
+    tasks = (
+        all_tasks(flags.manifest_dir, table)
+        if flags.tasks == "all"
+        else parse_tasks(flags.tasks, table)
+    )
     if not tasks:
         print(
             f"{flags.manifest_dir}: no source has a label of two or more classes on {MIN_TEST_CLIPS} clips, "
@@ -124,7 +147,9 @@ def train_probes(tasks: list[ProbeTask], flags: Flags) -> None:
         system, flags.pooling, flags.cache, flags.cache_dir, flags.max_duration, flags.num_workers
     )
     for task in tasks:
-        representations.pooling_of(task)  # a task that cannot be had ends the program before hours of others
+        representations.pooling_of(
+            task
+        )  # a task that cannot be had ends the program before hours of others
     names: list[str] = []
     for task in tasks:
         train_task(task, representations, flags)
@@ -134,13 +159,22 @@ def train_probes(tasks: list[ProbeTask], flags: Flags) -> None:
 
 def train_task(task: ProbeTask, representations: Representations, flags: Flags) -> None:
     """Writes the task's probe file."""
-    found = [task_clips(open_cuts(task.manifest(flags.manifest_dir, split)), task) for split in ("train", "valid")]
+    found = [
+        task_clips(open_cuts(task.manifest(flags.manifest_dir, split)), task)
+        for split in ("train", "valid")
+    ]
     classes = class_names(found[0], task, task.manifest(flags.manifest_dir, "train").parent)
     train, valid = (representations.load(clips, task, classes) for clips in found)
     device = representations.device
     head = representations.head(task, len(classes), flags.attention_heads)
     probe = train_probe(
-        head, train.clips, valid.clips, task.loss_per_head, HEAD_METRICS[task.metric], flags.settings(), device
+        head,
+        train.clips,
+        valid.clips,
+        task.loss_per_head,
+        HEAD_METRICS[task.metric],
+        flags.settings(),
+        device,
     )
     trained = {name for value in train.kept.values for name in names_in(value)}
     content = {
@@ -154,7 +188,9 @@ def train_task(task: ProbeTask, representations: Representations, flags: Flags) 
         "num_train": len(train.clips),
         "num_unreadable": {"train": len(train.failed), "valid": len(valid.failed)},
     }
-    save_checkpoint(flags.exp_dir / probe_name(task.name, representations.pooling_of(task)), content)
+    save_checkpoint(
+        flags.exp_dir / probe_name(task.name, representations.pooling_of(task)), content
+    )
     chosen = f"loss {sum(probe.valid_loss) / probe.num_seeds:.4f}"
     if task.metric != "psds1":
         chosen = f"{task.metric} {sum(probe.valid_metric) / probe.num_seeds:.3f}"

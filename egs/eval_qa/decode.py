@@ -14,19 +14,20 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from captionstew.data.corpus_cli import write_json
-from captionstew.data.cuts import open_cuts
-from captionstew.data.qa_batches import qa_batches, qa_items
-from captionstew.evaluation.frame_cache import cached_frames
-from captionstew.evaluation.qa_scores import answer_questions, write_replies
-from captionstew.evaluation.selection import SelectionFlags, select_weights
+from captionstew.checkpoint import CheckpointError, load_weights
+from captionstew.data.batches.questions import qa_batches, qa_items
+from captionstew.data.manifests.cuts import open_cuts
+from captionstew.distributed import pick_device
+from captionstew.errors import run_main
+from captionstew.evaluation.frames.cache import cached_frames
+from captionstew.evaluation.qa.scores import answer_questions, write_replies
+from captionstew.evaluation.weights import SelectionFlags, select_weights
+from captionstew.files import write_json
+from captionstew.flags import flag, parse_flags
 from captionstew.hashing import sha256_of_file
-from captionstew.models.frozen import load_encoder
+from captionstew.models.encoders.load import load_encoder
 from captionstew.models.language_model import load_language_model
 from captionstew.models.qa import build_adaptor
-from captionstew.training.checkpoint import CheckpointError, load_weights
-from captionstew.training.distributed import pick_device
-from captionstew.training.flags import flag, parse_flags, run_main
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,14 @@ class Flags(SelectionFlags):
     epoch: int = flag(2, "take epoch-<epoch>.pt")
     encoder: str = flag("", "where the audio encoder lies now (default: where it lay in training)")
     llm: str = flag("", "where the language model lies now (default: where it lay in training)")
-    allow_download: bool = flag(False, "fetch the language model from the Hub if it is not on this machine")
+    allow_download: bool = flag(
+        False, "fetch the language model from the Hub if it is not on this machine"
+    )
     system: str = flag("", "name in the report (default: the experiment folder's)")
     max_answer_tokens: int = flag(256, "longer replies are cut to this many tokens")
-    max_duration: float = flag(200.0, "seconds per batch: audio, and text at the training run's --token-rate")
+    max_duration: float = flag(
+        200.0, "seconds per batch: audio, and text at the training run's --token-rate"
+    )
     cache_dir: Path = flag(Path("exp/embeddings"), "where frames are kept")
     num_workers: int = flag(2, "data-loading processes")
     device: str = flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
@@ -58,19 +63,33 @@ def main() -> None:
     selected = select_weights(flags)
     config = selected.config
     if config.get("task") != "qa":
-        raise CheckpointError(f"{selected.source}: a checkpoint of {config.get('task')}, not of egs/eval_qa/train.py")
+        raise CheckpointError(
+            f"{selected.source}: a checkpoint of {config.get('task')}, not of egs/eval_qa/train.py"
+        )
     encoder = load_encoder(flags.encoder or config["audio_encoder"]["path"], device)
-    require_same("encoder", encoder.description["sha256"], config["audio_encoder"]["sha256"], "give it by --encoder")
-    llm = load_language_model(
-        flags.llm or config["llm"]["path"], device, bits=config["llm"]["bits"], allow_download=flags.allow_download
+    require_same(
+        "encoder",
+        encoder.description["sha256"],
+        config["audio_encoder"]["sha256"],
+        "give it by --encoder",
     )
-    require_same("language model", llm.description["sha256"], config["llm"]["sha256"], "give it by --llm")
+    llm = load_language_model(
+        flags.llm or config["llm"]["path"],
+        device,
+        bits=config["llm"]["bits"],
+        allow_download=flags.allow_download,
+    )
+    require_same(
+        "language model", llm.description["sha256"], config["llm"]["sha256"], "give it by --llm"
+    )
     adaptor = build_adaptor(config, 1.0)
     load_weights(adaptor, selected.weights, selected.source)
     adaptor.to(device).eval()
 
     cuts = open_cuts(flags.manifest)
-    table = cached_frames(encoder, cuts, flags.cache_dir, flags.max_duration, flags.num_workers, strict=True)
+    table = cached_frames(
+        encoder, cuts, flags.cache_dir, flags.max_duration, flags.num_workers, strict=True
+    )
     encode = partial(llm.encode, max_answer_tokens=flags.max_answer_tokens)
     questions = qa_items(cuts, table, encode, config["token_rate"], llm.fixed_tokens)
     batches = qa_batches(questions, table, flags.max_duration, flags.num_workers)
@@ -79,7 +98,9 @@ def main() -> None:
     (flags.exp_dir / "scored.done").unlink(missing_ok=True)
     with torch.inference_mode():
         replies = answer_questions(adaptor, llm, batches, device, flags.max_answer_tokens)
-        count = write_replies(path, tqdm(replies, total=len(questions), desc="answer", disable=len(questions) < 200))
+        count = write_replies(
+            path, tqdm(replies, total=len(questions), desc="answer", disable=len(questions) < 200)
+        )
     about = {
         "split": split,
         "system": flags.system or flags.exp_dir.name,

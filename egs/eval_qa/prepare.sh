@@ -46,7 +46,7 @@ done_dir=$data_dir/.done
 make_tables() {
   local set arguments
   if [ -n "$corpus" ]; then
-    python "$programs/prepare_ownqa.py" --corpus-dir "$corpus" --output-dir "$data_dir/tables" --seed "$seed"
+    python "$programs/prepare_corpus.py" ownqa --corpus-dir "$corpus" --output-dir "$data_dir/tables" --seed "$seed"
     return
   fi
   for set in $sets; do
@@ -55,7 +55,7 @@ make_tables() {
       airbench) arguments+=(--audio-dir "$corpora_dir/$set") ;;
       speakerqa) arguments+=(--num-pairs "$num_pairs" --seed "$seed") ;;
     esac
-    python "$programs/prepare_$set.py" "${arguments[@]}" || return
+    python "$programs/prepare_corpus.py" "$set" "${arguments[@]}" || return
   done
 }
 
@@ -64,7 +64,7 @@ make_manifests() {
   if [ -n "$corpus" ]; then tables=("$data_dir/tables/ownqa.parquet"); else
     for set in $sets; do tables+=("$data_dir/tables/$set.parquet"); done
   fi
-  ./local/make_manifests.py --tables "${tables[@]}" --output-dir "$data_dir" --valid-share "$valid_share" \
+  ./local/make_question_manifests.py --tables "${tables[@]}" --output-dir "$data_dir" --valid-share "$valid_share" \
     --seed "$seed" --num-jobs "$num_jobs" --allow-missing "$allow_missing"
 }
 

@@ -21,13 +21,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from captionstew.evaluation import qa_scores
-from captionstew.evaluation.judge import JUDGE_PROMPT, Endpoint, ask_all, estimate, judge_requests, read_prompt
-from captionstew.evaluation.qa_scores import Reply
-from captionstew.evaluation.reply_store import open_store
+from captionstew.errors import run_main
+from captionstew.evaluation.qa import scores as qa_scores
+from captionstew.evaluation.qa.judge import (
+    JUDGE_PROMPT,
+    Endpoint,
+    ask_all,
+    estimate,
+    judge_requests,
+    read_prompt,
+)
+from captionstew.evaluation.qa.reply_store import open_store
+from captionstew.evaluation.qa.scores import Reply
 from captionstew.evaluation.results import write_result
+from captionstew.flags import flag, parse_flags
 from captionstew.hashing import hash_of, sha256_of_file
-from captionstew.training.flags import flag, parse_flags, run_main
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,9 @@ class Flags:
     judge_model: str = flag("", "name of the judging model at that endpoint")
     judge_send: bool = flag(False, "send the questions; without it only an estimate is printed")
     judge_temperature: float = flag(0.0, "sampling temperature of the judge (AIR-Bench: 1.0)")
-    judge_prompt: Path | None = flag(None, "own prompt with $description, $question, $first and $second in it")
+    judge_prompt: Path | None = flag(
+        None, "own prompt with $description, $question, $first and $second in it"
+    )
     judge_workers: int = flag(4, "requests at a time")
     judge_timeout: float = flag(60.0, "seconds that one reply may take")
     judge_tries: int = flag(6, "tries per request")
@@ -70,7 +80,9 @@ class Flags:
         return JUDGE_PROMPT if self.judge_prompt is None else read_prompt(self.judge_prompt)
 
 
-def write_scores(flags: Flags, about: dict, task: str, replies: list[Reply], metrics: dict, scoring: dict) -> None:
+def write_scores(
+    flags: Flags, about: dict, task: str, replies: list[Reply], metrics: dict, scoring: dict
+) -> None:
     names = ("llm", "weights", "max_answer_tokens", "token_rate", "answers_sha256")
     write_result(
         flags.exp_dir,
@@ -95,12 +107,22 @@ def score_with_judge(flags: Flags, about: dict, replies: list[Reply]) -> None:
             print("nothing was sent; --judge-send true sends them")
             return
         if not endpoint.key:
-            print(f"no key in {flags.judge_key_variable}: the requests go without one", file=sys.stderr)
+            print(
+                f"no key in {flags.judge_key_variable}: the requests go without one",
+                file=sys.stderr,
+            )
         ratings = ask_all(requests, endpoint, store, flags.judge_workers)
     scoring = {"scoring": "judge", "judge": endpoint.model, "judge_base_url": endpoint.base_url}
     scoring |= {"judge_temperature": endpoint.temperature, "judge_prompt": hash_of(prompt.template)}
     for task, members in qa_scores.by_task(replies).items():
-        write_scores(flags, about, task, members, qa_scores.judged_metrics(members, ratings, flags.seed), scoring)
+        write_scores(
+            flags,
+            about,
+            task,
+            members,
+            qa_scores.judged_metrics(members, ratings, flags.seed),
+            scoring,
+        )
 
 
 def score_split(flags: Flags, answers: Path) -> None:
@@ -121,7 +143,12 @@ def score_split(flags: Flags, answers: Path) -> None:
     open_replies = [reply for reply in replies if not reply.choices]
     for task, members in qa_scores.by_task(open_replies).items():
         write_scores(
-            flags, about, task, members, qa_scores.offline_metrics(members, flags.seed), {"scoring": "offline"}
+            flags,
+            about,
+            task,
+            members,
+            qa_scores.offline_metrics(members, flags.seed),
+            {"scoring": "offline"},
         )
     if flags.judge_model and open_replies:
         score_with_judge(flags, about, open_replies)
@@ -130,7 +157,11 @@ def score_split(flags: Flags, answers: Path) -> None:
 def main() -> None:
     flags = parse_flags(Flags, __doc__)
     folder = flags.exp_dir / "answers"
-    names = flags.splits.split(",") if flags.splits else sorted(path.stem for path in folder.glob("*.jsonl"))
+    names = (
+        flags.splits.split(",")
+        if flags.splits
+        else sorted(path.stem for path in folder.glob("*.jsonl"))
+    )
     if not names:
         raise ValueError(f"{folder}: no answers; run decode.py first")
     for name in names:

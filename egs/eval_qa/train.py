@@ -16,26 +16,35 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
-from captionstew.data.cuts import filter_by_duration, open_cuts
-from captionstew.data.qa_batches import QaBatches, qa_items
-from captionstew.evaluation.frame_batches import channel_statistics, frame_table
-from captionstew.evaluation.qa_scores import Reply, validation_metrics
-from captionstew.models.frozen import load_encoder
-from captionstew.models.frozen_encoder import FrozenEncoder
+from captionstew.data.batches.questions import QaBatches, qa_items
+from captionstew.data.manifests.cuts import filter_by_duration, open_cuts
+from captionstew.distributed import Rank
+from captionstew.errors import run_main
+from captionstew.evaluation.frames.batches import channel_statistics, frame_table
+from captionstew.evaluation.qa.scores import Reply, validation_metrics
+from captionstew.flags import flag, free_flag, parse_flags
+from captionstew.models.encoders.base import FrozenEncoder
+from captionstew.models.encoders.load import load_encoder
 from captionstew.models.language_model import load_language_model
+from captionstew.models.losses import Losses
 from captionstew.models.qa import AudioAdaptor, FrozenLanguageModel, build_adaptor, frames_per_token
 from captionstew.models.qa_prompt import target_text
-from captionstew.training.distributed import Rank, launch_training
-from captionstew.training.flags import FrozenFlags, TrainingFlags, flag, free_flag, parse_flags, run_main
-from captionstew.training.loop import Losses, train
+from captionstew.training.flags import FrozenFlags, TrainingFlags
+from captionstew.training.launch import launch_training
+from captionstew.training.loop import train
 
 
 @dataclass(frozen=True)
 class Flags(TrainingFlags, FrozenFlags):
     base_lr: float = free_flag(0.02, "ScaledAdam's base learning rate")
     num_epochs: int = free_flag(2, "train up to this epoch, counted from 1")
-    max_duration: float = flag(200.0, "seconds per batch and process: audio, and text at --token-rate")
-    llm: str = free_flag("Qwen/Qwen2.5-7B-Instruct", "folder or Hub name of an instruction-tuned causal language model")
+    max_duration: float = flag(
+        200.0, "seconds per batch and process: audio, and text at --token-rate"
+    )
+    llm: str = free_flag(
+        "Qwen/Qwen2.5-7B-Instruct",
+        "folder or Hub name of an instruction-tuned causal language model",
+    )
     llm_bits: int = flag(16, "16, or 8 or 4 with bitsandbytes", choices=(16, 8, 4))
     allow_download: bool = free_flag(False, "fetch --llm from the Hub if it is not on this machine")
     gradient_checkpointing: bool = free_flag(
@@ -44,11 +53,15 @@ class Flags(TrainingFlags, FrozenFlags):
     token_rate: float = flag(5.0, "audio positions per second that the language model sees")
     hidden_dim: int = flag(2048, "size of the adaptor's hidden layer")
     max_answer_tokens: int = flag(256, "longer answers are cut to this many tokens")
-    valid_answers: int = free_flag(200, "validation questions of each process that are answered, not only scored")
+    valid_answers: int = free_flag(
+        200, "validation questions of each process that are answered, not only scored"
+    )
 
     def check(self) -> None:
         if self.cache != "frames":
-            raise ValueError("--cache none: a clip has many questions here, so its frames are always kept")
+            raise ValueError(
+                "--cache none: a clip has many questions here, so its frames are always kept"
+            )
 
 
 class QaTask:
@@ -72,7 +85,9 @@ class QaTask:
 
     def losses(self, model, batch, device) -> Losses:
         audio, lengths = model(batch["features"].to(device), batch["feature_lengths"].to(device))
-        total = self.llm.answer_losses(audio, lengths, batch["question_ids"], batch["answer_ids"]).sum()
+        total = self.llm.answer_losses(
+            audio, lengths, batch["question_ids"], batch["answer_ids"]
+        ).sum()
         return Losses(total, {"loss": total}, {})
 
     def validate(self, model: AudioAdaptor, batches, device) -> dict[str, float]:
@@ -85,12 +100,17 @@ class QaTask:
     def samples(self) -> list[tuple[str, str, str]]:
         """A few replies of the validation just done: question, right answer, reply."""
         chosen = self.replies[:: max(1, len(self.replies) // 8)]
-        return [(reply.item, target_text(reply.answer, reply.choices), reply.reply) for reply in chosen]
+        return [
+            (reply.item, target_text(reply.answer, reply.choices), reply.reply) for reply in chosen
+        ]
 
 
 def run(rank: Rank, flags: Flags) -> None:
     encoder = load_encoder(flags.encoder, rank.device)
-    cuts = [filter_by_duration(open_cuts(flags.manifest_dir / f"cuts_{split}.jsonl")) for split in ("train", "valid")]
+    cuts = [
+        filter_by_duration(open_cuts(flags.manifest_dir / f"cuts_{split}.jsonl"))
+        for split in ("train", "valid")
+    ]
     tables = [frame_table(encoder, split, flags, rank) for split in cuts]
     llm = load_language_model(
         flags.llm,
@@ -102,13 +122,20 @@ def run(rank: Rank, flags: Flags) -> None:
     task = QaTask(flags, encoder, llm)
     encode = partial(llm.encode, max_answer_tokens=flags.max_answer_tokens)
     train_questions, valid_questions = (
-        qa_items(split, table, encode, flags.token_rate, llm.fixed_tokens) for split, table in zip(cuts, tables)
+        qa_items(split, table, encode, flags.token_rate, llm.fixed_tokens)
+        for split, table in zip(cuts, tables)
     )
-    data = QaBatches(train_questions, tables[0], valid_questions, tables[1], flags, rank.rank, rank.world_size)
+    data = QaBatches(
+        train_questions, tables[0], valid_questions, tables[1], flags, rank.rank, rank.world_size
+    )
     model = build_adaptor(task.config, llm.embedding_rms())
-    model.set_statistics(*channel_statistics(encoder, cuts[0], tables[0], flags.max_duration, flags.num_workers))
+    model.set_statistics(
+        *channel_statistics(encoder, cuts[0], tables[0], flags.max_duration, flags.num_workers)
+    )
     trained = sum(p.numel() for p in model.parameters())
-    logging.info("%d parameters learn; %d of the language model are frozen", trained, llm.num_parameters)
+    logging.info(
+        "%d parameters learn; %d of the language model are frozen", trained, llm.num_parameters
+    )
     train(model, task, data, flags, rank)
 
 

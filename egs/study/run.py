@@ -31,7 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captionstew.training.flags import flag, parse_flags, run_main
+from captionstew.errors import run_main
+from captionstew.flags import flag, parse_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = {"variables": dict, "sets": dict, "steps": list}
@@ -43,8 +44,12 @@ class Flags:
     plan: Path = flag(Path("mini"), "the plan: a file, or the name of one beside this program")
     dry_run: bool = flag(False, "print the commands that are missing, run nothing")
     only: str = flag("*", "steps to run, a shell pattern of names")
-    jobs_dir: Path | None = flag(None, "write submit.sh for Slurm here instead of running; its jobs log here, too")
-    sbatch: str = flag("--gpus-per-node 1 --cpus-per-task 16", "what jobs other than trainings ask of Slurm")
+    jobs_dir: Path | None = flag(
+        None, "write submit.sh for Slurm here instead of running; its jobs log here, too"
+    )
+    sbatch: str = flag(
+        "--gpus-per-node 1 --cpus-per-task 16", "what jobs other than trainings ask of Slurm"
+    )
     set: str = flag("", "other values for variables of the plan: 'name=value name=value'")
 
     def check(self) -> None:
@@ -87,16 +92,22 @@ def read_plan(path: Path, overrides: dict[str, str]) -> list[Step]:
     plan = _load(path)
     variables, sets = plan["variables"], plan["sets"]
     if unknown := overrides.keys() - variables.keys():
-        raise ValueError(f"{path}: no variable {', '.join(sorted(unknown))}; it has {', '.join(variables)}")
+        raise ValueError(
+            f"{path}: no variable {', '.join(sorted(unknown))}; it has {', '.join(variables)}"
+        )
     variables = {"root": str(ROOT)} | variables | overrides
     steps = []
     for row in plan["steps"]:
         if wrong := row.keys() - KEYS:
-            raise ValueError(f"{path}: step {row.get('name')}: unknown key {', '.join(sorted(wrong))}")
+            raise ValueError(
+                f"{path}: step {row.get('name')}: unknown key {', '.join(sorted(wrong))}"
+            )
         if missing := {"name", "command", "makes"} - {key for key in row if row[key]}:
             raise ValueError(f"{path}: step {row.get('name')}: needs {', '.join(sorted(missing))}")
         if "for" in row and row["for"] not in sets:
-            raise ValueError(f"{path}: step {row['name']}: no set {row['for']}; there are {', '.join(sets)}")
+            raise ValueError(
+                f"{path}: step {row['name']}: no set {row['for']}; there are {', '.join(sets)}"
+            )
         for values in sets[row["for"]] if "for" in row else [{}]:
             steps.append(_step(row, variables | values, path))
     names = [step.name for step in steps]
@@ -105,7 +116,9 @@ def read_plan(path: Path, overrides: dict[str, str]) -> list[Step]:
     for position, step in enumerate(steps):
         for pattern in step.needs:
             if not fnmatch.filter(names[:position], pattern):
-                raise ValueError(f"{path}: step {step.name} needs {pattern}, which no earlier step is called")
+                raise ValueError(
+                    f"{path}: step {step.name} needs {pattern}, which no earlier step is called"
+                )
     return steps
 
 
@@ -115,11 +128,17 @@ def _load(path: Path) -> dict[str, Any]:
         plan = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
-    if not isinstance(plan, dict) or not all(isinstance(plan.get(name), kind) for name, kind in PARTS.items()):
-        raise ValueError(f"{path}: a plan is an object with variables, sets (objects) and steps (a list)")
+    if not isinstance(plan, dict) or not all(
+        isinstance(plan.get(name), kind) for name, kind in PARTS.items()
+    ):
+        raise ValueError(
+            f"{path}: a plan is an object with variables, sets (objects) and steps (a list)"
+        )
     for values in (plan["variables"], *(row for rows in plan["sets"].values() for row in rows)):
         if wrong := [name for name, value in values.items() if not isinstance(value, str)]:
-            raise ValueError(f"{path}: variable {wrong[0]} must be a text in quotes, not {values[wrong[0]]!r}")
+            raise ValueError(
+                f"{path}: variable {wrong[0]} must be a text in quotes, not {values[wrong[0]]!r}"
+            )
     return plan
 
 
@@ -169,7 +188,9 @@ def run_step(step: Step) -> None:
         process.wait()
         raise
     if status != 0:
-        raise ValueError(f"step {step.name} failed with status {status}; the same command goes on from here")
+        raise ValueError(
+            f"step {step.name} failed with status {status}; the same command goes on from here"
+        )
     if missing := [path for path in step.makes if not (ROOT / path).exists()]:
         raise ValueError(f"step {step.name} ended well, but did not make {missing[0]}")
 
@@ -178,7 +199,12 @@ def write_jobs(steps: list[Step], folder: Path, options: str) -> None:
     """submit.sh: a Slurm job for every line of every step, which waits for the line before and for what it needs."""
     folder.mkdir(parents=True, exist_ok=True)
     log = shlex.quote(f"{folder.resolve()}/%x-%j.txt")
-    submit = ["#!/usr/bin/env bash", "set -euo pipefail", f"cd {shlex.quote(str(ROOT))}", "declare -A job"]
+    submit = [
+        "#!/usr/bin/env bash",
+        "set -euo pipefail",
+        f"cd {shlex.quote(str(ROOT))}",
+        "declare -A job",
+    ]
     names = [step.name for step in steps]
     for step in steps:
         needed = sorted({name for pattern in step.needs for name in fnmatch.filter(names, pattern)})
@@ -192,7 +218,9 @@ def write_jobs(steps: list[Step], folder: Path, options: str) -> None:
         submit.append(f"job[{step.name}]=$id")
     path = folder / "submit.sh"
     path.write_text("\n".join(submit) + "\n", encoding="utf-8")
-    print(f"{len(steps)} steps in {path}; hand them in from the activated environment with: bash {path}")
+    print(
+        f"{len(steps)} steps in {path}; hand them in from the activated environment with: bash {path}"
+    )
 
 
 def _job(command: str, options: str) -> str:
@@ -224,7 +252,10 @@ def main() -> None:
         if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
             signal.signal(ending, lambda number, _: sys.exit(128 + number))
     for number, step in enumerate(missing, start=1):
-        print(f"# {step.name} ({number} of {len(missing)})", file=sys.stderr if not flags.dry_run else sys.stdout)
+        print(
+            f"# {step.name} ({number} of {len(missing)})",
+            file=sys.stderr if not flags.dry_run else sys.stdout,
+        )
         if flags.dry_run:
             print("\n".join(step.command))
         else:

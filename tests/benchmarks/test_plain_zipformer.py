@@ -17,7 +17,9 @@ from zipformer.schedules import zero_rates
 def plain_zipformer(repository, monkeypatch):
     """The module, loaded as `python benchmarks/encoder.py` would: beside its sibling."""
     for name in ("plain_modules", "plain_zipformer"):
-        spec = importlib.util.spec_from_file_location(name, repository / "benchmarks" / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(
+            name, repository / "benchmarks" / f"{name}.py"
+        )
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, name, module)
         spec.loader.exec_module(module)
@@ -27,11 +29,15 @@ def plain_zipformer(repository, monkeypatch):
 @pytest.fixture
 def model(plain_zipformer, shared_dir):
     folder = shared_dir / "zipformer_golden"
-    values = json.loads((folder / "index.json").read_text())["files"]["model_a.state.safetensors"]["config"]
+    values = json.loads((folder / "index.json").read_text())["files"]["model_a.state.safetensors"][
+        "config"
+    ]
     values.pop("num_events")
     state = load_file(folder / "model_a.state.safetensors")
     encoder = plain_zipformer.PlainZipformer(ZipformerConfig(**values))
-    encoder.load_state_dict({key: value for key, value in state.items() if not key.startswith("classifier.")})
+    encoder.load_state_dict(
+        {key: value for key, value in state.items() if not key.startswith("classifier.")}
+    )
     return encoder
 
 
@@ -65,7 +71,9 @@ def test_training_equals_the_original(model, shared_dir, monkeypatch, kind, draw
     assert_close(frames.detach(), file["out.encoder"], 1e-5)
 
     loss = (frames * file["in.loss_weight_encoder"]).sum()
-    loss = loss + (tagging_logits(shared_dir, frames, lengths) * file["in.loss_weight_logits"]).sum()
+    loss = (
+        loss + (tagging_logits(shared_dir, frames, lengths) * file["in.loss_weight_logits"]).sum()
+    )
     loss.backward()
     for name, parameter in model.named_parameters():
         if f"grad.param.{name}" in file:

@@ -11,21 +11,27 @@ import pytest
 import torch
 
 import captionstew
+from captionstew.checkpoint import CheckpointError, save_checkpoint
 from captionstew.cli import main
 from captionstew.data.audio import BadAudio, read_audio
-from captionstew.data.fbank import Fbank
-from captionstew.data.programs import UserError
+from captionstew.data.features.fbank import Fbank
+from captionstew.errors import UserError
 from captionstew.inference.audio_files import AudioFiles, find_audio
 from captionstew.inference.embedding import embed_files
 from captionstew.inference.retriever import Retriever
 from captionstew.inference.search_index import load_index
 from captionstew.models.captioning import CaptioningModel
-from captionstew.models.stored_embeddings import load_embeddings
+from captionstew.models.encoders.stored import load_embeddings
 from captionstew.models.text_decoder import build_text_decoder
-from captionstew.training.checkpoint import CheckpointError, save_checkpoint
 from zipformer import Zipformer
 
-SOUNDS = {"a.wav": (0.3, 300), "b.wav": (2.0, 900), "c.wav": (1.1, 2500), "d.wav": (0.7, 150), "e.wav": (3.2, 600)}
+SOUNDS = {
+    "a.wav": (0.3, 300),
+    "b.wav": (2.0, 900),
+    "c.wav": (1.1, 2500),
+    "d.wav": (0.7, 150),
+    "e.wav": (3.2, 600),
+}
 
 
 @pytest.fixture
@@ -53,7 +59,11 @@ def captioning(tmp_path, tiny_config, tiny_task_config, tokenizer):
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
     config = {name: tiny_task_config[name] for name in ("preset", "encoder", "fbank", "tokenizer")}
-    config |= {"task": "captioning", "text_decoder": model.decoder.to_dict(), "max_caption_tokens": 12}
+    config |= {
+        "task": "captioning",
+        "text_decoder": model.decoder.to_dict(),
+        "max_caption_tokens": 12,
+    }
     path = tmp_path / "captioning.pt"
     save_checkpoint(path, {"model": model.state_dict(), "config": config})
     return path
@@ -73,11 +83,15 @@ def test_embed(folder, contrastive, tmp_path, capsys, suffix):
     encoder = captionstew.load_encoder(contrastive)
     for name in SOUNDS:
         expected = encoder.embed(folder / name)
-        np.testing.assert_allclose(stored.select([str(folder / name)])[0], expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(
+            stored.select([str(folder / name)])[0], expected, rtol=0, atol=1e-5
+        )
     assert f"wrote {output}: 5 vectors of 32" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["contrastive", "logmel", "wav2vec2", "hubert-large", "mert", "clap", "beats"])
+@pytest.mark.parametrize(
+    "name", ["contrastive", "logmel", "wav2vec2", "hubert-large", "mert", "clap", "beats"]
+)
 def test_batches_equal_one_by_one_to_1e_5(folder, contrastive, small_encoder, name):
     path = {"contrastive": contrastive, "logmel": "logmel"}.get(name) or small_encoder(name)
     encoder = captionstew.load_encoder(path)
@@ -89,7 +103,10 @@ def test_batches_equal_one_by_one_to_1e_5(folder, contrastive, small_encoder, na
 def test_batches_keep_to_their_seconds_and_hold_every_piece(folder):
     files = AudioFiles(find_audio([folder]))
     batches = list(files.batches(16000, max_duration=4.0, num_workers=0))
-    assert len(batches) > 1 and sorted(piece.file for pieces, _, _ in batches for piece in pieces) == files.files
+    assert (
+        len(batches) > 1
+        and sorted(piece.file for pieces, _, _ in batches for piece in pieces) == files.files
+    )
     for pieces, waveforms, counts in batches:
         assert len(pieces) == 1 or waveforms.numel() <= 4.0 * 16000
         assert [len(piece.samples) for piece in pieces] == counts
@@ -100,7 +117,11 @@ def test_long_recordings_are_taken_in_equal_pieces(write_sounds, contrastive):
     files = AudioFiles(find_audio([folder]))
     encoder = captionstew.load_encoder("logmel")
     pieces = [piece for pieces, _, _ in files.batches(16000, 60.0, 0) for piece in pieces]
-    assert [(piece.start, len(piece.samples)) for piece in pieces] == [(0, 800_000), (50, 800_000), (100, 800_000)]
+    assert [(piece.start, len(piece.samples)) for piece in pieces] == [
+        (0, 800_000),
+        (50, 800_000),
+        (100, 800_000),
+    ]
     vector = embed_files(encoder, files, max_duration=120)[0]
     parts = [encoder.embed(piece.samples.numpy(), 16000) for piece in pieces]
     np.testing.assert_allclose(vector, np.mean(parts, axis=0), atol=1e-4)
@@ -110,20 +131,31 @@ def test_broken_files_are_named_and_counted(folder, contrastive, tmp_path, capsy
     (folder / "bad.wav").write_text("no audio")
     (folder / "empty.flac").touch()
     output = tmp_path / "vectors.npz"
-    assert run("embed", folder, tmp_path / "absent.wav", "--encoder", contrastive, "--output", output) == 3
+    assert (
+        run("embed", folder, tmp_path / "absent.wav", "--encoder", contrastive, "--output", output)
+        == 3
+    )
     errors = capsys.readouterr().err
     assert f"captionstew: {folder / 'bad.wav'}: is not readable audio" in errors
-    assert f"{folder / 'empty.flac'}: file is empty" in errors and "absent.wav: file does not exist" in errors
+    assert (
+        f"{folder / 'empty.flac'}: file is empty" in errors
+        and "absent.wav: file does not exist" in errors
+    )
     assert "captionstew: 3 of 8 files could not be read" in errors
     assert len(load_embeddings(output).ids) == 5
     with pytest.raises(UserError, match="none of the 1 files could be read"):
-        run("embed", folder / "bad.wav", "--encoder", contrastive, "--output", tmp_path / "none.npz")
+        run(
+            "embed", folder / "bad.wav", "--encoder", contrastive, "--output", tmp_path / "none.npz"
+        )
     assert not (tmp_path / "none.npz").exists()
 
 
 def test_caption(folder, captioning, tmp_path, capsys):
     (folder / "bad.wav").write_text("no audio")
-    assert run("caption", folder, "--checkpoint", captioning, "--output", tmp_path / "captions.csv") == 3
+    assert (
+        run("caption", folder, "--checkpoint", captioning, "--output", tmp_path / "captions.csv")
+        == 3
+    )
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     captioner = captionstew.load_captioner(captioning)
     names = [str(folder / name) for name in sorted(SOUNDS)]
@@ -131,7 +163,9 @@ def test_caption(folder, captioning, tmp_path, capsys):
     assert [row[0] for row in rows] == names and [row[1] for row in rows] == expected
     assert len(set(expected)) > 1
     with open(tmp_path / "captions.csv", encoding="utf-8", newline="") as file:
-        assert [(row["file"], row["caption"]) for row in csv.DictReader(file)] == list(zip(names, expected))
+        assert [(row["file"], row["caption"]) for row in csv.DictReader(file)] == list(
+            zip(names, expected)
+        )
     with pytest.raises(BadAudio, match=r"bad\.wav"):
         captioner.caption([folder])
 
@@ -163,7 +197,9 @@ def test_search_keeps_its_index_up_to_date(folder, contrastive, tmp_path, capsys
     os.utime(folder / "b.wav", ns=(1, 1))
     (folder / "a.wav").unlink()
     assert run("search", folder, *common) == 0 and read == [str(folder / "b.wav")]
-    assert load_index(index).files == tuple(str(folder / name) for name in sorted(SOUNDS) if name != "a.wav")
+    assert load_index(index).files == tuple(
+        str(folder / name) for name in sorted(SOUNDS) if name != "a.wav"
+    )
 
 
 def test_an_index_of_more_files_is_not_thrown_away(folder, contrastive, tmp_path):
@@ -186,7 +222,11 @@ def test_an_index_knows_its_files_from_any_folder(folder, contrastive, tmp_path,
 
 def test_an_interrupted_index_keeps_what_it_has(folder, contrastive, tmp_path, monkeypatch):
     monkeypatch.setattr("captionstew.inference.retriever.SAVE_EVERY", 2)
-    retriever, path, embed_audio = captionstew.load_retriever(contrastive), tmp_path / "i.npz", Retriever.embed_audio
+    retriever, path, embed_audio = (
+        captionstew.load_retriever(contrastive),
+        tmp_path / "i.npz",
+        Retriever.embed_audio,
+    )
     parts = []
 
     def until_the_third(self, files, *arguments):
@@ -204,7 +244,9 @@ def test_an_interrupted_index_keeps_what_it_has(folder, contrastive, tmp_path, m
     np.testing.assert_array_equal(index.vectors, load_index(path).vectors)
 
 
-def test_search_reads_queries_from_stdin_and_needs_no_files(folder, contrastive, tmp_path, capsys, monkeypatch):
+def test_search_reads_queries_from_stdin_and_needs_no_files(
+    folder, contrastive, tmp_path, capsys, monkeypatch
+):
     index = tmp_path / "i.npz"
     with pytest.raises(UserError, match="no such index; name files or folders"):
         run("search", "--checkpoint", contrastive, "--index", index, "--query", "rain")
@@ -232,44 +274,95 @@ def test_an_index_of_another_checkpoint_or_kind_is_refused(folder, contrastive, 
 
 def test_classify(folder, contrastive, capsys):
     labels = ["dog", "car_horn", "rain"]
-    assert run("classify", folder, "--checkpoint", contrastive, "--labels", "dog, car_horn,rain,", "--top", 3) == 0
+    assert (
+        run(
+            "classify",
+            folder,
+            "--checkpoint",
+            contrastive,
+            "--labels",
+            "dog, car_horn,rain,",
+            "--top",
+            3,
+        )
+        == 0
+    )
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     retriever = captionstew.load_retriever(contrastive)
-    text = retriever.embed_texts(["The sound of dog.", "The sound of car horn.", "The sound of rain."])
+    text = retriever.embed_texts(
+        ["The sound of dog.", "The sound of car horn.", "The sound of rain."]
+    )
     files = AudioFiles(find_audio([folder]))
-    logits = float(retriever.model.logit_scale.detach().exp()) * retriever.embed_audio(files) @ text.T
+    logits = (
+        float(retriever.model.logit_scale.detach().exp()) * retriever.embed_audio(files) @ text.T
+    )
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert len(rows) == 15
     for number, file in enumerate(files.files):
         of_file = rows[3 * number : 3 * number + 3]
         assert [row[0] for row in of_file] == [file] * 3
         assert [row[1] for row in of_file] == [labels[i] for i in (-expected[number]).argsort()]
-        np.testing.assert_allclose([float(row[2]) for row in of_file], sorted(expected[number])[::-1], atol=2e-4)
+        np.testing.assert_allclose(
+            [float(row[2]) for row in of_file], sorted(expected[number])[::-1], atol=2e-4
+        )
     with pytest.raises(ValueError, match="at least two different labels"):
         run("classify", folder, "--checkpoint", contrastive, "--labels", "dog")
     with pytest.raises(ValueError, match="template needs"):
-        run("classify", folder, "--checkpoint", contrastive, "--labels", "a,b", "--template", "sound")
+        run(
+            "classify",
+            folder,
+            "--checkpoint",
+            contrastive,
+            "--labels",
+            "a,b",
+            "--template",
+            "sound",
+        )
 
 
 def test_a_checkpoint_of_another_objective_is_refused(folder, contrastive, captioning, tmp_path):
-    with pytest.raises(CheckpointError, match="trained for contrastive; captions need a checkpoint of captioning"):
+    with pytest.raises(
+        CheckpointError, match="trained for contrastive; captions need a checkpoint of captioning"
+    ):
         run("caption", folder, "--checkpoint", contrastive)
     with pytest.raises(
-        CheckpointError, match="trained for captioning; search and labels need one trained contrastively"
+        CheckpointError,
+        match="trained for captioning; search and labels need one trained contrastively",
     ):
         run("classify", folder, "--checkpoint", captioning, "--labels", "a,b")
 
 
 def test_wrong_options(folder, tmp_path):
-    for options in (["embed"], ["sing"], ["search", "--index", "i"], ["caption", str(folder), "--num-beams", "0"]):
+    for options in (
+        ["embed"],
+        ["sing"],
+        ["search", "--index", "i"],
+        ["caption", str(folder), "--num-beams", "0"],
+    ):
         with pytest.raises(SystemExit) as error:
             main(options)
         assert error.value.code == 2
-    with pytest.raises(ValueError, match=r"\.parquet, \.npz or \.npy"):  # before anything is computed
-        run("embed", folder, "--encoder", tmp_path / "absent.pt", "--output", tmp_path / "vectors.csv")
+    with pytest.raises(
+        ValueError, match=r"\.parquet, \.npz or \.npy"
+    ):  # before anything is computed
+        run(
+            "embed",
+            folder,
+            "--encoder",
+            tmp_path / "absent.pt",
+            "--output",
+            tmp_path / "vectors.csv",
+        )
     (tmp_path / "nothing").mkdir()
     with pytest.raises(ValueError, match="no audio files below it"):
-        run("embed", tmp_path / "nothing", "--encoder", "logmel", "--output", tmp_path / "vectors.npz")
+        run(
+            "embed",
+            tmp_path / "nothing",
+            "--encoder",
+            "logmel",
+            "--output",
+            tmp_path / "vectors.npz",
+        )
 
 
 def test_control_characters_do_not_reach_the_terminal(write_sounds, contrastive, capsys):
@@ -288,7 +381,24 @@ def test_the_program_ends_with_one_line(folder, contrastive, tmp_path):
         command = [sys.executable, "-m", "captionstew.cli", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
-    good = program("embed", folder, "--encoder", contrastive, "--output", tmp_path / "v.parquet", "--device", "cpu")
-    assert good.returncode == 3 and good.stdout == f"wrote {tmp_path / 'v.parquet'}: 5 vectors of 32\n"
-    bad = program("embed", folder, "--encoder", tmp_path / "absent.pt", "--output", tmp_path / "v.parquet")
-    assert bad.returncode == 1 and len(bad.stderr.splitlines()) == 1 and "absent.pt: no such file" in bad.stderr
+    good = program(
+        "embed",
+        folder,
+        "--encoder",
+        contrastive,
+        "--output",
+        tmp_path / "v.parquet",
+        "--device",
+        "cpu",
+    )
+    assert (
+        good.returncode == 3 and good.stdout == f"wrote {tmp_path / 'v.parquet'}: 5 vectors of 32\n"
+    )
+    bad = program(
+        "embed", folder, "--encoder", tmp_path / "absent.pt", "--output", tmp_path / "v.parquet"
+    )
+    assert (
+        bad.returncode == 1
+        and len(bad.stderr.splitlines()) == 1
+        and "absent.pt: no such file" in bad.stderr
+    )

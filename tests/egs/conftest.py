@@ -40,7 +40,15 @@ def mini_data(tmp_path_factory, program):
     folder = tmp_path_factory.mktemp("mini")
     program("local/split_mini.py", "--output-dir", folder, "--num-clips", 90, "--num-jobs", 1)
     train = folder / "cuts_train.jsonl"
-    program("local/train_bpe.py", "--manifest", train, "--output", folder / "bpe.model", "--vocab-size", 300)
+    program(
+        "local/train_bpe.py",
+        "--manifest",
+        train,
+        "--output",
+        folder / "bpe.model",
+        "--vocab-size",
+        300,
+    )
     return folder
 
 
@@ -57,7 +65,10 @@ def train_command(repository):
     def command(data, exp, *flags):
         train = repository / "egs" / "captionstew" / "contrastive" / "train.py"
         places = ["--manifest-dir", data, "--tokenizer", data / "bpe.model", "--exp-dir", exp]
-        return [sys.executable, *map(str, [train, *places, *SMALL_RUN.split(), *TINY_ENCODER.split(), *flags])]
+        return [
+            sys.executable,
+            *map(str, [train, *places, *SMALL_RUN.split(), *TINY_ENCODER.split(), *flags]),
+        ]
 
     return command
 
@@ -82,7 +93,9 @@ def mini_release(request, tmp_path_factory):
     Its parent folder holds the others too and serves as --corpora-dir. Do not change them. With the reference data,
     rows and sounds are real; without, or with real=False, they are made up.
     """
-    spec = importlib.util.spec_from_file_location("mini_releases", Path(__file__).with_name("mini_releases.py"))
+    spec = importlib.util.spec_from_file_location(
+        "mini_releases", Path(__file__).with_name("mini_releases.py")
+    )
     releases = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(releases)
     try:

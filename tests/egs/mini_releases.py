@@ -17,21 +17,26 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from captionstew.corpora.cremad import cremad_split
+from captionstew.corpora.keys import youtube_key
+from captionstew.corpora.labelled import held_out_for_validation
+from captionstew.corpora.magnatagatune import MAGNATAGATUNE_TAGS
+from captionstew.corpora.mini.synthesis import EVENTS, INSTRUMENTS, VOWELS, normalised, vowel
+from captionstew.corpora.vggsound import VGGSOUND_EXTRA_LABEL
+from captionstew.corpora.voxceleb2 import vox2_identification_split
 from captionstew.data.audio import SAMPLING_RATE, read_audio, resample
-from captionstew.data.captions import stable_hash
-from captionstew.data.identity import youtube_key
-from captionstew.data.label_lists import (
-    MAGNATAGATUNE_TAGS,
-    VGGSOUND_EXTRA_LABEL,
-    cremad_split,
-    vox2_identification_split,
-)
-from captionstew.data.labelled import held_out_for_validation
-from captionstew.data.synthesis import EVENTS, INSTRUMENTS, VOWELS, normalised, vowel
+from captionstew.hashing import stable_hash
 
 FOLDERS = {"voxceleb2": "voxceleb"}  # elsewhere the folder is named after the task
 COUNTS = {"train": 6, "valid": 2, "test": 3}  # clips of each class
-EMOTIONS = {"ANG": "angry", "DIS": "disgusted", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
+EMOTIONS = {
+    "ANG": "angry",
+    "DIS": "disgusted",
+    "FEA": "fearful",
+    "HAP": "happy",
+    "NEU": "neutral",
+    "SAD": "sad",
+}
 
 
 class Sounds:
@@ -51,7 +56,11 @@ class Sounds:
         folder, label, *speaker = kind.split("/")
         with open(self.recordings / folder / "metadata.csv", encoding="utf-8", newline="") as file:
             rows = [row for row in csv.DictReader(file) if label in ("*", row["label"])]
-        return [self.recordings / folder / row["file"] for row in rows if not speaker or row["speaker"] == speaker[0]]
+        return [
+            self.recordings / folder / row["file"]
+            for row in rows
+            if not speaker or row["speaker"] == speaker[0]
+        ]
 
 
 def synthetic(kind: str, number: int) -> np.ndarray:
@@ -64,7 +73,9 @@ def synthetic(kind: str, number: int) -> np.ndarray:
         instrument = list(INSTRUMENTS.values())[choice % len(INSTRUMENTS)]
         samples = instrument(rng, 2.0, 220.0 * 2 ** (number % 12 / 12))
     else:
-        samples = list(EVENTS.values())[choice % len(EVENTS)].make(rng, 2.0, 600.0 + 40 * (number % 10))
+        samples = list(EVENTS.values())[choice % len(EVENTS)].make(
+            rng, 2.0, 600.0 + 40 * (number % 10)
+        )
     return (0.5 * normalised(samples)).astype(np.float32)
 
 
@@ -79,7 +90,11 @@ class Metadata:
 
     def lines(self, name: str) -> list[str]:
         path = self.folder / name
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
+        with (
+            gzip.open(path, "rt", encoding="utf-8")
+            if path.suffix == ".gz"
+            else open(path, encoding="utf-8") as file
+        ):
             return file.read().splitlines()
 
     def records(self, name: str) -> Iterator[dict]:
@@ -100,7 +115,9 @@ def write_audio(path: Path, samples: np.ndarray, rate: int = SAMPLING_RATE) -> P
     return path
 
 
-def write_csv(path: Path, rows: list, delimiter: str = ",", quoting: int = csv.QUOTE_MINIMAL) -> None:
+def write_csv(
+    path: Path, rows: list, delimiter: str = ",", quoting: int = csv.QUOTE_MINIMAL
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8", newline="") as file:
         csv.writer(file, delimiter=delimiter, quoting=quoting, lineterminator="\n").writerows(rows)
@@ -124,9 +141,15 @@ def official(name: str) -> str:
 def make_fsd50k(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
     kinds = {"Bark": "dog", "Rain": "rain", "Waves_and_surf": "sea_waves", "Crackle": "crackling_fire",
              "Tick-tock": "clock_tick", "Sneeze": "sneezing"}  # fmt: skip
-    parents = {"Bark": ["Bark", "Dog", "Domestic_animals_and_pets", "Animal"], "Rain": ["Rain", "Water"]}
+    parents = {
+        "Bark": ["Bark", "Dog", "Domestic_animals_and_pets", "Animal"],
+        "Rain": ["Rain", "Water"],
+    }
     if metadata:
-        vocabulary = [line.split(",", 2) for line in metadata.lines("fsd50k/ltu_class_labels_indices_fsd50k.csv")[1:]]
+        vocabulary = [
+            line.split(",", 2)
+            for line in metadata.lines("fsd50k/ltu_class_labels_indices_fsd50k.csv")[1:]
+        ]
         vocabulary = [[index, name.strip('"'), mid] for index, mid, name in vocabulary]
     else:
         names = sorted({name for kind in kinds for name in parents.get(kind, [kind])})
@@ -137,22 +160,37 @@ def make_fsd50k(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
     for part, found in listed.items():
         if metadata:
             for record in metadata.records(f"fsd50k/fsd50k_{part}_labels.jsonl.gz"):
-                found.append((record["id"], [official(name) for name in record["audio_events"].split("; ")]))
+                found.append(
+                    (record["id"], [official(name) for name in record["audio_events"].split("; ")])
+                )
         else:
             clips = (f"{'12'[part == 'eval']}{number:03d}" for number in range(100))
-            found += [(clip, parents.get(kind, [kind])) for clip, kind in zip(clips, itertools.cycle(kinds))]
+            found += [
+                (clip, parents.get(kind, [kind]))
+                for clip, kind in zip(clips, itertools.cycle(kinds))
+            ]
     for offset, (split, part) in enumerate((("train", "dev"), ("val", "dev"), ("test", "eval"))):
         for kind, sound in kinds.items():
-            own = [x for x in listed[part] if kind in x[1] and set(x[1]) <= allowed and x[0] not in used]
-            for number, (clip, labels) in enumerate(own[: COUNTS["valid" if split == "val" else split]]):
+            own = [
+                x
+                for x in listed[part]
+                if kind in x[1] and set(x[1]) <= allowed and x[0] not in used
+            ]
+            for number, (clip, labels) in enumerate(
+                own[: COUNTS["valid" if split == "val" else split]]
+            ):
                 used.add(clip)
                 rows[part].append(
-                    [clip, ",".join(labels), ",".join(mids[x] for x in labels), split][: len(rows[part][0])]
+                    [clip, ",".join(labels), ",".join(mids[x] for x in labels), split][
+                        : len(rows[part][0])
+                    ]
                 )
                 samples = sounds(f"esc10/{sound}", number + 10 * offset)[: 3 * SAMPLING_RATE]
                 path = write_audio(folder / f"FSD50K.{part}_audio" / f"{clip}.wav", samples, 44_100)
                 test += [path] if part == "eval" else []
-        allowed = {label for row in rows["dev"][1:] if row[3] == "train" for label in row[1].split(",")}
+        allowed = {
+            label for row in rows["dev"][1:] if row[3] == "train" for label in row[1].split(",")
+        }
     for part, table in rows.items():
         write_csv(folder / "FSD50K.ground_truth" / f"{part}.csv", table)
     write_csv(folder / "FSD50K.ground_truth" / "vocabulary.csv", vocabulary)
@@ -164,8 +202,13 @@ def make_vggsound(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path
              "people sneezing": "sneezing", "fire crackling": "crackling_fire"}  # fmt: skip
     if metadata:
         classes = list(csv.reader(metadata.lines("vggsound/stat.csv")))
-        training = [(x["id"], x["event_label"]) for x in metadata.records("vggsound/vggsound_train_labels.jsonl.gz")]
-        testing = [(name[:-4], label) for name, label in csv.reader(metadata.lines("vggsound/test.csv.gz"))]
+        training = [
+            (x["id"], x["event_label"])
+            for x in metadata.records("vggsound/vggsound_train_labels.jsonl.gz")
+        ]
+        testing = [
+            (name[:-4], label) for name, label in csv.reader(metadata.lines("vggsound/test.csv.gz"))
+        ]
     else:
         rng = random.Random(0)
         classes = [[label, "1050", "x"] for label in [*kinds, "bird chirping, tweeting"]]
@@ -178,12 +221,18 @@ def make_vggsound(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path
         found = {"train": [], "valid": [], "test": [clip for clip, own in testing if own == label]}
         for clip, own in training:
             if own == label and clip[:11] not in test_videos:
-                found["valid" if held_out_for_validation(youtube_key(clip[:11], clip[12:])) else "train"].append(clip)
+                found[
+                    "valid"
+                    if held_out_for_validation(youtube_key(clip[:11], clip[12:]))
+                    else "train"
+                ].append(clip)
         for offset, (split, clips) in enumerate(found.items()):
             for number, clip in enumerate(clips[: COUNTS[split]]):
                 samples = fitted(sounds(f"esc10/{sound}", number + 10 * offset), 10.0)
                 path = write_audio(folder / "audio" / f"{clip}.wav", samples)
-                rows.append([clip[:11], str(int(clip[12:])), label, "test" if split == "test" else "train"])
+                rows.append(
+                    [clip[:11], str(int(clip[12:])), label, "test" if split == "test" else "train"]
+                )
                 if split == "test":
                     test.append(path)
                     test_rows.append([f"{clip}.mp4", label])
@@ -208,32 +257,52 @@ def make_voxceleb2(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Pat
     else:
         rng = random.Random(0)
         speakers = [f"id{number:05d}" for number in (12, 15, 18, 19)]
-        videos = {x: {made_up_video(rng): ["00001", "00002", "00003"] for _ in range(5)} for x in speakers}
-        table = ["\ufeffVoxCeleb2 ID,VGGFace2 ID,Gender,Set", *(f"{x} ,n0000{x[-2:]} ,m ,dev " for x in speakers)]
-    chosen = [x for x, own in videos.items() if sum(len(names) >= 2 for names in own.values()) >= 5][:4]
+        videos = {
+            x: {made_up_video(rng): ["00001", "00002", "00003"] for _ in range(5)} for x in speakers
+        }
+        table = [
+            "\ufeffVoxCeleb2 ID,VGGFace2 ID,Gender,Set",
+            *(f"{x} ,n0000{x[-2:]} ,m ,dev " for x in speakers),
+        ]
+    chosen = [
+        x for x, own in videos.items() if sum(len(names) >= 2 for names in own.values()) >= 5
+    ][:4]
     names = []
     for number, speaker in enumerate(chosen):
         own = [(video, found) for video, found in videos[speaker].items() if len(found) >= 2][:5]
-        for count, (video, utterance) in enumerate((video, x) for video, found in own for x in found[:3]):
+        for count, (video, utterance) in enumerate(
+            (video, x) for video, found in own for x in found[:3]
+        ):
             names.append(f"{speaker}/{video}/{utterance}")
             samples = sounds(f"ravdess/*/ravdess_{number + 1:02d}", count)
             write_audio(folder / "voxceleb2/dev/aac" / f"{names[-1]}.wav", samples)
     (folder / "vox2_meta.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
     held_out = vox2_identification_split(names)
-    return [folder / "voxceleb2/dev/aac" / f"{x}.wav" for x in names if tuple(x.split("/")[:2]) in held_out]
+    return [
+        folder / "voxceleb2/dev/aac" / f"{x}.wav"
+        for x in names
+        if tuple(x.split("/")[:2]) in held_out
+    ]
 
 
 def make_cremad(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
     """12 actors of train, 4 of valid, 5 of test, all six emotions of each."""
     split_of = cremad_split()
-    chosen = {x: [actor for actor in sorted(split_of) if split_of[actor] == x] for x in ("train", "valid", "test")}
+    chosen = {
+        x: [actor for actor in sorted(split_of) if split_of[actor] == x]
+        for x in ("train", "valid", "test")
+    }
     chosen = {split: actors[:count] for (split, actors), count in zip(chosen.items(), (12, 4, 5))}
     rows, test = [["Stimulus_Number", "Filename"]], []
     if metadata:
-        listed = [row[1] for row in csv.reader(metadata.lines("cremad/SentenceFilenames.csv.gz")[1:])]
+        listed = [
+            row[1] for row in csv.reader(metadata.lines("cremad/SentenceFilenames.csv.gz")[1:])
+        ]
     else:
         listed = [f"{actor}_DFA_{emotion}_XX" for actor in split_of for emotion in EMOTIONS]
-    for number, (split, actor) in enumerate((split, actor) for split, own in chosen.items() for actor in own):
+    for number, (split, actor) in enumerate(
+        (split, actor) for split, own in chosen.items() for actor in own
+    ):
         for code, emotion in EMOTIONS.items():
             name = next(x for x in listed if x.startswith(f"{actor}_") and f"_{code}_" in x)
             rows.append([str(len(rows)), name])
@@ -250,14 +319,24 @@ def make_magnatagatune(folder: Path, metadata: Metadata, sounds: Sounds) -> list
              "drums": "tabla", "strings": "string_section"}  # fmt: skip
     tags = MAGNATAGATUNE_TAGS
     if metadata:
-        paths = dict(line.split("\t") for line in metadata.lines("magnatagatune/musicnn_index_mtt.tsv.gz"))
+        paths = dict(
+            line.split("\t") for line in metadata.lines("magnatagatune/musicnn_index_mtt.tsv.gz")
+        )
         listed = {}
         for split, part in (("valid", "val"), ("test", "test")):
-            table = (line.split("\t") for line in metadata.lines(f"magnatagatune/musicnn_{part}_gt_mtt.tsv.gz"))
-            listed[split] = [(clip, [t for t, x in zip(tags, json.loads(values)) if x]) for clip, values in table]
+            table = (
+                line.split("\t")
+                for line in metadata.lines(f"magnatagatune/musicnn_{part}_gt_mtt.tsv.gz")
+            )
+            listed[split] = [
+                (clip, [t for t, x in zip(tags, json.loads(values)) if x]) for clip, values in table
+            ]
         training = iter(clip for clip, path in paths.items() if path[0] in "0123456789ab")
     else:
-        listed = {split: [(f"{n}{tag}", [tag, "slow"]) for tag in kinds for n in "123"] for split in ("valid", "test")}
+        listed = {
+            split: [(f"{n}{tag}", [tag, "slow"]) for tag in kinds for n in "123"]
+            for split in ("valid", "test")
+        }
         listed["test"] = [(f"9{clip}", own) for clip, own in listed["test"]]
         training = iter(str(number) for number in range(10_000, 10_100))
         paths = {clip: f"0/album-{clip}-0-29.mp3" for clip in map(str, range(10_000, 10_100))}
@@ -275,7 +354,9 @@ def make_magnatagatune(folder: Path, metadata: Metadata, sounds: Sounds) -> list
     for tag, kind in kinds.items():
         others = set(kinds) - {tag}
         for split, offset in (("valid", 10), ("test", 20)):
-            found = [(clip, own) for clip, own in listed[split] if tag in own and not others & set(own)]
+            found = [
+                (clip, own) for clip, own in listed[split] if tag in own and not others & set(own)
+            ]
             for number, (clip, own) in enumerate(found[: COUNTS[split]]):
                 path = add(clip, own, kind, offset + number)
                 test += [path] if split == "test" else []
@@ -300,11 +381,17 @@ def make_nsynth(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
             listed = []
             if metadata and split != "train":
                 listed = [
-                    x["id"] for x in metadata.records(f"nsynth/nsynth_{split}.jsonl.gz") if x["id"].startswith(kind)
+                    x["id"]
+                    for x in metadata.records(f"nsynth/nsynth_{split}.jsonl.gz")
+                    if x["id"].startswith(kind)
                 ]
             for number, note in enumerate((listed or made_up)[: COUNTS[split]]):
                 family = kind.rpartition("_")[0]
-                notes[note] = {"note_str": note, "instrument_family_str": family, "sample_rate": 16000}
+                notes[note] = {
+                    "note_str": note,
+                    "instrument_family_str": family,
+                    "sample_rate": 16000,
+                }
                 samples = sounds(f"instruments/{sound}", number + 8 * offset)[: 4 * SAMPLING_RATE]
                 path = folder / f"nsynth-{split}" / "audio" / f"{note}.wav"
                 write_audio(path, np.pad(samples, (0, 4 * SAMPLING_RATE - len(samples))))
@@ -323,22 +410,33 @@ def make_audioset_strong(folder: Path, metadata: Metadata, sounds: Sounds) -> li
         clips = {"eval": {}, "train": {}}
         for record in metadata.records("audioset_strong/eval_events.jsonl.gz"):
             events = (line.lstrip("[").split("] ", 1) for line in record["events"].splitlines())
-            clips["eval"][record["id"]] = [(*map(float, times.split("-")), name) for times, name in events]
+            clips["eval"][record["id"]] = [
+                (*map(float, times.split("-")), name) for times, name in events
+            ]
         for record in metadata.records("audioset_strong/train_clip_events_no_times.jsonl.gz"):
             onsets = [rng.uniform(0, 8) for _ in record["events_list"]]
-            events = [(x, x + rng.uniform(0.5, 2), name) for x, name in zip(onsets, record["events_list"])]
+            events = [
+                (x, x + rng.uniform(0.5, 2), name) for x, name in zip(onsets, record["events_list"])
+            ]
             clips["train"][record["id"]] = events
     else:
         mids = {name: f"/m/{number:05d}" for number, name in enumerate(kinds)}
         clips = {part: {} for part in ("eval", "train")}
         for part, own in clips.items():
             for number in range(120 if part == "train" else 30):
-                events = [(1.0, 3.0, list(kinds)[number % 6]), (5.0, 6.5, list(kinds)[(number + 1) % 6])]
+                events = [
+                    (1.0, 3.0, list(kinds)[number % 6]),
+                    (5.0, 6.5, list(kinds)[(number + 1) % 6]),
+                ]
                 own[f"{made_up_video(rng)}_{30_000}"] = events
     test = []
     for part, own in clips.items():
         rows = [["segment_id", "start_time_seconds", "end_time_seconds", "label"]]
-        quota = {(name, held): (3 if part == "eval" else 1 if held else 4) for name in kinds for held in (False, True)}
+        quota = {
+            (name, held): (3 if part == "eval" else 1 if held else 4)
+            for name in kinds
+            for held in (False, True)
+        }
         for clip, events in own.items():
             events = [event for event in events if event[2] in kinds]
             video, start = clip[:11], int(clip[12:]) // 1000
@@ -347,12 +445,20 @@ def make_audioset_strong(folder: Path, metadata: Metadata, sounds: Sounds) -> li
             if not wanted:
                 continue
             quota[wanted[0], held] -= 1
-            samples = 0.003 * np.random.default_rng(len(rows)).standard_normal(10 * SAMPLING_RATE).astype(np.float32)
+            samples = 0.003 * np.random.default_rng(len(rows)).standard_normal(
+                10 * SAMPLING_RATE
+            ).astype(np.float32)
             for onset, offset, name in events:
                 rows.append([clip, f"{onset:.3f}", f"{offset:.3f}", mids[name]])
-                place = slice(round(onset * SAMPLING_RATE), round(min(offset, 10.0) * SAMPLING_RATE))
-                samples[place] += np.resize(sounds(f"esc10/{kinds[name]}", len(rows)), len(samples[place]))
-            path = write_audio(folder / "audio" / f"Y{video}.wav", samples / max(1.0, np.abs(samples).max()))
+                place = slice(
+                    round(onset * SAMPLING_RATE), round(min(offset, 10.0) * SAMPLING_RATE)
+                )
+                samples[place] += np.resize(
+                    sounds(f"esc10/{kinds[name]}", len(rows)), len(samples[place])
+                )
+            path = write_audio(
+                folder / "audio" / f"Y{video}.wav", samples / max(1.0, np.abs(samples).max())
+            )
             test += [path] if part == "eval" else []
         write_csv(folder / f"audioset_{part}_strong.tsv", rows, delimiter="\t")
     return test

@@ -20,7 +20,14 @@ def train(program, mini_data, tiny_encoder):
     """train(exp, flag, value, ...) -> a finished training."""
 
     def run(exp, *flags, check=True):
-        places = ["--manifest-dir", mini_data, "--tokenizer", mini_data / "bpe.model", "--exp-dir", exp]
+        places = [
+            "--manifest-dir",
+            mini_data,
+            "--tokenizer",
+            mini_data / "bpe.model",
+            "--exp-dir",
+            exp,
+        ]
         return program(f"{RECIPE}/train.py", *places, *RUN, *tiny_encoder, *flags, check=check)
 
     return run
@@ -42,8 +49,16 @@ def test_both_losses_and_validation_are_logged(exp):
     train, valid = records(exp, "train"), records(exp, "valid")
     assert train and len(valid) == 3
     for row in train:
-        assert row["loss"] == pytest.approx(0.25 * row["autoregressive"] + 0.75 * row["parallel"], rel=1e-4)
-    names = {"autoregressive", "parallel", "autoregressive_per_token", "parallel_per_token", "rouge_l"}
+        assert row["loss"] == pytest.approx(
+            0.25 * row["autoregressive"] + 0.75 * row["parallel"], rel=1e-4
+        )
+    names = {
+        "autoregressive",
+        "parallel",
+        "autoregressive_per_token",
+        "parallel_per_token",
+        "rouge_l",
+    }
     assert all(names <= set(row) for row in valid)
     assert valid[-1]["autoregressive"] < valid[0]["autoregressive"]
     samples = [json.loads(line) for line in (exp / "samples.jsonl").read_text().splitlines()]
@@ -52,7 +67,16 @@ def test_both_losses_and_validation_are_logged(exp):
 
 
 def decode(program, exp, data, *flags):
-    program(f"{RECIPE}/decode.py", "--exp-dir", exp, "--manifest", data / "cuts_test.jsonl", "--num-workers", 1, *flags)
+    program(
+        f"{RECIPE}/decode.py",
+        "--exp-dir",
+        exp,
+        "--manifest",
+        data / "cuts_test.jsonl",
+        "--num-workers",
+        1,
+        *flags,
+    )
     results = {path.name: json.loads(path.read_text()) for path in (exp / "results").glob("*.json")}
     return results, {path.name: path.read_text() for path in (exp / "results").glob("*.jsonl")}
 
@@ -61,8 +85,15 @@ def test_decode_writes_the_same_captions_whatever_the_batches(program, exp, mini
     weights = ["--epoch", 3, "--avg", 2]
     first, captions = decode(program, exp, mini_data, *weights)
     result = first["captioning-test-greedy.json"]
-    assert result["task"] == "captioning" and result["num_clips"] == 18 and result["system"] == "captioning"
-    assert result["encoder"]["pretraining"] == "captioning" and result["settings"]["corpus"] == mini_data.name
+    assert (
+        result["task"] == "captioning"
+        and result["num_clips"] == 18
+        and result["system"] == "captioning"
+    )
+    assert (
+        result["encoder"]["pretraining"] == "captioning"
+        and result["settings"]["corpus"] == mini_data.name
+    )
     metrics = result["metrics"]
     assert {"rouge_l", "rouge_l_coco", "rouge_l_hf", "bleu_1", "bleu_4", "cider"} <= set(metrics)
     for name in ("rouge_l", "rouge_l_random", "rouge_l_frequent"):
@@ -91,9 +122,15 @@ def test_a_resumed_training_draws_the_same_modes(train, exp, tmp_path):
     "flags, message",
     [
         (["--parallel-fraction", 1.5], "--parallel-fraction is a share between 0 and 1, not 1.5"),
-        (["--max-caption-tokens", 2], "--max-caption-tokens counts <s> and </s>: 2 leave no caption"),
+        (
+            ["--max-caption-tokens", 2],
+            "--max-caption-tokens counts <s> and </s>: 2 leave no caption",
+        ),
         (["--tokenizer", ""], "--tokenizer is needed"),
-        (["--tokenizer", "", "--init-text", "no/such"], "tokenizer no/such: not a folder here and not loadable"),
+        (
+            ["--tokenizer", "", "--init-text", "no/such"],
+            "tokenizer no/such: not a folder here and not loadable",
+        ),
     ],
 )
 def test_flags_that_cannot_be_end_with_one_line(train, tmp_path, flags, message):

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from captionstew.data.cuts import open_cuts
+from captionstew.data.manifests.cuts import open_cuts
 
 pytestmark = pytest.mark.slow
 
@@ -41,11 +41,23 @@ def decode(program, exp, data, out, *flags):
 
 def test_decode_writes_the_same_numbers_twice(program, exp, mini_data, tmp_path):
     first = decode(program, exp, mini_data, exp / "contrastive", "--duplicate-captions", "match")
-    again = decode(program, exp, mini_data, tmp_path / "b", "--duplicate-captions", "match", "--max-duration", 40)
+    again = decode(
+        program,
+        exp,
+        mini_data,
+        tmp_path / "b",
+        "--duplicate-captions",
+        "match",
+        "--max-duration",
+        40,
+    )
     assert set(first) == set(again) and "retrieval-test-match.json" in first
     for result in first.values():
         assert set(result) == FIELDS
-        assert result["encoder"]["pretraining"] == "contrastive" and len(result["encoder"]["sha256"]) == 64
+        assert (
+            result["encoder"]["pretraining"] == "contrastive"
+            and len(result["encoder"]["sha256"]) == 64
+        )
     one, two = first["retrieval-test-match.json"], again["retrieval-test-match.json"]
     assert one["num_clips"] == 18 and one["num_captions"] >= 18
     for name, value in one["metrics"].items():
@@ -56,19 +68,26 @@ def test_decode_writes_the_same_numbers_twice(program, exp, mini_data, tmp_path)
     }
 
 
-def test_decode_from_the_training_folder_equals_the_averaged_file(program, exp, mini_data, tmp_path):
+def test_decode_from_the_training_folder_equals_the_averaged_file(
+    program, exp, mini_data, tmp_path
+):
     from_file = decode(program, exp, mini_data, tmp_path / "file")
     program(
         f"{RECIPE}/decode.py", "--exp-dir", exp / "contrastive", "--epoch", 2, "--avg", 1, "--num-workers", 0,
         "--manifest", mini_data / "cuts_test.jsonl",
     )  # fmt: skip
-    chosen = json.loads((exp / "contrastive" / "results" / "retrieval-test-strict.json").read_text())
+    chosen = json.loads(
+        (exp / "contrastive" / "results" / "retrieval-test-strict.json").read_text()
+    )
     assert chosen["metrics"] == from_file["retrieval-test-strict.json"]["metrics"]
 
 
 def test_probe_and_report(program, exp, mini_data):
     decode(program, exp, mini_data, exp / "contrastive")
-    for system, encoder in (("contrastive", exp / "contrastive" / "pretrained.pt"), ("logmel", "logmel")):
+    for system, encoder in (
+        ("contrastive", exp / "contrastive" / "pretrained.pt"),
+        ("logmel", "logmel"),
+    ):
         folder = exp / "probe" / system
         program(
             f"{PROBE}/train.py", "--encoder", encoder, "--tasks", "events,voices:gender", "--manifest-dir", mini_data,
@@ -77,7 +96,9 @@ def test_probe_and_report(program, exp, mini_data):
         )  # fmt: skip
         program(f"{PROBE}/decode.py", "--exp-dir", folder, "--num-workers", 0)
         result = json.loads((folder / "results" / "probe_events-test.json").read_text())
-        assert set(result) == FIELDS and result["num_clips"] == 6 and result["settings"]["seeds"] == 2
+        assert (
+            set(result) == FIELDS and result["num_clips"] == 6 and result["settings"]["seeds"] == 2
+        )
         assert result["settings"]["num_train"] == 18 and 0 <= result["metrics"]["accuracy"] <= 1
         assert result["system"] == system
     program("captionstew/evaluation/report", "--exp-dir", exp)
@@ -111,22 +132,31 @@ def broken_folder(shared_dir, mini_data, tmp_path):
     for name in names:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
-    good = [cut.recording.sources[0].source for cut in list(open_cuts(mini_data / "cuts_train.jsonl"))[:10]]
+    good = [
+        cut.recording.sources[0].source
+        for cut in list(open_cuts(mini_data / "cuts_train.jsonl"))[:10]
+    ]
     for number, path in enumerate(good):
         shutil.copyfile(path, folder / f"good{number}.flac")
     with open(folder / "captions.csv", "w", newline="", encoding="utf-8") as table:
         writer = csv.writer(table)
         writer.writerow(["file", "caption"])
         writer.writerows([name, f"a sound called {name}"] for name in names)
-        writer.writerows([f"good{number}.flac", f"a good sound, number {number}"] for number in range(10))
+        writer.writerows(
+            [f"good{number}.flac", f"a good sound, number {number}"] for number in range(10)
+        )
         writer.writerow(["good0.flac", "  "])
     return folder, names
 
 
-def test_broken_recordings_are_listed_and_the_rest_trains(program, train_command, broken_folder, tmp_path):
+def test_broken_recordings_are_listed_and_the_rest_trains(
+    program, train_command, broken_folder, tmp_path
+):
     folder, names = broken_folder
     data, exp = tmp_path / "data", tmp_path / "exp"
-    shown = program("local/split_folder.py", "--corpus-dir", folder, "--output-dir", data, "--num-jobs", 1).stdout
+    shown = program(
+        "local/split_folder.py", "--corpus-dir", folder, "--output-dir", data, "--num-jobs", 1
+    ).stdout
     with open(data / "rejected.csv", newline="", encoding="utf-8") as table:
         rejected = list(csv.DictReader(table))
     assert all(row["reason"] and "\n" not in row["reason"] for row in rejected)
@@ -140,12 +170,24 @@ def test_broken_recordings_are_listed_and_the_rest_trains(program, train_command
     listed = " ".join(row["file"] + row["reason"] for row in rejected)
     for name in names:
         assert name in kept or name in listed, f"{name} vanished"
-    assert {"missing audio", "empty caption", "bad audio", "too long"} <= {row["kind"] for row in rejected}
+    assert {"missing audio", "empty caption", "bad audio", "too long"} <= {
+        row["kind"] for row in rejected
+    }
     train = data / "cuts_train.jsonl"
-    program("local/train_bpe.py", "--manifest", train, "--output", data / "bpe.model", "--vocab-size", 120)
+    program(
+        "local/train_bpe.py",
+        "--manifest",
+        train,
+        "--output",
+        data / "bpe.model",
+        "--vocab-size",
+        120,
+    )
     if not len(open_cuts(data / "cuts_valid.jsonl")):
         shutil.copyfile(train, data / "cuts_valid.jsonl")
-    program(*train_command(data, exp, "--num-epochs", 1, "--num-workers", 0, "--log-interval", 1)[1:])
+    program(
+        *train_command(data, exp, "--num-epochs", 1, "--num-workers", 0, "--log-interval", 1)[1:]
+    )
     assert (exp / "epoch-1.pt").is_file()
 
 
@@ -163,7 +205,12 @@ def test_unusable_caption_tables_end_with_one_line(program, tmp_path, table, mes
     (tmp_path / "corpus" / "a.wav").write_bytes(b"")
     (tmp_path / "corpus" / "captions.csv").write_bytes(table)
     done = program(
-        "local/split_folder.py", "--corpus-dir", tmp_path / "corpus", "--output-dir", tmp_path / "data", check=False
+        "local/split_folder.py",
+        "--corpus-dir",
+        tmp_path / "corpus",
+        "--output-dir",
+        tmp_path / "data",
+        check=False,
     )
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("split_folder.py: ")]
     assert done.returncode == 1 and message in line and "Traceback" not in done.stderr

@@ -1,5 +1,6 @@
 """The seven tasks on miniature releases with both poolings and many encoders; broken clips, caches, stale probes."""
 
+import importlib
 import importlib.util
 import json
 import shutil
@@ -9,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from captionstew.data.cuts import open_cuts
-from captionstew.data.labelled import run_labelled
-from captionstew.models.frozen import load_encoder
-from captionstew.models.stored_embeddings import save_embeddings
-from captionstew.training.checkpoint import CheckpointError, save_checkpoint
+from captionstew.checkpoint import CheckpointError, save_checkpoint
+from captionstew.corpora.labelled import run_labelled
+from captionstew.data.manifests.cuts import open_cuts
+from captionstew.models.encoders.load import load_encoder
+from captionstew.models.encoders.stored import save_embeddings
 from zipformer import Zipformer, ZipformerConfig
 
 METRICS = {
@@ -62,9 +63,13 @@ def data(mini_release, repository, tmp_path_factory):
     folder = tmp_path_factory.mktemp("probe_data")
     for task in METRICS:
         release = mini_release(task, broken_test_clips=1)
-        corpus = load(repository / "local" / f"prepare_{task}.py").CORPUS
+        corpus = importlib.import_module(f"captionstew.corpora.{task}").CORPUS
         output = folder / task
-        run_labelled(corpus, None, ["--corpus-dir", str(release), "--output-dir", str(output), "--num-jobs", "1"])
+        run_labelled(
+            corpus,
+            None,
+            ["--corpus-dir", str(release), "--output-dir", str(output), "--num-jobs", "1"],
+        )
     rows = json.loads((repository / "egs" / "eval_probe" / "tasks.json").read_text())
     (folder / "tasks.json").write_text(json.dumps([row | {"max_seconds": 1.5} for row in rows]))
     return folder
@@ -99,7 +104,9 @@ def test_seven_tasks_with_both_poolings(run, data, checkpoint, small_encoder, tm
     for pooling, suffix in (("mean", ""), ("attention", "-attention")):
         shown = run("train", *common, "--pooling", pooling)
         encoded = shown.count("will take")
-        assert encoded == (14 if pooling == "mean" else 0), "the second pooling reads the first one's frames"
+        assert encoded == (14 if pooling == "mean" else 0), (
+            "the second pooling reads the first one's frames"
+        )
         shown = run("decode", "--exp-dir", tmp_path / "probe", "--system", kind, "--num-workers", 0)
         assert shown.count("1 of ") == 7 and shown.count("count as wrong") == 7
         found = results(tmp_path / "probe")
@@ -109,15 +116,26 @@ def test_seven_tasks_with_both_poolings(run, data, checkpoint, small_encoder, tm
             assert 0 <= low <= high <= 1 and 0 <= result["metrics"][metric] <= 1
             settings = result["settings"]
             assert settings["pooling"] == ("frames" if metric == "psds1" else pooling)
-            assert settings["num_broken"] == 1 and settings["seeds"] == 2 and settings["metric"] == metric
-            listed = json.loads((data / task / "report.json").read_text())["splits"]["test"]["listed"]
+            assert (
+                settings["num_broken"] == 1
+                and settings["seeds"] == 2
+                and settings["metric"] == metric
+            )
+            listed = json.loads((data / task / "report.json").read_text())["splits"]["test"][
+                "listed"
+            ]
             assert result["num_clips"] == listed and result["system"] == kind
-            assert settings["num_classes"] == len(json.loads((data / task / "classes.json").read_text()))
+            assert settings["num_classes"] == len(
+                json.loads((data / task / "classes.json").read_text())
+            )
         strong = found["probe_audioset_strong-test"]["settings"]
         assert strong["alpha_st"] == 0.0 and 0 < strong["scored_classes"] <= strong["num_classes"]
         average = found[f"probe_average-test{suffix}"]
         assert average["settings"]["tasks"] == ["cremad", "nsynth", "vggsound", "voxceleb2"]
-        trained = [found[f"probe_{task}-test{suffix}"]["trained_parameters"] for task in average["settings"]["tasks"]]
+        trained = [
+            found[f"probe_{task}-test{suffix}"]["trained_parameters"]
+            for task in average["settings"]["tasks"]
+        ]
         assert average["trained_parameters"] == sum(trained) > 0
 
 
@@ -156,7 +174,10 @@ def test_a_clip_that_breaks_after_preparation_is_wrong(run, data, tmp_path):
     run("train", "--tasks", "cremad", "--manifest-dir", own, "--encoder", "logmel", "--exp-dir", tmp_path / "probe",
         "--cache-dir", tmp_path / "cache", *QUICK)  # fmt: skip
     shown = run("decode", "--exp-dir", tmp_path / "probe", "--num-workers", 0)
-    assert f"2 of {len(rows) + 1} clips cannot be heard and count as wrong" in shown and cut.id in shown
+    assert (
+        f"2 of {len(rows) + 1} clips cannot be heard and count as wrong" in shown
+        and cut.id in shown
+    )
     result = results(tmp_path / "probe")["probe_cremad-test"]
     assert result["settings"]["num_broken"] == 2 and result["num_clips"] == len(rows) + 1
     assert result["metrics"]["accuracy"] <= (len(rows) - 1) / (len(rows) + 1)
@@ -174,7 +195,9 @@ def test_only_the_last_trainings_probes_are_scored(run, data, tmp_path):
     shown = run("decode", "--exp-dir", tmp_path, "--num-workers", 0)
     assert "probe_nsynth-test" in shown and "cremad" not in shown
     assert set(results(tmp_path)) == {"probe_nsynth-test"}
-    shown = run("decode", "--exp-dir", tmp_path, "--num-workers", 0, "--tasks", "cremad", "--split", "valid")
+    shown = run(
+        "decode", "--exp-dir", tmp_path, "--num-workers", 0, "--tasks", "cremad", "--split", "valid"
+    )
     assert set(results(tmp_path)) == {"probe_nsynth-test", "probe_cremad-valid"}
     with pytest.raises(CheckpointError, match="no probe of 'fsd50k'"):
         run("decode", "--exp-dir", tmp_path, "--tasks", "fsd50k")
@@ -199,7 +222,9 @@ def test_vectors_computed_elsewhere(run, data, tmp_path):
     run("decode", "--exp-dir", tmp_path / "probe", "--num-workers", 0)
     result = results(tmp_path / "probe")["probe_cremad-test"]
     total = result["num_clips"]
-    assert result["metrics"]["accuracy"] == pytest.approx((total - 1) / total)  # all but the broken one
+    assert result["metrics"]["accuracy"] == pytest.approx(
+        (total - 1) / total
+    )  # all but the broken one
     assert result["settings"]["pooling"] == "embeddings" and result["frozen_parameters"] == 0
     with pytest.raises(ValueError, match="one vector per clip: no attention pooling"):
         run("train", "--tasks", "cremad", *common, "--pooling", "attention")
@@ -217,10 +242,21 @@ def test_the_encoder_can_be_trained_too(run, data, checkpoint, tiny_encoder, tmp
     )  # fmt: skip
     run("train", *flags)
     run("decode", "--exp-dir", tmp_path, "--num-workers", 0)
-    scratch = results(tmp_path)[f"probe_cremad-test{'-attention' if pooling == 'attention' else ''}"]
+    scratch = results(tmp_path)[
+        f"probe_cremad-test{'-attention' if pooling == 'attention' else ''}"
+    ]
     assert scratch["settings"]["train_encoder"] and scratch["settings"]["num_broken"] == 1
     assert scratch["trained_parameters"] > 1000 and scratch["encoder"]["pretraining"] == "none"
-    run("train", *flags, "--exp-dir", tmp_path / "from", "--init-encoder", checkpoint, "--base-lr", 1e-9)
+    run(
+        "train",
+        *flags,
+        "--exp-dir",
+        tmp_path / "from",
+        "--init-encoder",
+        checkpoint,
+        "--base-lr",
+        1e-9,
+    )
     name = f"probe-cremad{'-attention' if pooling == 'attention' else ''}.pt"
     trained, start = load_encoder(tmp_path / "from" / name), load_encoder(checkpoint)
     for (key, value), (_, before) in zip(trained.state_dict().items(), start.state_dict().items()):
@@ -230,8 +266,14 @@ def test_the_encoder_can_be_trained_too(run, data, checkpoint, tiny_encoder, tmp
 def test_contradictory_flags_end_with_one_line(run, capsys):
     for flags, message in (
         ((), "give either --encoder"),
-        (("--encoder", "logmel", "--pooling", "attention", "--cache", "clip"), "--pooling attention needs frames"),
-        (("--encoder", "logmel", "--train-encoder", "true"), "--train-encoder true goes with --encoder-preset"),
+        (
+            ("--encoder", "logmel", "--pooling", "attention", "--cache", "clip"),
+            "--pooling attention needs frames",
+        ),
+        (
+            ("--encoder", "logmel", "--train-encoder", "true"),
+            "--train-encoder true goes with --encoder-preset",
+        ),
         (("--train-encoder", "true", "--max-steps", 5), "use --num-epochs"),
     ):
         with pytest.raises(SystemExit) as stop:
@@ -242,7 +284,12 @@ def test_contradictory_flags_end_with_one_line(run, capsys):
 @pytest.mark.slow
 def test_classes_tags_and_events_of_the_mini_corpus(run, mini_data, tmp_path):
     """Tasks without a row in the table; both poolings of one experiment folder stand side by side."""
-    tasks = {"events": "accuracy", "voices_gender": "accuracy", "music_labels": "map", "events_events": "psds1"}
+    tasks = {
+        "events": "accuracy",
+        "voices_gender": "accuracy",
+        "music_labels": "map",
+        "events_events": "psds1",
+    }
     common = (
         "--manifest-dir", mini_data, "--encoder", "logmel", "--exp-dir", tmp_path / "probe", "--cache-dir",
         tmp_path / "cache", "--tasks", "events,voices:gender,music:labels,events:events", *QUICK,
@@ -257,4 +304,6 @@ def test_classes_tags_and_events_of_the_mini_corpus(run, mini_data, tmp_path):
         for suffix in (("", "-attention") if metric != "psds1" else ("",))
     }
     for name, result in found.items():
-        assert 0 <= result["metrics"][result["settings"]["metric"]] <= 1 and result["num_clips"] in (6, 12), name
+        assert 0 <= result["metrics"][result["settings"]["metric"]] <= 1 and result[
+            "num_clips"
+        ] in (6, 12), name

@@ -9,11 +9,11 @@ import pytest
 import soundfile
 import torch
 
-from captionstew.models.frozen import load_encoder
+from captionstew.checkpoint import load_checkpoint
+from captionstew.models.encoders.load import load_encoder
 from captionstew.models.language_model import load_language_model
 from captionstew.models.qa import build_adaptor
 from captionstew.models.qa_prompt import encode_texts, question_text
-from captionstew.training.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -36,11 +36,18 @@ def write_tones(folder):
     for n, (name, *_) in enumerate(rows):
         rng = np.random.default_rng(n)
         time = np.arange(round((0.8 + 0.05 * (n % 7)) * 16000)) / 16000
-        tone = 0.3 * np.sin(2 * np.pi * 120 * 2 ** (n / 6) * time) + 0.01 * rng.standard_normal(len(time))
+        tone = 0.3 * np.sin(2 * np.pi * 120 * 2 ** (n / 6) * time) + 0.01 * rng.standard_normal(
+            len(time)
+        )
         soundfile.write(folder / name, tone, 16000)
-    for table, columns, kept in (("questions", ["file", "question", "answer"], 3), ("metadata", ["file", "split"], 0)):
+    for table, columns, kept in (
+        ("questions", ["file", "question", "answer"], 3),
+        ("metadata", ["file", "split"], 0),
+    ):
         with open(folder / f"{table}.csv", "w", newline="") as file:
-            csv.writer(file).writerows([columns, *(row[:3] if kept else (row[0], row[3]) for row in rows)])
+            csv.writer(file).writerows(
+                [columns, *(row[:3] if kept else (row[0], row[3]) for row in rows)]
+            )
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +55,16 @@ def world(tmp_path_factory, program):
     """Folder with data/ (manifests), llm/ (a small language model trained on text) and places for experiments."""
     folder = tmp_path_factory.mktemp("qa")
     write_tones(folder / "tones")
-    program("local/prepare_ownqa.py", "--corpus-dir", folder / "tones", "--output-dir", folder / "data" / "tables")
     program(
-        f"{RECIPE}/local/make_manifests.py", "--tables", folder / "data" / "tables" / "ownqa.parquet", "--num-jobs", 1,
+        "local/prepare_corpus.py",
+        "ownqa",
+        "--corpus-dir",
+        folder / "tones",
+        "--output-dir",
+        folder / "data" / "tables",
+    )
+    program(
+        f"{RECIPE}/local/make_question_manifests.py", "--tables", folder / "data" / "tables" / "ownqa.parquet", "--num-jobs", 1,
         "--output-dir", folder / "data",
     )  # fmt: skip
     program(
@@ -63,8 +77,23 @@ def world(tmp_path_factory, program):
 @pytest.fixture(scope="module")
 def train(world, program):
     def run(exp, *flags, check=True):
-        places = ["--manifest-dir", world / "data", "--exp-dir", world / exp, "--cache-dir", world / "frames"]
-        return program(f"{RECIPE}/train.py", *places, *SMALL.split(), "--llm", world / "llm", *flags, check=check)
+        places = [
+            "--manifest-dir",
+            world / "data",
+            "--exp-dir",
+            world / exp,
+            "--cache-dir",
+            world / "frames",
+        ]
+        return program(
+            f"{RECIPE}/train.py",
+            *places,
+            *SMALL.split(),
+            "--llm",
+            world / "llm",
+            *flags,
+            check=check,
+        )
 
     return run
 
@@ -72,7 +101,12 @@ def train(world, program):
 @pytest.fixture(scope="module")
 def decode(world, program):
     def run(exp, *flags, check=True):
-        places = ["--manifest", world / "data" / "cuts_train.jsonl", "--cache-dir", world / "frames"]
+        places = [
+            "--manifest",
+            world / "data" / "cuts_train.jsonl",
+            "--cache-dir",
+            world / "frames",
+        ]
         where = ["--exp-dir", world / exp, "--num-workers", 0, "--max-answer-tokens", 12]
         return program(f"{RECIPE}/decode.py", *where, *places, *flags, check=check)
 
@@ -80,7 +114,15 @@ def decode(world, program):
 
 
 def test_prepare_makes_the_mini_corpus_once(repository, tmp_path):
-    command = [repository / RECIPE / "prepare.sh", "--corpus", "mini", "--mini-clips", "30", "--num-jobs", "1"]
+    command = [
+        repository / RECIPE / "prepare.sh",
+        "--corpus",
+        "mini",
+        "--mini-clips",
+        "30",
+        "--num-jobs",
+        "1",
+    ]
     command += ["--data-dir", tmp_path / "data"]
     first = subprocess.run(command, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
@@ -90,11 +132,18 @@ def test_prepare_makes_the_mini_corpus_once(repository, tmp_path):
         "valid": 6,
         "test": 6,
     }
-    assert set(report["splits"]["test"]["tasks"]) <= {"qa_sound", "qa_music", "qa_emotion", "qa_gender"}
+    assert set(report["splits"]["test"]["tasks"]) <= {
+        "qa_sound",
+        "qa_music",
+        "qa_emotion",
+        "qa_gender",
+    }
     manifests = {path.name: path.read_bytes() for path in (tmp_path / "data").glob("cuts_*.jsonl")}
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0 and again.stdout.count("done before") == 3
-    assert manifests == {path.name: path.read_bytes() for path in (tmp_path / "data").glob("cuts_*.jsonl")}
+    assert manifests == {
+        path.name: path.read_bytes() for path in (tmp_path / "data").glob("cuts_*.jsonl")
+    }
 
 
 def test_32_answers_are_reproduced_and_silence_changes_them(world, train, decode, program):
@@ -116,7 +165,9 @@ def test_32_answers_are_reproduced_and_silence_changes_them(world, train, decode
         "mean", "deviation", "hidden.weight", "hidden.bias", "output.weight", "output.bias",
     }  # fmt: skip
     assert result["trained_parameters"] == sum(
-        value.numel() for name, value in content["model"].items() if name not in ("mean", "deviation")
+        value.numel()
+        for name, value in content["model"].items()
+        if name not in ("mean", "deviation")
     )
     assert silent_replies(world, content) == {}
 

@@ -17,7 +17,7 @@ import time
 import pytest
 import torch
 
-from captionstew.training.checkpoint import load_checkpoint, newest_checkpoint
+from captionstew.checkpoint import load_checkpoint, newest_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -36,10 +36,14 @@ OWN_FLAGS = {
     "tagging": ["--weighted-sampler", "true", "--mixup", 0.5, "--feedforward-dim", "512,512"],
 }
 INITIAL_WHITEN_PROB = 0.25
-TIMES = ("time", "audio_seconds_per_second", "data_wait_share")  # all else in a record depends on the run alone
+TIMES = (
+    "time",
+    "audio_seconds_per_second",
+    "data_wait_share",
+)  # all else in a record depends on the run alone
 PRELOADED = [
     "captionstew.training.loop",
-    "captionstew.data.loading",
+    "captionstew.data.batches.captioned",
     "transformers",
     "lhotse.dataset",
     "sklearn.metrics",
@@ -82,7 +86,17 @@ def start(forks, mini_data, repository, tiny_encoder):
         program = repository / "egs" / "captionstew" / objective / "train.py"
         text = [] if objective == "tagging" else ["--tokenizer", mini_data / "bpe.model"]
         places = [program, "--manifest-dir", mini_data, "--exp-dir", exp]
-        argv = [str(word) for word in [*places, *text, *tiny_encoder, *OWN_FLAGS[objective], *SHARED_FLAGS, *flags]]
+        argv = [
+            str(word)
+            for word in [
+                *places,
+                *text,
+                *tiny_encoder,
+                *OWN_FLAGS[objective],
+                *SHARED_FLAGS,
+                *flags,
+            ]
+        ]
         exp.mkdir(parents=True, exist_ok=True)
         exp.with_suffix(".released").unlink(missing_ok=True)
         scope = {"argv": argv, "output": str(output_of(exp)), "environment": environment}
@@ -107,7 +121,10 @@ def start_two(start, free_port):
         place = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
         flags = ("--num-workers", 1, "--max-steps", MAX_STEPS // 2, *flags)
         place |= {"hold": hold}
-        return [start(objective, exp, *flags, RANK=str(rank), LOCAL_RANK=str(rank), **place) for rank in range(2)]
+        return [
+            start(objective, exp, *flags, RANK=str(rank), LOCAL_RANK=str(rank), **place)
+            for rank in range(2)
+        ]
 
     return start_two
 
@@ -144,7 +161,9 @@ def finish(exp, *processes):
 
 def numbers(records):
     """Step -> everything that depends on the parameters; a later record of a step replaces an earlier one."""
-    return {record["step"]: {k: v for k, v in record.items() if k not in TIMES} for record in records}
+    return {
+        record["step"]: {k: v for k, v in record.items() if k not in TIMES} for record in records
+    }
 
 
 def wait_for_step(process, exp, scalars, step):
@@ -201,7 +220,9 @@ def test_sigkill_at_a_random_moment(start, scalars, never_killed, tmp_path, obje
 
 
 @pytest.mark.parametrize("objective", OWN_FLAGS)
-def test_full_disk_truncated_checkpoint_and_sigterm(start, scalars, never_killed, tmp_path, objective):
+def test_full_disk_truncated_checkpoint_and_sigterm(
+    start, scalars, never_killed, tmp_path, objective
+):
     """One after the other, in one run."""
     expected = never_killed(objective)
     exp = tmp_path / "exp"
@@ -214,7 +235,10 @@ def test_full_disk_truncated_checkpoint_and_sigterm(start, scalars, never_killed
     process.join(timeout=120)
     assert process.exitcode == 1
     lines = output_of(exp).read_text().splitlines()
-    assert lines[-1].startswith(f"train.py: {exp}/") and "cannot be written (File too large)" in lines[-1]
+    assert (
+        lines[-1].startswith(f"train.py: {exp}/")
+        and "cannot be written (File too large)" in lines[-1]
+    )
     assert not any("Traceback" in line for line in lines)
     assert all(load_checkpoint(path) for path in exp.glob("*.pt")) and not list(exp.glob(".*"))
 
@@ -244,7 +268,9 @@ def test_the_preflight_changes_no_number(start, scalars, never_killed, tmp_path)
     assert_same_run(exp, scalars, expected)
 
 
-def test_world_size_2_and_a_signal_to_the_watching_process(start, free_port, scalars, never_killed, tmp_path):
+def test_world_size_2_and_a_signal_to_the_watching_process(
+    start, free_port, scalars, never_killed, tmp_path
+):
     """As if the two had been started by themselves."""
     exp = tmp_path / "exp"
     flags = ("--world-size", 2, "--num-workers", 1, "--max-steps", MAX_STEPS // 2, "--master-port")
@@ -288,7 +314,9 @@ def test_accumulated_gradients(start, scalars, tmp_path, objective):
     if objective == "contrastive":
         process.join()
         output = output_of(exp).read_text()
-        assert process.exitcode == 2 and "--accum-grad does not go with a contrastive loss" in output
+        assert (
+            process.exitcode == 2 and "--accum-grad does not go with a contrastive loss" in output
+        )
     else:
         finish(exp, process)
         assert [record["step"] for record in scalars(exp)] == [1, 2, 3, 4]
@@ -308,7 +336,9 @@ def test_two_processes(start_two, start, scalars, never_killed, tmp_path, object
     release(exp)
     first.join(timeout=120)
     assert first.exitcode == 1
-    assert "train.py: process 0 of 2 lost another one" in output_of(exp).read_text().splitlines()[-1]
+    assert (
+        "train.py: process 0 of 2 lost another one" in output_of(exp).read_text().splitlines()[-1]
+    )
 
     processes = start_two(objective, exp, "--resume", "true")
     size = (exp / f"checkpoint-{SAVE_EVERY}.pt").stat().st_size
@@ -317,7 +347,10 @@ def test_two_processes(start_two, start, scalars, never_killed, tmp_path, object
         process.join(timeout=120)
         assert process.exitcode == 1
     output = output_of(exp).read_text()
-    assert "cannot be written (File too large)" in output and "process 1 of 2 lost another one" in output
+    assert (
+        "cannot be written (File too large)" in output
+        and "process 1 of 2 lost another one" in output
+    )
     assert newest_checkpoint(exp)[1]["step"] == SAVE_EVERY
     logged = max(row["step"] for row in scalars(exp))
 
@@ -330,7 +363,10 @@ def test_two_processes(start_two, start, scalars, never_killed, tmp_path, object
 
     refused = start(objective, exp, "--resume", "true")
     refused.join()
-    assert refused.exitcode == 1 and "was written by 2 processes, this run has 1" in output_of(exp).read_text()
+    assert (
+        refused.exitcode == 1
+        and "was written by 2 processes, this run has 1" in output_of(exp).read_text()
+    )
 
     newest = newest_checkpoint(exp)[0]
     with open(newest, "r+b") as file:

@@ -1,12 +1,13 @@
 """Folders of manifests made from others: the first captions of training, validation and test exchanged."""
 
 import json
+import runpy
 import sys
 
 import pytest
 
 from captionstew.data.audio import AudioInfo
-from captionstew.data.cuts import make_cut, open_cuts, write_cuts
+from captionstew.data.manifests.cuts import make_cut, open_cuts, write_cuts
 
 CLIPS = {"train": 40, "valid": 5, "test": 7}
 
@@ -19,7 +20,13 @@ def manifests(tmp_path):
         names = [f"{split}-{number}" for number in range(count)]
         info = AudioInfo(1.0, 16000, 1, 16000, "a")
         made = (
-            make_cut(name, folder / f"{name}.wav", info, ["a tone"] * (1 + row % 3), ["tones"] * (1 + row % 3))
+            make_cut(
+                name,
+                folder / f"{name}.wav",
+                info,
+                ["a tone"] * (1 + row % 3),
+                ["tones"] * (1 + row % 3),
+            )
             for row, name in enumerate(names)
         )
         folder.mkdir(exist_ok=True)
@@ -29,12 +36,12 @@ def manifests(tmp_path):
 
 
 @pytest.fixture
-def run(program, monkeypatch):
+def run(repository, monkeypatch):
     """run("swap_held_out", flag, value, ...) -> the program in this process."""
 
     def call(name, *flags):
         monkeypatch.setattr(sys, "argv", [name, *map(str, flags)])
-        program(name).main()
+        runpy.run_path(str(repository / "local" / f"{name}.py"))["main"]()
 
     return call
 
@@ -44,7 +51,10 @@ def ids(folder, split):
 
 
 def captions_of(folder):
-    return sum(len(cut.supervisions[0].custom["captions"]) for cut in open_cuts(folder / "cuts_train.jsonl"))
+    return sum(
+        len(cut.supervisions[0].custom["captions"])
+        for cut in open_cuts(folder / "cuts_train.jsonl")
+    )
 
 
 def test_subsets_are_nested_whole_clips_of_at_most_that_many_captions(run, manifests, tmp_path):
@@ -65,7 +75,9 @@ def test_subsets_are_nested_whole_clips_of_at_most_that_many_captions(run, manif
         assert ids(tmp_path / "10", split) == ids(manifests, split)
     assert json.loads((tmp_path / "10" / "report.json").read_text())["subset"] == "10"
     for cut in open_cuts(tmp_path / "10" / "cuts_train.jsonl"):
-        assert cut.supervisions[0].custom["captions"] and cut.recording.sources[0].source.startswith(str(manifests))
+        assert cut.supervisions[0].custom["captions"] and cut.recording.sources[
+            0
+        ].source.startswith(str(manifests))
 
 
 def test_another_seed_draws_other_clips_and_all_captions_are_all_clips(run, manifests, tmp_path):
@@ -73,22 +85,48 @@ def test_another_seed_draws_other_clips_and_all_captions_are_all_clips(run, mani
         flags = ["--captions", 10, "--seed", seed, "--output-dir", tmp_path / str(seed)]
         run("subset_manifest", "--manifest-dir", manifests, *flags)
     assert ids(tmp_path / "1", "train") != ids(tmp_path / "2", "train")
-    run("subset_manifest", "--manifest-dir", manifests, "--captions", 10_000, "--output-dir", tmp_path / "all")
+    run(
+        "subset_manifest",
+        "--manifest-dir",
+        manifests,
+        "--captions",
+        10_000,
+        "--output-dir",
+        tmp_path / "all",
+    )
     assert ids(tmp_path / "all", "train") == ids(manifests, "train")
 
 
 def test_a_subset_without_a_clip_is_refused(run, manifests, tmp_path):
     with pytest.raises(ValueError, match="--captions 0"):
-        run("subset_manifest", "--manifest-dir", manifests, "--captions", 0, "--output-dir", tmp_path / "none")
+        run(
+            "subset_manifest",
+            "--manifest-dir",
+            manifests,
+            "--captions",
+            0,
+            "--output-dir",
+            tmp_path / "none",
+        )
 
 
 def test_a_subset_of_nothing_is_refused(run, tmp_path):
     (tmp_path / "cuts_train.jsonl").touch()
     with pytest.raises(ValueError, match="cuts_train.jsonl"):
-        run("subset_manifest", "--manifest-dir", tmp_path, "--captions", 10, "--output-dir", tmp_path / "none")
+        run(
+            "subset_manifest",
+            "--manifest-dir",
+            tmp_path,
+            "--captions",
+            10,
+            "--output-dir",
+            tmp_path / "none",
+        )
 
 
-@pytest.mark.parametrize("name, flags", [("subset_manifest", ["--captions", 10]), ("swap_held_out", [])])
+@pytest.mark.parametrize(
+    "name, flags", [("subset_manifest", ["--captions", 10]), ("swap_held_out", [])]
+)
 def test_the_list_of_classes_goes_along(run, manifests, tmp_path, name, flags):
     (manifests / "classes.json").write_text('["a", "b"]')
     run(name, "--manifest-dir", manifests, "--output-dir", tmp_path / "other", *flags)
@@ -107,5 +145,12 @@ def test_no_program_writes_over_what_it_reads(run, manifests, name):
     before = ids(manifests, "train"), ids(manifests, "valid")
     more = ["--captions", 10] if name == "subset_manifest" else []
     with pytest.raises(ValueError, match="is --manifest-dir"):
-        run(name, "--manifest-dir", manifests, "--output-dir", manifests / ".." / manifests.name, *more)
+        run(
+            name,
+            "--manifest-dir",
+            manifests,
+            "--output-dir",
+            manifests / ".." / manifests.name,
+            *more,
+        )
     assert (ids(manifests, "train"), ids(manifests, "valid")) == before

@@ -31,11 +31,17 @@ def job(repository, tmp_path):
         path.write_text(body if body.startswith("#!") else f"#!/usr/bin/env bash\n{body}\n")
         path.chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    environment |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_CPUS_PER_TASK": "8"}
+    environment |= {
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_CPUS_PER_TASK": "8",
+    }
 
     def run(*arguments):
         command = ["bash", repository / "shared" / "slurm.sh", *arguments]
-        return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+        )
 
     return run
 
@@ -46,7 +52,13 @@ def test_a_job_near_its_limit_saves_and_goes_back_into_the_queue(job, tmp_path):
         assert process.poll() is None
         time.sleep(0.01)
     places = (tmp_path / "places").read_text().split()
-    assert places == ["LOCAL_RANK=1", "MASTER_ADDR=node1", "MASTER_PORT=20007", "RANK=1", "WORLD_SIZE=2"]
+    assert places == [
+        "LOCAL_RANK=1",
+        "MASTER_ADDR=node1",
+        "MASTER_PORT=20007",
+        "RANK=1",
+        "WORLD_SIZE=2",
+    ]
     assert (tmp_path / "arguments").read_text() == "--exp-dir a b --resume true\n"
     assert "--cpus-per-task=8 --kill-on-bad-exit=1 " in (tmp_path / "srun.txt").read_text()
     process.send_signal(signal.SIGUSR1)

@@ -57,7 +57,9 @@ class Golden:
 
     @staticmethod
     def assert_close(actual, expected, tol, atol=0.0, name=""):
-        assert actual.shape == expected.shape, f"{name}: {tuple(actual.shape)} is not {tuple(expected.shape)}"
+        assert actual.shape == expected.shape, (
+            f"{name}: {tuple(actual.shape)} is not {tuple(expected.shape)}"
+        )
         error = (actual.detach() - expected).abs().max().item() if expected.numel() else 0.0
         bound = tol * expected.abs().max().item() + atol
         assert error <= bound, f"{name}: error {error:.3g} exceeds {bound:.3g}"

@@ -18,9 +18,13 @@ SMALL = {
 CONFIGS = {
     "captionstew": ZipformerConfig.preset("captionstew", **SMALL),
     "mini": ZipformerConfig.preset("mini", batch_invariant=True),
-    "odd": ZipformerConfig.preset("captionstew", **SMALL | {"downsampling_factor": (2, 1, 3, 5, 7, 1)}),
+    "odd": ZipformerConfig.preset(
+        "captionstew", **SMALL | {"downsampling_factor": (2, 1, 3, 5, 7, 1)}
+    ),
     "causal": ZipformerConfig.preset("captionstew", **SMALL, causal=True),
-    "chunks": ZipformerConfig.preset("captionstew", **SMALL, causal=True, chunk_size=128, left_context_frames=128),
+    "chunks": ZipformerConfig.preset(
+        "captionstew", **SMALL, causal=True, chunk_size=128, left_context_frames=128
+    ),
 }
 # Feature frames at 100 Hz: 1 to 30 s, ends at every remainder of the downsampling factors, and the shortest possible.
 RAGGED = [100, 3000, 1733, 457, 2222]
@@ -45,7 +49,9 @@ def ragged_batch(lengths, extra_padding=0, padding=-15.942385):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("lengths", [pytest.param(RAGGED, marks=pytest.mark.slow), NEIGHBOURS], ids=["ragged", "near"])
+@pytest.mark.parametrize(
+    "lengths", [pytest.param(RAGGED, marks=pytest.mark.slow), NEIGHBOURS], ids=["ragged", "near"]
+)
 def test_every_clip_equals_the_same_clip_alone(name, lengths):
     model = build(name).eval()
     features, lengths = ragged_batch(lengths)
@@ -94,7 +100,9 @@ def test_gradients_in_training_equal_those_of_the_clips_alone(fixed_randomness):
         return {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
 
     together = gradients([(features, lengths)])
-    alone = gradients([(features[i : i + 1, :n], lengths[i : i + 1]) for i, n in enumerate(lengths)])
+    alone = gradients(
+        [(features[i : i + 1, :n], lengths[i : i + 1]) for i, n in enumerate(lengths)]
+    )
     assert together.keys() == alone.keys()
     for key, value in together.items():
         assert (value - alone[key]).abs().max() <= 1e-4 * alone[key].abs().max() + 1e-5, key
@@ -104,7 +112,9 @@ def check_against_alone(model, features, lengths):
     with torch.no_grad():
         frames, frame_lengths = model(features, lengths)
         for item, length in enumerate(lengths.tolist()):
-            alone, alone_length = model(features[item : item + 1, :length], lengths[item : item + 1])
+            alone, alone_length = model(
+                features[item : item + 1, :length], lengths[item : item + 1]
+            )
             assert frame_lengths[item] == alone_length[0] == alone.shape[1]
             error = (frames[item, : alone.shape[1]] - alone[0]).abs().max() / alone.abs().max()
             assert error <= 1e-5, f"item {item} of {length} frames: {error:.2g}"

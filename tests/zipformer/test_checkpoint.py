@@ -25,7 +25,9 @@ def state(tagger):
 
 
 def prefixed(state, prefix):
-    return {prefix + key: value for key, value in state.items() if not key.startswith("classifier.")}
+    return {
+        prefix + key: value for key, value in state.items() if not key.startswith("classifier.")
+    }
 
 
 def check(encoder, tagger):
@@ -35,12 +37,18 @@ def check(encoder, tagger):
 
 
 def test_icefall_tagging(tmp_path, tagger, state):
-    torch.save({"model": state, "model_avg": state, "optimizer": {}, "batch_idx_train": 3}, tmp_path / "a.pt")
+    torch.save(
+        {"model": state, "model_avg": state, "optimizer": {}, "batch_idx_train": 3},
+        tmp_path / "a.pt",
+    )
     check(load_pretrained(tmp_path / "a.pt"), tagger)
 
 
 def test_icefall_recogniser_behind_data_parallel(tmp_path, tagger, state):
-    heads = {"decoder.embedding.weight": torch.zeros(3, 3), "joiner.output_linear.weight": torch.zeros(3, 3)}
+    heads = {
+        "decoder.embedding.weight": torch.zeros(3, 3),
+        "joiner.output_linear.weight": torch.zeros(3, 3),
+    }
     torch.save({"model": prefixed(state | heads, "module.")}, tmp_path / "a.pt")
     check(load_pretrained(str(tmp_path / "a.pt")), tagger)
 
@@ -54,7 +62,9 @@ def test_auden(tmp_path, tagger, state, prefix, layout):
         (tmp_path / "config.json").write_text(json.dumps({"encoder": {"model_type": "zipformer"}}))
         check(load_pretrained(tmp_path), tagger)
     else:
-        torch.save({"state_dict": weights} if layout == "wrapped" else weights, tmp_path / "model.pt")
+        torch.save(
+            {"state_dict": weights} if layout == "wrapped" else weights, tmp_path / "model.pt"
+        )
         check(load_pretrained(tmp_path / "model.pt"), tagger)
 
 
@@ -109,7 +119,9 @@ def test_errors_list_missing_unexpected_and_misshapen_keys(tmp_path, state):
 def test_sizes_of_no_preset_need_a_configuration(tmp_path):
     config = ZipformerConfig.preset("mini", feedforward_dim=40)
     torch.save(Zipformer(config).state_dict(), tmp_path / "a.pt")
-    with pytest.raises(ValueError, match=r"sizes of no preset.*'feedforward_dim': \(40, 40.*config="):
+    with pytest.raises(
+        ValueError, match=r"sizes of no preset.*'feedforward_dim': \(40, 40.*config="
+    ):
         load_pretrained(tmp_path / "a.pt")
     assert load_pretrained(tmp_path / "a.pt", config).config == config
 
@@ -127,7 +139,9 @@ def test_files_without_an_encoder(tmp_path):
         load_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello there", b"\x00\x01" * 100, b"PK\x03\x04 cut short"])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello there", b"\x00\x01" * 100, b"PK\x03\x04 cut short"]
+)
 @pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
 def test_files_of_another_kind(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
@@ -136,7 +150,9 @@ def test_files_of_another_kind(tmp_path, name, content):
 
 
 def test_a_part_of_an_encoder_is_refused(tmp_path, state):
-    torch.save({key: value for key, value in state.items() if "encoder_embed" in key}, tmp_path / "a.pt")
+    torch.save(
+        {key: value for key, value in state.items() if "encoder_embed" in key}, tmp_path / "a.pt"
+    )
     with pytest.raises(ValueError, match=r"the encoder in .*a\.pt is not whole"):
         load_pretrained(tmp_path / "a.pt")
 
@@ -147,7 +163,9 @@ def test_pickles_with_other_objects_are_refused(tmp_path, state):
         load_pretrained(tmp_path / "a.pt")
 
 
-@pytest.mark.parametrize("name", ["small", "medium", "large", "captionstew", "auden-base", "auden-large"])
+@pytest.mark.parametrize(
+    "name", ["small", "medium", "large", "captionstew", "auden-base", "auden-large"]
+)
 def test_published_sizes_are_recognised(name):
     from zipformer.checkpoint import infer_config
 

@@ -42,10 +42,14 @@ def test_presets(golden, golden_name, preset):
     assert len(model.state_dict()) == entry["tensors_in_state_dict"]
 
 
-@pytest.mark.parametrize("file, preset", [("keys.icefall_medium", "medium"), ("keys.project_768", "captionstew")])
+@pytest.mark.parametrize(
+    "file, preset", [("keys.icefall_medium", "medium"), ("keys.project_768", "captionstew")]
+)
 def test_keys_and_shapes(golden, file, preset):
     expected = golden.json(f"{file}.json")
-    assert {key: list(value.shape) for key, value in meta_tagger(preset).state_dict().items()} == expected
+    assert {
+        key: list(value.shape) for key, value in meta_tagger(preset).state_dict().items()
+    } == expected
 
 
 def test_captionstew_preset(golden):
@@ -53,7 +57,9 @@ def test_captionstew_preset(golden):
         encoder = Zipformer(ZipformerConfig.preset("captionstew"))
     assert sum(p.numel() for p in encoder.parameters()) == 121_295_927
     expected = golden.json("keys.project_768.json")
-    encoder_part = {k: v for k, v in expected.items() if k.startswith(("encoder_embed.", "encoder."))}
+    encoder_part = {
+        k: v for k, v in expected.items() if k.startswith(("encoder_embed.", "encoder."))
+    }
     assert {key: list(value.shape) for key, value in encoder.state_dict().items()} == encoder_part
     assert encoder.output_dim == 768
 
@@ -91,7 +97,9 @@ def test_scalars_are_repeated_for_every_stack():
 
 
 def test_dict_round_trip_through_json():
-    config = ZipformerConfig.preset("mini", causal=True, chunk_size=(16, -1), left_context_frames=(128,))
+    config = ZipformerConfig.preset(
+        "mini", causal=True, chunk_size=(16, -1), left_context_frames=(128,)
+    )
     assert ZipformerConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 

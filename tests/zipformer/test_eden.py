@@ -7,7 +7,9 @@ from zipformer.eden import Eden, Eden2
 
 
 def optimizer(*rates: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(2))], "lr": rate} for rate in rates])
+    return torch.optim.SGD(
+        [{"params": [torch.nn.Parameter(torch.zeros(2))], "lr": rate} for rate in rates]
+    )
 
 
 @pytest.mark.parametrize("case", [0, 1])

@@ -59,7 +59,9 @@ def test_training_with_every_modifier(golden, fixed_randomness, name):
     check_step(golden, model, name, "train_modified")
     whitens = {path: module for path, module in model.named_modules() if isinstance(module, Whiten)}
     expected = golden.about(f"{name}.train_modified")["whiten"]
-    found = {p: "above limit" if m.prob == Whiten.max_prob else "below limit" for p, m in whitens.items()}
+    found = {
+        p: "above limit" if m.prob == Whiten.max_prob else "below limit" for p, m in whitens.items()
+    }
     assert found == expected
 
 
@@ -67,7 +69,9 @@ def test_training_with_every_modifier(golden, fixed_randomness, name):
 def test_training_with_masks(golden, fixed_randomness, name):
     file = golden.tensors(f"{name}.train_masks")
     draws = [file[key] for key in sorted(key for key in file if key.startswith("draw."))]
-    model = training_model(golden, name, "train_masks", fixed_randomness(decision=1.0, tensors=draws))
+    model = training_model(
+        golden, name, "train_masks", fixed_randomness(decision=1.0, tensors=draws)
+    )
     for path, schedule in named_schedules(model).items():
         if path.endswith("encoder_pos.dropout") or path.startswith("classifier."):
             schedule.__init__((0.0, 0.0))
@@ -79,7 +83,9 @@ def test_training_with_masks(golden, fixed_randomness, name):
 def test_causal_encoder(golden, index):
     about = golden.about(f"encoder_c.eval{index}")
     config, _ = golden.config("encoder_c")
-    config = config.replace(chunk_size=about["chunk_size"], left_context_frames=about["left_context_frames"])
+    config = config.replace(
+        chunk_size=about["chunk_size"], left_context_frames=about["left_context_frames"]
+    )
     encoder = Zipformer(config).encoder.eval()
     encoder.load_state_dict(golden.tensors("encoder_c.state"))
     file = golden.tensors(f"encoder_c.eval{index}")
@@ -90,7 +96,9 @@ def test_causal_encoder(golden, index):
     assert torch.equal(lengths, file["out.lens"])
     golden.assert_close(frames.transpose(0, 1), file["out.encoder"], OUTPUT, name="encoder")
     for i, output in enumerate(stacks):
-        golden.assert_close(output.transpose(0, 1), file[f"out.stack{i}"], OUTPUT, name=f"stack {i}")
+        golden.assert_close(
+            output.transpose(0, 1), file[f"out.stack{i}"], OUTPUT, name=f"stack {i}"
+        )
     (frames.transpose(0, 1) * file["in.loss_weight"]).sum().backward()
     if "grad.in.x" in file:
         golden.assert_close(x.grad.transpose(0, 1), file["grad.in.x"], 1e-4, name="gradient of x")
@@ -110,20 +118,28 @@ def check_step(golden, model, name, kind):
     features = inputs["in.features"].clone().requires_grad_()
     frames, lengths = model.encode(features, inputs["in.lens"])
     logits = model.classifier(frames, lengths)
-    loss = (frames * file["in.loss_weight_encoder"]).sum() + (logits * file["in.loss_weight_logits"]).sum()
+    loss = (frames * file["in.loss_weight_encoder"]).sum() + (
+        logits * file["in.loss_weight_logits"]
+    ).sum()
     loss.backward()
     golden.assert_close(frames, file["out.encoder"], OUTPUT, name="encoder")
     golden.assert_close(logits, file["out.logits"], OUTPUT, name="logits")
     golden.assert_close(loss, file["out.loss"], 1e-5, 1e-4, name="loss")
-    golden.assert_close(features.grad, file["grad.in.features"], 1e-4, name="gradient of the features")
-    check_parameter_gradients(golden, model, file, complete=kind in ("eval_grads", "train_modified"))
+    golden.assert_close(
+        features.grad, file["grad.in.features"], 1e-4, name="gradient of the features"
+    )
+    check_parameter_gradients(
+        golden, model, file, complete=kind in ("eval_grads", "train_modified")
+    )
 
 
 def check_parameter_gradients(golden, model, file, complete=True):
     """Gradients of the parameters in the file; `complete`: parameters without an entry have no gradient."""
     parameters = dict(model.named_parameters())
     prefix = "grad.param."
-    expected = {key.removeprefix(prefix): value for key, value in file.items() if key.startswith(prefix)}
+    expected = {
+        key.removeprefix(prefix): value for key, value in file.items() if key.startswith(prefix)
+    }
     for key, value in expected.items():
         golden.assert_close(parameters[key].grad, value, 1e-4, 1e-5, name=key)
     if complete and expected:
@@ -133,5 +149,7 @@ def check_parameter_gradients(golden, model, file, complete=True):
 def keep_outputs(modules):
     outputs = [None] * len(modules)
     for index, module in enumerate(modules):
-        module.register_forward_hook(lambda _m, _a, out, index=index: outputs.__setitem__(index, out))
+        module.register_forward_hook(
+            lambda _m, _a, out, index=index: outputs.__setitem__(index, out)
+        )
     return outputs

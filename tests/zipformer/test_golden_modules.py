@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from zipformer import ZipformerConfig
-from zipformer.activations import SWOOSH_L, SWOOSH_R, SwooshDropoutLinear, swoosh, swoosh_slope, swoosh_value
+from zipformer.activations import (
+    SWOOSH_L,
+    SWOOSH_R,
+    SwooshDropoutLinear,
+    swoosh,
+    swoosh_slope,
+    swoosh_value,
+)
 from zipformer.attention import AttentionWeights, NonlinAttention, SelfAttention, attend
 from zipformer.convolution import ConvolutionModule
 from zipformer.encoder import feature_mask
@@ -21,7 +28,13 @@ from zipformer.regularisers import (
     penalize_abs,
     whitening_direction,
 )
-from zipformer.resampling import Bypass, Downsample, convert_channels, full_dimension_output, upsample
+from zipformer.resampling import (
+    Bypass,
+    Downsample,
+    convert_channels,
+    full_dimension_output,
+    upsample,
+)
 from zipformer.schedules import Rate, constant_rate, set_batch_count, zero_rates
 from zipformer.sequences import Frames
 from zipformer.tagging import TaggingHead
@@ -31,7 +44,9 @@ TOL, ATOL = 2e-5, 1e-6
 
 @pytest.fixture
 def close(golden):
-    return lambda actual, expected, name="", tol=TOL, atol=ATOL: golden.assert_close(actual, expected, tol, atol, name)
+    return lambda actual, expected, name="", tol=TOL, atol=ATOL: golden.assert_close(
+        actual, expected, tol, atol, name
+    )
 
 
 def test_swoosh(golden, close):
@@ -70,7 +85,9 @@ def test_functions(golden, close):
         close(out, file["softmax.out"] if name == "softmax" else x)
 
 
-@pytest.mark.parametrize("case", ["last", "mid", "above_neg", "above_pos", "below_pos", "below_neg"])
+@pytest.mark.parametrize(
+    "case", ["last", "mid", "above_neg", "above_pos", "below_pos", "below_neg"]
+)
 def test_bias_norm(golden, close, fixed_randomness, case):
     file = golden.tensors("mod.biasnorm")
     dim = 1 if case == "mid" else -1
@@ -110,7 +127,9 @@ def test_whiten(golden, close):
         whiten(x).backward(grad_out)
         close(x.grad, file[f"{case}.grad.x"], case)
         close(x.grad - grad_out, file[f"{case}.grad.x"] - grad_out, case, tol=5e-5, atol=0.0)
-        metric, _ = whitening_direction(x.detach(), settings["num_groups"], settings["whitening_limit"])
+        metric, _ = whitening_direction(
+            x.detach(), settings["num_groups"], settings["whitening_limit"]
+        )
         close(metric, file[f"{case}.out.metric"], case)
         assert whiten.prob == settings["prob_after"]
 
@@ -164,11 +183,20 @@ def test_positions(golden, close):
 
 @pytest.mark.parametrize("case", ["none", "pad", "both", "penalty", "nopos"])
 def test_attention_weights(golden, close, fixed_randomness, case):
-    file, sizes = golden.tensors("mod.attention_weights"), golden.about("mod.attention_weights")["config"]
-    module = AttentionWeights(
-        sizes["embed_dim"], sizes["pos_dim"], sizes["num_heads"], sizes["query_head_dim"], sizes["pos_head_dim"]
+    file, sizes = (
+        golden.tensors("mod.attention_weights"),
+        golden.about("mod.attention_weights")["config"],
     )
-    module.load_state_dict({k.removeprefix("state."): v for k, v in file.items() if k.startswith("state.")})
+    module = AttentionWeights(
+        sizes["embed_dim"],
+        sizes["pos_dim"],
+        sizes["num_heads"],
+        sizes["query_head_dim"],
+        sizes["pos_head_dim"],
+    )
+    module.load_state_dict(
+        {k.removeprefix("state."): v for k, v in file.items() if k.startswith("state.")}
+    )
     module.train(case in ("penalty", "nopos"))
     share_randomness(module, fixed_randomness(decision=0.05))
     module.balance_keys.prob = module.whiten_keys.prob = 0.0
@@ -182,7 +210,13 @@ def test_attention_weights(golden, close, fixed_randomness, case):
     blocked = file["in.attn_mask"] if case == "both" else None
     part = {k.removeprefix(f"{case}."): v for k, v in file.items() if k.startswith(f"{case}.")}
     frames = Frames(padding, blocked)
-    check_module(close, module, part, lambda x: module(x, file["in.pos_emb"][0], frames), out_is_batch_first=False)
+    check_module(
+        close,
+        module,
+        part,
+        lambda x: module(x, file["in.pos_emb"][0], frames),
+        out_is_batch_first=False,
+    )
 
 
 def test_self_attention(golden, close):
@@ -224,13 +258,19 @@ def test_chunk_causal_convolution(golden, close, chunk):
     module = ConvolutionModule(24, 7, causal=True).eval()
     load(module, file)
     frames = Frames(padding=file["in.padding_mask"], chunk_size=chunk)
-    part = {k.removeprefix(f"chunk{chunk}."): v for k, v in file.items() if k.startswith(f"chunk{chunk}.")}
+    part = {
+        k.removeprefix(f"chunk{chunk}."): v
+        for k, v in file.items()
+        if k.startswith(f"chunk{chunk}.")
+    }
     check_module(close, module, part, lambda x: module(x, frames))
 
 
 def test_resampling(golden, close):
     file = golden.tensors("mod.resampling")
-    for case in sorted({key.split(".in.x")[0] for key in file if key.startswith("down") and "up.in" not in key}):
+    for case in sorted(
+        {key.split(".in.x")[0] for key in file if key.startswith("down") and "up.in" not in key}
+    ):
         if f"{case}.in.x" not in file:
             continue
         factor = file[f"{case}.bias"].numel()
@@ -238,7 +278,9 @@ def test_resampling(golden, close):
         module.load_state_dict({"bias": file[f"{case}.bias"]})
         part = {k.removeprefix(f"{case}."): v for k, v in file.items() if k.startswith(f"{case}.")}
         check_module(close, module, part, module)
-        close(upsample(part["up.in.x"].transpose(0, 1), factor).transpose(0, 1), part["up.out"], case)
+        close(
+            upsample(part["up.in.x"].transpose(0, 1), factor).transpose(0, 1), part["up.out"], case
+        )
 
 
 def test_channels(golden, close):
@@ -252,12 +294,18 @@ def test_channels(golden, close):
 
 @pytest.mark.parametrize("case", ["eval", "train", "train_limit"])
 def test_bypass(golden, close, fixed_randomness, case):
-    file = {k.removeprefix(f"bypass.{case}."): v for k, v in golden.tensors("mod.resampling").items()}
+    file = {
+        k.removeprefix(f"bypass.{case}."): v for k, v in golden.tensors("mod.resampling").items()
+    }
     module = Bypass(6, constant_rate(0.5)).train(case != "eval")
     module.load_state_dict({"bypass_scale": file["bypass_scale"]})
-    module.randomness = fixed_randomness(0.0 if case == "train_limit" else 1.0, tensors=[file["in.u"]])
+    module.randomness = fixed_randomness(
+        0.0 if case == "train_limit" else 1.0, tensors=[file["in.u"]]
+    )
     set_batch_count(module, 4000.0)
-    x0, x = (file[key].transpose(0, 1).clone().requires_grad_() for key in ("in.src_orig", "in.src"))
+    x0, x = (
+        file[key].transpose(0, 1).clone().requires_grad_() for key in ("in.src_orig", "in.src")
+    )
     out = module(x0, x)
     out.backward(file["in.grad_out"].transpose(0, 1))
     close(out.transpose(0, 1), file["out"])
@@ -300,19 +348,25 @@ def test_encoder_layer(golden, close, fixed_randomness, case):
         layer.const_attention_rate = constant_rate(2.0)
         share_randomness(layer, fixed_randomness(decision=1.0))
     frames = Frames(padding=file["in.padding_mask"])
-    part = {k.removeprefix(f"{case}."): v for k, v in file.items() if k.startswith((f"{case}.", "in.x"))}
+    part = {
+        k.removeprefix(f"{case}."): v for k, v in file.items() if k.startswith((f"{case}.", "in.x"))
+    }
     check_module(close, layer, part, lambda x: layer(x, file["in.pos_emb"][0], frames))
 
 
 def test_tagging_head(golden, close):
     file = golden.tensors("mod.tagging_head")
     head = TaggingHead(9, 5).eval()
-    head.load_state_dict({"1.weight": file["state.classifier.1.weight"], "1.bias": file["state.classifier.1.bias"]})
+    head.load_state_dict(
+        {"1.weight": file["state.classifier.1.weight"], "1.bias": file["state.classifier.1.bias"]}
+    )
     close(head(file["in.encoder_out"], file["in.lens"]), file["out.logits"])
 
 
 def load(module, file):
-    module.load_state_dict({k.removeprefix("state."): v for k, v in file.items() if k.startswith("state.")})
+    module.load_state_dict(
+        {k.removeprefix("state."): v for k, v in file.items() if k.startswith("state.")}
+    )
 
 
 def check_with_weights(close, module, file):

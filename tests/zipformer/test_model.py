@@ -5,7 +5,13 @@ import json
 import pytest
 import torch
 
-from zipformer import Zipformer, ZipformerConfig, load_training_state, set_batch_count, training_state
+from zipformer import (
+    Zipformer,
+    ZipformerConfig,
+    load_training_state,
+    set_batch_count,
+    training_state,
+)
 from zipformer.regularisers import Whiten
 
 CONFIG = ZipformerConfig(
@@ -30,7 +36,9 @@ def step(model):
     """Gradients of one training step; leaves the model without them."""
     model.zero_grad()
     frames, _ = model(features(), LENGTHS)
-    (frames * torch.randn(frames.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
+    (
+        frames * torch.randn(frames.shape, generator=torch.Generator().manual_seed(2))
+    ).sum().backward()
     return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
 
@@ -121,7 +129,9 @@ def test_k2_backend_agrees():
     model, other = Zipformer(CONFIG).eval(), Zipformer(CONFIG.replace(swoosh_backend="k2")).eval()
     other.load_state_dict(model.state_dict())
     with torch.no_grad():
-        assert torch.allclose(model(features(), LENGTHS)[0], other(features(), LENGTHS)[0], atol=1e-4)
+        assert torch.allclose(
+            model(features(), LENGTHS)[0], other(features(), LENGTHS)[0], atol=1e-4
+        )
 
 
 def test_k2_backend_without_k2_says_what_to_do(monkeypatch):
@@ -142,7 +152,11 @@ def test_bfloat16_autocast_is_close_to_float32(mode):
         frames, _ = model(features(), LENGTHS)
     frames.float().sum().backward()
     assert (frames - expected).abs().max() <= 0.05 * expected.abs().max()
-    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
+    assert all(
+        p.grad is not None and p.grad.dtype == torch.float32
+        for p in model.parameters()
+        if p.requires_grad
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -155,4 +169,6 @@ def test_training_under_autocast(dtype):
     frames.float().pow(2).sum().backward()
     gradients = [p.grad for p in encoder.parameters() if p.grad is not None]
     assert len(gradients) > 50, len(gradients)
-    assert all(gradient.dtype == torch.float32 and gradient.isfinite().all() for gradient in gradients)
+    assert all(
+        gradient.dtype == torch.float32 and gradient.isfinite().all() for gradient in gradients
+    )

@@ -27,7 +27,10 @@ def relative_error(value: torch.Tensor, golden: torch.Tensor) -> float:
 def toy_parameters(seed: int = 0) -> list[tuple[str, torch.nn.Parameter]]:
     generator = torch.Generator().manual_seed(seed)
     shapes = [(4, 6), (6,), (), (4, 6), (1,), (3, 1, 5), (6,), ()]
-    return [(f"p{i}", torch.nn.Parameter(torch.randn(shape, generator=generator))) for i, shape in enumerate(shapes)]
+    return [
+        (f"p{i}", torch.nn.Parameter(torch.randn(shape, generator=generator)))
+        for i, shape in enumerate(shapes)
+    ]
 
 
 def set_gradients(parameters, seed: int) -> None:
@@ -63,7 +66,10 @@ def assert_same(a, b) -> None:
 def golden_case(shared_dir):
     folder = shared_dir / "zipformer_golden"
     index = json.loads((folder / "index.json").read_text())["files"]
-    return lambda name: (index[f"optim.{name}.safetensors"], load_file(folder / f"optim.{name}.safetensors"))
+    return lambda name: (
+        index[f"optim.{name}.safetensors"],
+        load_file(folder / f"optim.{name}.safetensors"),
+    )
 
 
 def golden_optimizer(about: dict, tensors: dict):
@@ -91,7 +97,10 @@ def test_trajectory_equals_the_original(golden_case, name):
             parameter.grad = None if gradient is None else gradient[step].clone()
         optimizer.step()
         for key, parameter in parameters.items():
-            assert relative_error(parameter.detach(), tensors[f"after.{key}"][step]) <= PARAMETER_TOLERANCE, (
+            assert (
+                relative_error(parameter.detach(), tensors[f"after.{key}"][step])
+                <= PARAMETER_TOLERANCE
+            ), (
                 key,
                 step,
             )
@@ -132,7 +141,10 @@ def test_resume_is_exact(tmp_path, stop):
         set_gradients(whole, step)
         optimizer.step()
         if step == stop - 1:
-            torch.save({"model": values(whole), "optimizer": optimizer.state_dict()}, tmp_path / "checkpoint.pt")
+            torch.save(
+                {"model": values(whole), "optimizer": optimizer.state_dict()},
+                tmp_path / "checkpoint.pt",
+            )
 
     checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     resumed = toy_parameters(seed=1)
@@ -158,7 +170,9 @@ def test_state_of_other_parameters_is_refused():
 
 def test_nan_gradient_skips_the_whole_step():
     parameters = toy_parameters()
-    optimizer = ScaledAdam([{"named_params": parameters[:4]}, {"named_params": parameters[4:]}], clipping_scale=2.0)
+    optimizer = ScaledAdam(
+        [{"named_params": parameters[:4]}, {"named_params": parameters[4:]}], clipping_scale=2.0
+    )
     for step in range(5):
         set_gradients(parameters, step)
         optimizer.step()

@@ -30,7 +30,9 @@ def scheduled(golden, name):
 
 def check_scheduled(golden, schedule, entry):
     assert all(close(a, b) for a, b in zip(flat(schedule.function.points), flat(entry["pairs"])))
-    assert len(schedule.function.points) == len(entry["pairs"]) and close(schedule.default, entry["default"])
+    assert len(schedule.function.points) == len(entry["pairs"]) and close(
+        schedule.default, entry["default"]
+    )
     assert close(schedule.value, entry.get("no_count", entry["default"]))
     for count, value in zip(golden.json("schedules.json")["counts"], entry["values"]):
         schedule.set(batch_count=count)
@@ -58,11 +60,20 @@ def test_scheduled_floats(golden):
 def test_piecewise_linear(golden):
     file = golden.json("schedules.json")["piecewise"]
     p, q = (PiecewiseLinear(*file[name]["pairs"]) for name in "pq")
-    results = {"p": p, "q": q, "p*3": p * 3, "p+q": p + q, "p.max(q)": p.max(q), "p.min(q)": p.min(q)}
+    results = {
+        "p": p,
+        "q": q,
+        "p*3": p * 3,
+        "p+q": p + q,
+        "p.max(q)": p.max(q),
+        "p.min(q)": p.min(q),
+    }
     results |= {"p.max(4.5)": p.max(4.5), "p.min(4.5)": p.min(4.5)}
     names = set(file) - {"xs"}
     for name in names - set(results):
-        results[name] = eval(name, {"p": p, "q": q})  # names of our own reference data, such as "p+2"
+        results[name] = eval(
+            name, {"p": p, "q": q}
+        )  # names of our own reference data, such as "p+2"
     for name in names:
         entry, function = file[name], results[name]
         assert len(function.points) == len(entry["pairs"]), name
@@ -119,7 +130,15 @@ def test_every_modifier_of_a_model(golden):
 def settings(module):
     """Current settings of a modifier under the golden file's names."""
     names = {
-        Balancer: ["num_channels", "min_positive", "max_positive", "min_abs", "max_abs", "grad_scale", "prob"],
+        Balancer: [
+            "num_channels",
+            "min_positive",
+            "max_positive",
+            "min_abs",
+            "max_abs",
+            "grad_scale",
+            "prob",
+        ],
         Whiten: ["num_groups", "min_prob", "max_prob", "whitening_limit", "grad_scale"],
         Bypass: ["skip_rate", "scale_min", "scale_max"],
     }

@@ -9,7 +9,7 @@ figures, and index.html: the same as one page to open in a browser, with clips t
 import argparse
 from pathlib import Path
 
-from captionstew.data.programs import run_main
+from captionstew.errors import run_main
 from captionstew.evaluation.report.build import write_report
 from captionstew.evaluation.report.measured import measured_tables
 from captionstew.evaluation.report.tables import as_markdown
@@ -20,9 +20,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--exp-dir", type=Path, required=True, help="folder whose result files are gathered")
     parser.add_argument(
-        "--analysis", type=Path, help="folder with the analysis of the corpus (default: <exp-dir>/analysis, if there)"
+        "--exp-dir", type=Path, required=True, help="folder whose result files are gathered"
+    )
+    parser.add_argument(
+        "--analysis",
+        type=Path,
+        help="folder with the analysis of the corpus (default: <exp-dir>/analysis, if there)",
     )
     args = parser.parse_args()
     path = write_report(args.exp_dir, args.analysis)

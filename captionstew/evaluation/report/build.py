@@ -31,21 +31,32 @@ def write_report(exp_dir: Path, analysis: Path | None = None) -> Path:
     if analysis is None and (exp_dir / "analysis" / "analysis.json").is_file():
         analysis = exp_dir / "analysis"
     if analysis is not None and not (analysis / "analysis.json").is_file():
-        raise ValueError(f"{analysis}: no analysis.json; egs/captionstew/local/analyse.py writes it")
+        raise ValueError(
+            f"{analysis}: no analysis.json; egs/captionstew/local/analyse.py writes it"
+        )
     folder = exp_dir / "report"
     folder.mkdir(parents=True, exist_ok=True)
     figures = draw_figures(exp_dir, results, analysis, folder)
     measured, paper = measured_tables(results), paper_tables(results, analysis)
     pictures = {title: f"## {title}\n\n![{title}]({path.name})" for title, path in figures.items()}
-    sections = ["# Results", *map(as_markdown, measured), *pictures.values(), *map(as_markdown, paper)]
+    sections = [
+        "# Results",
+        *map(as_markdown, measured),
+        *pictures.values(),
+        *map(as_markdown, paper),
+    ]
     path = folder / "report.md"
     path.write_text("\n\n".join(sections) + "\n", encoding="utf-8", errors="replace")
-    page = render_page(measured, paper, file_table(results, exp_dir), figures, read_examples(exp_dir))
+    page = render_page(
+        measured, paper, file_table(results, exp_dir), figures, read_examples(exp_dir)
+    )
     (folder / "index.html").write_text(page, encoding="utf-8", errors="replace")
     return path
 
 
-def draw_figures(exp_dir: Path, results: list, analysis: Path | None, folder: Path) -> dict[str, Path]:
+def draw_figures(
+    exp_dir: Path, results: list, analysis: Path | None, folder: Path
+) -> dict[str, Path]:
     """Title -> picture, of those that there is something to draw for."""
     figures = {}
     if runs := sorted(path.parent for path in exp_dir.rglob("scalars.jsonl")):

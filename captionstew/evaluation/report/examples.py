@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from captionstew.data.captions import stable_hash
-from captionstew.hashing import hash_of
+from captionstew.hashing import hash_of, stable_hash
 
 if TYPE_CHECKING:
-    from captionstew.data.manifest import IndexedCuts
+    from captionstew.data.manifests.index import IndexedCuts
     from captionstew.evaluation.retrieval import EmbeddedClips
 
 NUM_EXAMPLES = 8
@@ -72,7 +71,7 @@ def examples_of_cuts(
       generated, retrieved: by cut id, of those clips at least that are chosen from their ids.
     """
     from captionstew.data.audio import read_audio
-    from captionstew.data.cuts import audio_part
+    from captionstew.data.manifests.cuts import audio_part
 
     chosen = set(choose_examples({*(generated or {}), *(retrieved or {})}, number))
     examples = []
@@ -93,7 +92,9 @@ def best_captions(clips: "EmbeddedClips", number: int = NUM_EXAMPLES) -> dict[st
         clip = clips.cut_ids.index(cut_id)
         scores = clips.text @ clips.audio[clip]
         top = np.argsort(-scores, kind="stable")[:RETRIEVED]
-        best[cut_id] = [Retrieved(clips.captions[i], float(scores[i]), bool(owners[i] == clip)) for i in top]
+        best[cut_id] = [
+            Retrieved(clips.captions[i], float(scores[i]), bool(owners[i] == clip)) for i in top
+        ]
     return best
 
 
@@ -103,7 +104,9 @@ def write_examples(exp_dir: Path, system: str, examples: Iterable[Example]) -> P
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for example in examples:
-        audio = folder / f"{hash_of(example.cut_id)}.mp3"  # never the id itself: it may hold anything
+        audio = (
+            folder / f"{hash_of(example.cut_id)}.mp3"
+        )  # never the id itself: it may hold anything
         _encode(example, audio)
         row = {
             "cut_id": example.cut_id,
@@ -142,9 +145,15 @@ def read_examples(exp_dir: Path) -> dict[str, list[dict]]:
                 audio = (path.parent / row["audio"]).resolve()
                 if not (audio.is_relative_to(path.parent.resolve()) and audio.is_file()):
                     raise ValueError(f"no audio {row['audio']!r} in its folder")
-                row |= {"audio": audio, "captions": list(map(str, row["captions"])), "system": str(row["system"])}
+                row |= {
+                    "audio": audio,
+                    "captions": list(map(str, row["captions"])),
+                    "system": str(row["system"]),
+                }
                 row["retrieved"] = [Retrieved(**retrieved) for retrieved in row["retrieved"]]
                 found.setdefault(str(row["cut_id"]), []).append(row)
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}: not an example ({error}); decode again") from error
+                raise ValueError(
+                    f"{path}, line {number}: not an example ({error}); decode again"
+                ) from error
     return found

@@ -36,7 +36,9 @@ def draw_curves(runs: Sequence[Path], exp_dir: Path, path: Path) -> None:
         records = read_scalars(run)
         name = _label(str(run.relative_to(exp_dir)))
         train = [record for record in records if record["kind"] == "train" and "loss" in record]
-        left.plot([record["step"] for record in train], [record["loss"] for record in train], label=name)
+        left.plot(
+            [record["step"] for record in train], [record["loss"] for record in train], label=name
+        )
         valid = [record for record in records if record["kind"] == "valid"]
         for key in VALIDATION_CURVES:
             points = [(record["step"], record[key]) for record in valid if key in record]
@@ -62,14 +64,18 @@ def draw_scaling(results: Sequence[Result], path: Path) -> bool:
         rows, columns, figsize=(4 * columns, 3.2 * rows), squeeze=False, layout="constrained"
     )
     for place, (column, points) in zip(axes.flat, panels):
-        known = {size for line in points.values() for size in line} | ({WHOLE} if column["paper"] else set())
+        known = {size for line in points.values() for size in line} | (
+            {WHOLE} if column["paper"] else set()
+        )
         sizes = sorted(known, key=size_of)
         for system, line in sorted(points.items()):
             color, style = STYLES.get(system, (None, ":"))
             marks = sorted((sizes.index(size), value) for size, value in line.items())
             place.plot(*zip(*marks), linestyle=style, color=color, marker="o", label=_label(system))
         for system, value in column["paper"].items():
-            place.plot(sizes.index(WHOLE), value, "*", color=STYLES[system][0], alpha=0.6, markersize=9)
+            place.plot(
+                sizes.index(WHOLE), value, "*", color=STYLES[system][0], alpha=0.6, markersize=9
+            )
         place.set_xticks(range(len(sizes)), sizes)
         star = " (★ paper)" if column["paper"] else ""
         place.set(title=column["title"], xlabel=f"captions{star}", ylabel=NAMES[column["metric"]])
@@ -85,7 +91,9 @@ def _columns(results: Sequence[Result]) -> list[dict]:
     for table in (paper()["table_3a"], paper()["table_3b"]):
         for number, column in enumerate(table["columns"]):
             printed = {system: float(table["rows"][system][number]) for system in STYLES}
-            columns.append({**column, "title": f"{column['name']} {column['field']}", "paper": printed})
+            columns.append(
+                {**column, "title": f"{column['name']} {column['field']}", "paper": printed}
+            )
     known = {column["task"] for column in columns}
     for task in sorted({result["task"] for result in results} - known):
         found = next(result for result in results if result["task"] == task)
@@ -100,7 +108,9 @@ def _points(results: Sequence[Result], column: dict) -> dict[str, dict[str, floa
     pooling = MEAN_POOLING if column["task"].startswith("probe_") else ()
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in candidates(results, column["task"], pooling):
-        groups.setdefault((result["system"], str(result["settings"]["data_size"])), []).append(result)
+        groups.setdefault((result["system"], str(result["settings"]["data_size"])), []).append(
+            result
+        )
     points: dict[str, dict[str, float]] = {}
     for (system, size), group in groups.items():
         if (value := value_of(choose(group), column["metric"])) is not None:
@@ -111,9 +121,14 @@ def _points(results: Sequence[Result], column: dict) -> dict[str, dict[str, floa
 def draw_probes(results: Sequence[Result], path: Path) -> bool:
     """Bars of every probe on test clips, encoders side by side; False without any."""
     probes: dict[str, dict[str, Result]] = {}
-    for task in sorted({result["task"] for result in results if result["task"].startswith("probe_")}):
+    for task in sorted(
+        {result["task"] for result in results if result["task"].startswith("probe_")}
+    ):
         found = candidates(results, task, MEAN_POOLING)
-        by_system = {x: choose(r for r in found if r["system"] == x) for x in sorted({r["system"] for r in found})}
+        by_system = {
+            x: choose(r for r in found if r["system"] == x)
+            for x in sorted({r["system"] for r in found})
+        }
         if by_system:
             probes[task] = by_system
     if not probes:
@@ -123,14 +138,22 @@ def draw_probes(results: Sequence[Result], path: Path) -> bool:
     width = 0.8 / len(systems)
     figure, axes = pyplot.subplots(figsize=(max(7, 1.6 * len(probes)), 4), layout="constrained")
     for number, system in enumerate(systems):
-        present = [(place, row[system]) for place, row in enumerate(probes.values()) if system in row]
+        present = [
+            (place, row[system]) for place, row in enumerate(probes.values()) if system in row
+        ]
         metrics = [main_metric(result) for _, result in present]
         heights = [result["metrics"][metric] for (_, result), metric in zip(present, metrics)]
-        errors = [result["metrics"].get(f"{metric}_deviation", 0) for (_, result), metric in zip(present, metrics)]
+        errors = [
+            result["metrics"].get(f"{metric}_deviation", 0)
+            for (_, result), metric in zip(present, metrics)
+        ]
         places = [place + (number - (len(systems) - 1) / 2) * width for place, _ in present]
         axes.bar(places, heights, width, yerr=errors, label=_label(system))
     axes.set_xticks(
-        range(len(probes)), [_label(task.removeprefix("probe_")) for task in probes], rotation=20, ha="right"
+        range(len(probes)),
+        [_label(task.removeprefix("probe_")) for task in probes],
+        rotation=20,
+        ha="right",
     )
     axes.set(ylabel="mAP, accuracy or PSDS1", title="Probes on frozen encoders", ylim=(0, 1))
     _finish(figure, (axes,), path)

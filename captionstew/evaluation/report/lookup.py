@@ -95,7 +95,11 @@ def written(result: Result | None, metric: str) -> str:
 
 def other_size(result: Result) -> str:
     """The number of clips, if the paper's test set has another: such numbers must not be compared."""
-    task = result["task"].replace("lit_captioning_", "lit_retrieval_").replace("own_retrieval_", "lit_retrieval_")
+    task = (
+        result["task"]
+        .replace("lit_captioning_", "lit_retrieval_")
+        .replace("own_retrieval_", "lit_retrieval_")
+    )
     printed = next((row["test"] for row in paper()["table_8"]["rows"] if row["task"] == task), "")
     return "" if printed == f"{result['num_clips']:,}" else f" (n = {result['num_clips']:,})"
 
@@ -108,5 +112,7 @@ def main_metric(result: Result) -> str:
     """
     metric = result["settings"].get("metric")
     if metric not in result["metrics"]:
-        raise ValueError(f"{result['path']}: settings.metric {metric!r} is none of its metrics; decode again")
+        raise ValueError(
+            f"{result['path']}: settings.metric {metric!r} is none of its metrics; decode again"
+        )
     return metric

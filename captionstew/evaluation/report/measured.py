@@ -13,7 +13,13 @@ CAPTION_METRICS = ("rouge_l", "rouge_l_random", "rouge_l_frequent", "bleu_4", "c
 
 def measured_tables(results: Sequence[Result]) -> list[Table]:
     """One table per protocol that has results."""
-    groups: dict[str, list[Result]] = {"retrieval": [], "captioning": [], "zero-shot": [], "probing": [], "other": []}
+    groups: dict[str, list[Result]] = {
+        "retrieval": [],
+        "captioning": [],
+        "zero-shot": [],
+        "probing": [],
+        "other": [],
+    }
     for result in results:
         groups[protocol_of(result)].append(result)
     tables = [
@@ -42,13 +48,31 @@ def retrieval_table(results: Sequence[Result]) -> Table:
         metrics = result["metrics"]
         rule = result["settings"].get("duplicate_captions", "")
         for way in ("text_to_audio", "audio_to_text"):
-            recalls = [with_interval(metrics, f"{way}_{name}") for name in ("r1", "r5", "r10", "map10")]
+            recalls = [
+                with_interval(metrics, f"{way}_{name}") for name in ("r1", "r5", "r10", "map10")
+            ]
             chance = metrics.get(f"{way}_r10_chance")
-            times = f"{metrics[f'{way}_r10'] / max(chance, 1e-9):.1f}" if chance is not None else MISSING
+            times = (
+                f"{metrics[f'{way}_r10'] / max(chance, 1e-9):.1f}"
+                if chance is not None
+                else MISSING
+            )
             rows.append([system_of(result), result["task"], result["split"], rule, way.replace("_", "-"), *recalls,
                          decimal(chance), times, str(result["num_clips"])])  # fmt: skip
-    head = ["system", "task", "split", "duplicate captions", "direction", "R@1", "R@5", "R@10", "mAP@10"]
-    return Table("Retrieval (95 % bootstrap intervals)", [*head, "chance R@10", "x chance", "clips"], rows)
+    head = [
+        "system",
+        "task",
+        "split",
+        "duplicate captions",
+        "direction",
+        "R@1",
+        "R@5",
+        "R@10",
+        "mAP@10",
+    ]
+    return Table(
+        "Retrieval (95 % bootstrap intervals)", [*head, "chance R@10", "x chance", "clips"], rows
+    )
 
 
 def caption_table(results: Sequence[Result]) -> Table:
@@ -85,7 +109,11 @@ def zero_shot_table(results: Sequence[Result]) -> Table:
         ]
         for result in results
     ]
-    return Table("Zero-shot classification", ["system", "set", "accuracy", "largest class", "classes", "clips"], rows)
+    return Table(
+        "Zero-shot classification",
+        ["system", "set", "accuracy", "largest class", "classes", "clips"],
+        rows,
+    )
 
 
 def probe_tables(results: Sequence[Result]) -> list[Table]:
@@ -108,7 +136,9 @@ def probe_table(results: Sequence[Result], split: str, variant: str) -> Table:
         if pooling := result["settings"].get("pooling"):
             known = poolings.setdefault(system_of(result), [])
             known.extend([pooling] if pooling not in known else [])
-    tasks = sorted({task for row in cells.values() for task in row}, key=lambda task: (task == "average", task))
+    tasks = sorted(
+        {task for row in cells.values() for task in row}, key=lambda task: (task == "average", task)
+    )
     rows = [
         [system, ", ".join(poolings.get(system, [])), *(row.get(task, MISSING) for task in tasks)]
         for system, row in sorted(cells.items())
@@ -124,12 +154,16 @@ def other_table(results: Sequence[Result]) -> Table:
     for result in results:
         metrics = result["metrics"]
         named = [
-            name for name in metrics if isinstance(metrics[name], (int, float)) and not name.endswith("_deviation")
+            name
+            for name in metrics
+            if isinstance(metrics[name], (int, float)) and not name.endswith("_deviation")
         ]
         shown = ", ".join(f"{name} {with_interval(metrics, name)}" for name in named)
         rows.append([system_of(result), result["task"], result["split"], variant_of(result), shown,
                      str(result["num_clips"])])  # fmt: skip
-    return Table("Other evaluations", ["system", "task", "split", "variant", "metrics", "clips"], rows)
+    return Table(
+        "Other evaluations", ["system", "task", "split", "variant", "metrics", "clips"], rows
+    )
 
 
 def file_table(results: Sequence[Result], exp_dir: Path) -> Table:
@@ -141,7 +175,17 @@ def file_table(results: Sequence[Result], exp_dir: Path) -> Table:
         about += [f"{result.get(f'{kind}_parameters', 0):,}" for kind in ("trained", "frozen")]
         about += [str(result.get(name, "")) for name in ("created", "git_sha", "command")]
         rows.append([str(Path(result["path"]).relative_to(exp_dir)), result["system"], *about])
-    head = ["file", "system", "encoder", "pretraining", "trained parameters", "frozen", "created", "git", "command"]
+    head = [
+        "file",
+        "system",
+        "encoder",
+        "pretraining",
+        "trained parameters",
+        "frozen",
+        "created",
+        "git",
+        "command",
+    ]
     return Table("Result files", head, rows)
 
 
@@ -151,7 +195,11 @@ def system_of(result: Result) -> str:
 
 def variant_of(result: Result) -> str:
     """What a result file's name says after task and split."""
-    return Path(result["path"]).stem.removeprefix(f"{result['task']}-{result['split']}").removeprefix("-")
+    return (
+        Path(result["path"])
+        .stem.removeprefix(f"{result['task']}-{result['split']}")
+        .removeprefix("-")
+    )
 
 
 def with_interval(metrics: dict[str, Any], name: str, deviation: str = "") -> str:

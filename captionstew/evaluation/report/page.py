@@ -32,11 +32,18 @@ def render_page(
     """
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     sections = {table.title: as_html(table) for table in measured}
-    sections |= {title: f'<img alt="{escape(title)}" src="{data_uri(path)}">' for title, path in figures.items()}
+    sections |= {
+        title: f'<img alt="{escape(title)}" src="{data_uri(path)}">'
+        for title, path in figures.items()
+    }
     if examples:
-        sections["Listen"] = "".join(example_card(cut_id, rows) for cut_id, rows in examples.items())
+        sections["Listen"] = "".join(
+            example_card(cut_id, rows) for cut_id, rows in examples.items()
+        )
     sections |= {table.title: as_html(table) for table in [*paper, files]}
-    links = "".join(f'<a href="#s{number}">{escape(title)}</a>' for number, title in enumerate(sections))
+    links = "".join(
+        f'<a href="#s{number}">{escape(title)}</a>' for number, title in enumerate(sections)
+    )
     body = "".join(
         f'<section id="s{number}"><h2>{escape(title)}</h2>{content}</section>'
         for number, (title, content) in enumerate(sections.items())
@@ -73,10 +80,14 @@ def example_card(cut_id: str, rows: Sequence[dict]) -> str:
     said = []
     for row in rows:
         if row["generated"] is not None:
-            said.append(f"<p>{escape(row['system'])} writes: <q>{escape(str(row['generated']))}</q></p>")
+            said.append(
+                f"<p>{escape(row['system'])} writes: <q>{escape(str(row['generated']))}</q></p>"
+            )
         if row["retrieved"]:
             ranked = "".join(map(retrieved_html, row["retrieved"]))
-            said.append(f"<p>{escape(row['system'])} finds (own captions bold):</p><ol>{ranked}</ol>")
+            said.append(
+                f"<p>{escape(row['system'])} finds (own captions bold):</p><ol>{ranked}</ol>"
+            )
     return (
         f"<article><h3>{escape(cut_id)}</h3>"
         f'<audio controls preload="metadata" src="{data_uri(rows[0]["audio"])}"></audio>'

@@ -6,7 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captionstew.evaluation.report.lookup import NAMES, Result, candidates, choose, other_size, written
+from captionstew.evaluation.report.lookup import (
+    NAMES,
+    Result,
+    candidates,
+    choose,
+    other_size,
+    written,
+)
 from captionstew.evaluation.report.tables import MISSING, NONE, Table
 from captionstew.paper import paper
 
@@ -21,7 +28,9 @@ def paper_tables(results: Sequence[Result], analysis: Path | None) -> list[Table
     Args:
       analysis: folder that egs/captionstew/local/analyse.py wrote, for Tables 1, 4, 5 and 6.
     """
-    corpora = json.loads((analysis / "analysis.json").read_text(encoding="utf-8")) if analysis else {}
+    corpora = (
+        json.loads((analysis / "analysis.json").read_text(encoding="utf-8")) if analysis else {}
+    )
     return [
         corpus_sizes(corpora),
         evaluation_sets(results),
@@ -40,7 +49,9 @@ def paper_tables(results: Sequence[Result], analysis: Path | None) -> list[Table
 def corpus_sizes(corpora: Mapping[str, Any]) -> Table:
     """Table 1."""
     rows = []
-    for name, (title, pairs, vocabulary) in with_ours(paper()["table_1"]["rows"], corpora.get("counts", ()), 2):
+    for name, (title, pairs, vocabulary) in with_ours(
+        paper()["table_1"]["rows"], corpora.get("counts", ()), 2
+    ):
         ours = [
             number(corpora.get("counts", {}).get(name, {}).get("captions")),
             number(words_of(corpora, name).get("vocabulary")),
@@ -62,14 +73,20 @@ def evaluation_sets(results: Sequence[Result]) -> Table:
         systems = {result["system"] for task in tasks for result in candidates(results, task)}
         ours = f"{len(systems)} system{'s' * (len(systems) != 1)}" if systems else MISSING
         rows.append([row["name"], row["protocol"], row["task"], row["metric"], ours])
-    return Table(paper()["table_2"]["title"], ["set", "protocol", "task", "metric", "evaluated here"], rows)
+    return Table(
+        paper()["table_2"]["title"], ["set", "protocol", "task", "metric", "evaluated here"], rows
+    )
 
 
 def system_table(name: str, results: Sequence[Result], pooling: Sequence[str] = ()) -> Table:
     """Tables 3a, 3b and 9: a row per system, of every task the paper's number and ours."""
     table, names = paper()[name], paper()["systems"]
-    found = {column["task"]: candidates(results, column["task"], pooling) for column in table["columns"]}
-    others = {result["system"] for listed in found.values() for result in listed} - set(table["rows"])
+    found = {
+        column["task"]: candidates(results, column["task"], pooling) for column in table["columns"]
+    }
+    others = {result["system"] for listed in found.values() for result in listed} - set(
+        table["rows"]
+    )
     rows = []
     for system in [*table["rows"], *sorted(others)]:
         title, initialization, pretraining = names.get(system, (system, "", ""))
@@ -93,12 +110,17 @@ def lexical_statistics(corpora: Mapping[str, Any]) -> Table:
     """Table 4."""
     rows = []
     columns = paper()["table_4"]["columns"]
-    for name, (title, *printed) in with_ours(paper()["table_4"]["rows"], corpora.get("statistics", ()), len(columns)):
+    for name, (title, *printed) in with_ours(
+        paper()["table_4"]["rows"], corpora.get("statistics", ()), len(columns)
+    ):
         words, equal = words_of(corpora, name), words_of(corpora, name, "equal_size")
         ours = [number(words.get("vocabulary")), number(words.get("mean_length"), 2)]
         ours += [number(words.get(f"distinct{n}"), 3) for n in (1, 2, 3, 4)]
         cells = [cell for pair in zip(printed, ours) for cell in pair]
-        sample = [number(equal.get("captions")), *(number(equal.get(f"distinct{n}"), 3) for n in (1, 2, 3, 4))]
+        sample = [
+            number(equal.get("captions")),
+            *(number(equal.get(f"distinct{n}"), 3) for n in (1, 2, 3, 4)),
+        ]
         rows.append([title, *cells, *sample])
     head = ["source", *(cell for column in columns for cell in (f"{column}, paper", "ours"))]
     head += ["captions in our sample", *(f"distinct-{n} of it" for n in (1, 2, 3, 4))]
@@ -109,9 +131,18 @@ def lexical_statistics(corpora: Mapping[str, Any]) -> Table:
 def corpus_sources(corpora: Mapping[str, Any]) -> Table:
     """Table 5."""
     rows = []
-    for name, (title, sizes, *about) in with_ours(paper()["table_5"]["rows"], corpora.get("counts", ()), 4):
+    for name, (title, sizes, *about) in with_ours(
+        paper()["table_5"]["rows"], corpora.get("counts", ()), 4
+    ):
         counts = corpora.get("counts", {}).get(name)
-        rows.append([title, sizes, f"{counts['clips']:,}/{counts['captions']:,}" if counts else MISSING, *about])
+        rows.append(
+            [
+                title,
+                sizes,
+                f"{counts['clips']:,}/{counts['captions']:,}" if counts else MISSING,
+                *about,
+            ]
+        )
     head = ["corpus", "clips/captions, paper", "ours", *paper()["table_5"]["columns"][1:]]
     return Table(paper()["table_5"]["title"], head, rows)
 
@@ -123,7 +154,9 @@ def example_captions(analysis: Path | None) -> Table:
         with open(analysis / "points.csv", newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 first.setdefault(row["source"], row["caption"][:EXAMPLE_LENGTH])
-    names = {name: row[0] for name, row in paper()["table_5"]["rows"].items() if name != "captionstew"}
+    names = {
+        name: row[0] for name, row in paper()["table_5"]["rows"].items() if name != "captionstew"
+    }
     sources = [*names, *(name for name in first if name not in names)]
     rows = [[names.get(name, name), first.get(name, MISSING)] for name in sources]
     return Table(paper()["table_6"]["title"], ["source", "caption, ours"], rows)
@@ -134,11 +167,17 @@ def from_scratch(results: Sequence[Result]) -> Table:
     columns = paper()["table_7"]["columns"]
     ours = []
     for column in columns:
-        probing = column["task"].startswith("probe_")  # an AudioSet tagger is always trained with its encoder
-        ours.append(written(choose(candidates(results, column["task"], scratch=probing)), column["metric"]))
+        probing = column["task"].startswith(
+            "probe_"
+        )  # an AudioSet tagger is always trained with its encoder
+        ours.append(
+            written(choose(candidates(results, column["task"], scratch=probing)), column["metric"])
+        )
     head = ["", *(f"{column['name']} {NAMES[column['metric']]}" for column in columns)]
     return Table(
-        paper()["table_7"]["title"], head, [["paper", *(column["paper"] for column in columns)], ["ours", *ours]]
+        paper()["table_7"]["title"],
+        head,
+        [["paper", *(column["paper"] for column in columns)], ["ours", *ours]],
     )
 
 
@@ -148,9 +187,16 @@ def set_sizes(results: Sequence[Result]) -> Table:
     for row in paper()["table_8"]["rows"]:
         result = choose(candidates(results, row["task"])) if row["task"] else None
         settings = result["settings"] if result else {}
-        ours = [settings.get("num_train"), result["num_clips"] if result else None, settings.get("num_classes")]
+        ours = [
+            settings.get("num_train"),
+            result["num_clips"] if result else None,
+            settings.get("num_classes"),
+        ]
         theirs = [row["train"], row["test"], row["classes"]]
-        cells = [(printed, NONE if printed == NONE else number(count)) for printed, count in zip(theirs, ours)]
+        cells = [
+            (printed, NONE if printed == NONE else number(count))
+            for printed, count in zip(theirs, ours)
+        ]
         rows.append([row["name"], *(cell for pair in cells for cell in pair)])
     head = ["set", "training, paper", "ours", "test, paper", "ours", "classes, paper", "ours"]
     return Table(paper()["table_8"]["title"], head, rows, paper()["table_8"]["note"])
@@ -161,7 +207,9 @@ def own_retrieval(results: Sequence[Result]) -> Table:
     table = paper()["table_10"]
     places = [(way, corpus) for way in table["directions"] for corpus in table["corpora"]]
     found = {corpus: candidates(results, f"own_retrieval_{corpus}") for corpus in table["corpora"]}
-    others = {result["system"] for listed in found.values() for result in listed} - set(table["rows"])
+    others = {result["system"] for listed in found.values() for result in listed} - set(
+        table["rows"]
+    )
     rows = []
     for system in [*table["rows"], *sorted(others)]:
         title, *printed = table["rows"].get(system, [system, *[NONE] * len(places)])
@@ -169,12 +217,20 @@ def own_retrieval(results: Sequence[Result]) -> Table:
         for (way, corpus), theirs in zip(places, printed):
             ours = choose(result for result in found[corpus] if result["system"] == system)
             recalls = [ours["metrics"].get(f"{way}_r{k}") for k in (1, 5)] if ours else [None]
-            cells += [theirs, MISSING if None in recalls else two_recalls(recalls) + other_size(ours)]
+            cells += [
+                theirs,
+                MISSING if None in recalls else two_recalls(recalls) + other_size(ours),
+            ]
         rows.append([title, *cells])
     head = ["model"]
     for way, corpus in places:
         head += [f"{table['directions'][way]}, {table['corpora'][corpus]}, paper", "ours"]
-    return Table(table["title"], head, rows, f"{table['note']} (n = ...): clips, where not the paper's test set.")
+    return Table(
+        table["title"],
+        head,
+        rows,
+        f"{table['note']} (n = ...): clips, where not the paper's test set.",
+    )
 
 
 def two_recalls(recalls: Sequence[float]) -> str:

@@ -11,17 +11,18 @@ clips to listen to for the report.
 from dataclasses import dataclass
 from pathlib import Path
 
-from captionstew.data.cuts import open_cuts
-from captionstew.data.fbank import FbankConfig
-from captionstew.data.loading import feature_batches
+from captionstew.data.batches.captioned import feature_batches
+from captionstew.data.features.fbank import FbankConfig
+from captionstew.data.manifests.cuts import open_cuts
 from captionstew.data.tokenizer import tokenizer_from_dict
+from captionstew.distributed import pick_device
+from captionstew.errors import run_main
 from captionstew.evaluation.captioning import caption_clips, captioning_report, training_captions
 from captionstew.evaluation.report.examples import examples_of_cuts, write_examples
 from captionstew.evaluation.results import result_path, sized_system, write_result
-from captionstew.evaluation.selection import SelectionFlags, select_weights
+from captionstew.evaluation.weights import SelectionFlags, select_weights
+from captionstew.flags import flag, parse_flags
 from captionstew.models.captioning import load_captioning
-from captionstew.training.distributed import pick_device
-from captionstew.training.flags import flag, parse_flags, run_main
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Flags(SelectionFlags):
     exp_dir: Path = flag(Path("exp/captioning"), "folder of the training run; results go below it")
     manifest: Path = flag(Path("data/cuts_test.jsonl"), "clips to caption")
     train_manifest: Path | None = flag(
-        None, "training clips whose captions are the baselines (default: cuts_train.jsonl beside --manifest)"
+        None,
+        "training clips whose captions are the baselines (default: cuts_train.jsonl beside --manifest)",
     )
     num_beams: int = flag(1, "1: greedy; more: beam search")
     system: str = flag("", "name in the report (default: the experiment folder's)")
@@ -54,8 +56,12 @@ def main() -> None:
     config = selected.config
     model = load_captioning(config, selected.weights, selected.source).to(device)
     tokenizer = tokenizer_from_dict(config["tokenizer"])
-    batches = feature_batches(cuts, FbankConfig.from_dict(config["fbank"]), flags.max_duration, flags.num_workers)
-    clips = caption_clips(model, batches, tokenizer, config["max_caption_tokens"], device, flags.num_beams)
+    batches = feature_batches(
+        cuts, FbankConfig.from_dict(config["fbank"]), flags.max_duration, flags.num_workers
+    )
+    clips = caption_clips(
+        model, batches, tokenizer, config["max_caption_tokens"], device, flags.num_beams
+    )
 
     system, split = flags.system or flags.exp_dir.name, flags.manifest.stem.removeprefix("cuts_")
     variant = "greedy" if flags.num_beams == 1 else f"beam{flags.num_beams}"
@@ -65,7 +71,9 @@ def main() -> None:
     generated = dict(zip(clips.cut_ids, clips.candidates))
     encoder = selected.describe_encoder()
     write_examples(
-        flags.exp_dir, sized_system(system, encoder["data_size"]), examples_of_cuts(cuts, generated=generated)
+        flags.exp_dir,
+        sized_system(system, encoder["data_size"]),
+        examples_of_cuts(cuts, generated=generated),
     )
     write_result(
         flags.exp_dir,

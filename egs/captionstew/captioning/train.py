@@ -16,43 +16,52 @@ On two CPU cores, with the mini corpus (prepare.sh at the top of the repository 
 import logging
 from dataclasses import dataclass
 
-from captionstew.data.loading import TrainingBatches
+from captionstew.data.batches.captioned import TrainingBatches
 from captionstew.data.tokenizer import load_tokenizer
+from captionstew.distributed import Rank
+from captionstew.errors import run_main
 from captionstew.evaluation.captioning import captioning_validation
+from captionstew.flags import flag, free_flag, parse_flags
 from captionstew.models.captioning import CaptioningModel, captioning_losses
 from captionstew.models.initialise import initialisation_line, initialise_encoder
+from captionstew.models.losses import Losses
 from captionstew.models.text_decoder import ARCHITECTURES, build_text_decoder
-from captionstew.training.distributed import Rank, launch_training
-from captionstew.training.flags import (
-    DataFlags,
-    EncoderFlags,
-    InitFlags,
-    TrainingFlags,
-    flag,
-    free_flag,
-    parse_flags,
-    run_main,
-)
-from captionstew.training.loop import Losses, train
+from captionstew.training.flags import DataFlags, EncoderFlags, InitFlags, TrainingFlags
+from captionstew.training.launch import launch_training
+from captionstew.training.loop import train
 from zipformer import Zipformer
 
 
 @dataclass(frozen=True)
 class Flags(TrainingFlags, DataFlags, EncoderFlags, InitFlags):
-    tokenizer: str = free_flag("", "a sentencepiece .model file, a tokenizer folder, or a name on the Hub")
-    text_decoder: str = flag("bart-base", "size of the decoder, unless --init-text brings a BART", tuple(ARCHITECTURES))
-    parallel_fraction: float = flag(0.75, "probability that a clip is decoded in parallel instead of autoregressively")
-    valid_captions: int = free_flag(100, "validation clips per process that get a greedy caption for ROUGE-L")
+    tokenizer: str = free_flag(
+        "", "a sentencepiece .model file, a tokenizer folder, or a name on the Hub"
+    )
+    text_decoder: str = flag(
+        "bart-base", "size of the decoder, unless --init-text brings a BART", tuple(ARCHITECTURES)
+    )
+    parallel_fraction: float = flag(
+        0.75, "probability that a clip is decoded in parallel instead of autoregressively"
+    )
+    valid_captions: int = free_flag(
+        100, "validation clips per process that get a greedy caption for ROUGE-L"
+    )
 
     def check(self) -> None:
         if not self.tokenizer and not self.init_text:
-            raise ValueError("--tokenizer is needed: train one with local/train_bpe.py, or name BART's")
+            raise ValueError(
+                "--tokenizer is needed: train one with local/train_bpe.py, or name BART's"
+            )
         if self.tokenizer and self.init_text:
             raise ValueError("--init-text brings its own tokenizer: leave out --tokenizer")
         if not 0.0 <= self.parallel_fraction <= 1.0:
-            raise ValueError(f"--parallel-fraction is a share between 0 and 1, not {self.parallel_fraction}")
+            raise ValueError(
+                f"--parallel-fraction is a share between 0 and 1, not {self.parallel_fraction}"
+            )
         if self.max_caption_tokens < 3:
-            raise ValueError(f"--max-caption-tokens counts <s> and </s>: {self.max_caption_tokens} leave no caption")
+            raise ValueError(
+                f"--max-caption-tokens counts <s> and </s>: {self.max_caption_tokens} leave no caption"
+            )
 
 
 class CaptioningTask:
@@ -92,12 +101,16 @@ class CaptioningTask:
 
 def initial_model(flags: Flags, tokenizer) -> CaptioningModel:
     """Random weights, but for what --init-encoder and --init-text bring."""
-    decoder = build_text_decoder(flags.init_text or flags.text_decoder, tokenizer, flags.max_caption_tokens - 1)
+    decoder = build_text_decoder(
+        flags.init_text or flags.text_decoder, tokenizer, flags.max_caption_tokens - 1
+    )
     model = CaptioningModel(Zipformer(flags.encoder_config()), decoder)
     if flags.init_encoder:
         initialise_encoder(model.encoder, flags.init_encoder)
     sources = {"encoder": flags.init_encoder, "decoder": flags.init_text}
-    logging.info(initialisation_line(model, {part: str(path) for part, path in sources.items() if path}))
+    logging.info(
+        initialisation_line(model, {part: str(path) for part, path in sources.items() if path})
+    )
     return model
 
 

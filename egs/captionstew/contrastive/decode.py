@@ -11,17 +11,19 @@ clips to listen to for the report.
 from dataclasses import dataclass
 from pathlib import Path
 
-from captionstew.data.cuts import open_cuts
-from captionstew.data.fbank import FbankConfig
-from captionstew.data.loading import feature_batches
+from captionstew.data.batches.captioned import feature_batches
+from captionstew.data.features.fbank import FbankConfig
+from captionstew.data.manifests.cuts import open_cuts
 from captionstew.data.tokenizer import tokenizer_from_dict
+from captionstew.distributed import pick_device
+from captionstew.errors import run_main
 from captionstew.evaluation.report.examples import best_captions, examples_of_cuts, write_examples
 from captionstew.evaluation.results import sized_system, write_result
 from captionstew.evaluation.retrieval import embed_clips, retrieval_report, zero_shot_accuracy
-from captionstew.evaluation.selection import SelectionFlags, select_weights
+from captionstew.evaluation.weights import SelectionFlags, select_weights
+from captionstew.flags import flag, parse_flags
 from captionstew.models.contrastive import load_contrastive
-from captionstew.training.distributed import pick_device
-from captionstew.training.flags import RankingFlags, flag, parse_flags, run_main
+from captionstew.training.flags import RankingFlags
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class Flags(SelectionFlags, RankingFlags):
     exp_dir: Path = flag(Path("exp/contrastive"), "folder of the training run; results go below it")
     manifest: Path = flag(Path("data/cuts_test.jsonl"), "clips to evaluate on")
     system: str = flag("", "name in the report (default: the experiment folder's)")
-    label_template: str = flag("The sound of {}.", "sentence for a class in zero-shot classification")
+    label_template: str = flag(
+        "The sound of {}.", "sentence for a class in zero-shot classification"
+    )
     max_duration: float = flag(100.0, "seconds of audio per batch; results do not depend on it")
     num_workers: int = flag(2, "data-loading processes")
     device: str = flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
@@ -55,13 +59,23 @@ def main() -> None:
         "checkpoint": str(selected.source),
         "frozen_parameters": sum(p.numel() for p in model.parameters()),
     }
-    settings = {"duplicate_captions": flags.duplicate_captions, "weights": selected.choice, "windows": "whole clip"}
+    settings = {
+        "duplicate_captions": flags.duplicate_captions,
+        "weights": selected.choice,
+        "windows": "whole clip",
+    }
     for name, subset in clips.labelled_subsets().items():
         write_result(
             flags.exp_dir,
             task="zero_shot",
             metrics=zero_shot_accuracy(
-                subset, model, tokenizer, device, config["max_caption_tokens"], flags.label_template, flags.seed
+                subset,
+                model,
+                tokenizer,
+                device,
+                config["max_caption_tokens"],
+                flags.label_template,
+                flags.seed,
             ),
             num_clips=len(subset.cut_ids),
             settings={"subset": name, "template": flags.label_template, "weights": selected.choice},

@@ -16,37 +16,43 @@ On two CPU cores, with the mini corpus (prepare.sh at the top of the repository 
 import logging
 from dataclasses import dataclass
 
-from captionstew.data.loading import TrainingBatches
+from captionstew.data.batches.captioned import TrainingBatches
 from captionstew.data.tokenizer import load_tokenizer
+from captionstew.distributed import Rank
+from captionstew.errors import run_main
 from captionstew.evaluation.retrieval import embed_clips, retrieval_recalls
+from captionstew.flags import flag, free_flag, parse_flags
 from captionstew.models.contrastive import ContrastiveModel, contrastive_losses
 from captionstew.models.initialise import initialisation_line, initialise_encoder
+from captionstew.models.losses import Losses
 from captionstew.models.text_tower import ARCHITECTURES, build_text_tower
-from captionstew.training.distributed import Rank, launch_training
 from captionstew.training.flags import (
     ContrastiveFlags,
     DataFlags,
     EncoderFlags,
     InitFlags,
     TrainingFlags,
-    flag,
-    free_flag,
-    parse_flags,
     refuse_accumulation,
-    run_main,
 )
-from captionstew.training.loop import Losses, train
+from captionstew.training.launch import launch_training
+from captionstew.training.loop import train
 from zipformer import Zipformer
 
 
 @dataclass(frozen=True)
 class Flags(TrainingFlags, DataFlags, EncoderFlags, InitFlags, ContrastiveFlags):
-    tokenizer: str = free_flag("", "a sentencepiece .model file, a tokenizer folder, or a name on the Hub")
-    text_tower: str = flag("bert-base", "size of the text encoder, unless --init-text brings one", tuple(ARCHITECTURES))
+    tokenizer: str = free_flag(
+        "", "a sentencepiece .model file, a tokenizer folder, or a name on the Hub"
+    )
+    text_tower: str = flag(
+        "bert-base", "size of the text encoder, unless --init-text brings one", tuple(ARCHITECTURES)
+    )
 
     def check(self) -> None:
         if not self.tokenizer and not self.init_text:
-            raise ValueError("--tokenizer is needed: train one with local/train_bpe.py, or name BART's")
+            raise ValueError(
+                "--tokenizer is needed: train one with local/train_bpe.py, or name BART's"
+            )
         refuse_accumulation(self)
         if self.tokenizer and self.init_text:
             raise ValueError("--init-text brings its own tokenizer: leave out --tokenizer")
@@ -71,7 +77,9 @@ class ContrastiveTask:
 
     def losses(self, model, batch, device) -> Losses:
         ignore = self.flags.train_duplicates == "ignore"
-        return contrastive_losses(model, batch, self.tokenizer, self.flags.max_caption_tokens, ignore, device)
+        return contrastive_losses(
+            model, batch, self.tokenizer, self.flags.max_caption_tokens, ignore, device
+        )
 
     def validate(self, model: ContrastiveModel, batches, device) -> dict[str, float]:
         clips = embed_clips(model, self.tokenizer, batches, device, self.flags.max_caption_tokens)
@@ -81,14 +89,20 @@ class ContrastiveTask:
 def initial_model(flags: Flags, tokenizer) -> ContrastiveModel:
     """Random weights, but for what --init-encoder and --init-text bring."""
     encoder = Zipformer(flags.encoder_config())
-    tower = build_text_tower(flags.init_text or flags.text_tower, tokenizer.vocab_size, tokenizer.pad_id)
+    tower = build_text_tower(
+        flags.init_text or flags.text_tower, tokenizer.vocab_size, tokenizer.pad_id
+    )
     if flags.max_caption_tokens > tower.max_tokens:
-        raise ValueError(f"--max-caption-tokens must be at most {tower.max_tokens} with this text encoder")
+        raise ValueError(
+            f"--max-caption-tokens must be at most {tower.max_tokens} with this text encoder"
+        )
     model = ContrastiveModel(encoder, tower, flags.embedding_dim, flags.temperature)
     if flags.init_encoder:
         initialise_encoder(encoder, flags.init_encoder)
     sources = {"encoder": flags.init_encoder, "text_tower": flags.init_text}
-    logging.info(initialisation_line(model, {part: str(path) for part, path in sources.items() if path}))
+    logging.info(
+        initialisation_line(model, {part: str(path) for part, path in sources.items() if path})
+    )
     return model
 
 

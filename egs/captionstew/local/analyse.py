@@ -9,7 +9,7 @@ import argparse
 import csv
 from pathlib import Path
 
-from captionstew.data.analysis import (
+from captionstew.corpora.build.corpus_statistics import (
     EQUAL_SIZE,
     WHOLE,
     NoFigure,
@@ -23,15 +23,21 @@ from captionstew.data.analysis import (
     sample_captions,
     table_rows,
 )
-from captionstew.data.corpus_cli import write_json
-from captionstew.data.diversity import TOKENISATIONS
-from captionstew.data.programs import run_main
+from captionstew.corpora.build.diversity import TOKENISATIONS
+from captionstew.errors import run_main
+from captionstew.files import write_json
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, required=True, help="has filtered/ and clips.parquet")
-    parser.add_argument("--reference-texts", type=Path, nargs="*", default=[], help="one sentence a line")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, required=True, help="has filtered/ and clips.parquet"
+    )
+    parser.add_argument(
+        "--reference-texts", type=Path, nargs="*", default=[], help="one sentence a line"
+    )
     parser.add_argument("--sentence-model", help="name or folder of a sentence-transformers model")
     parser.add_argument("--points-per-source", type=int, default=500)
     parser.add_argument("--seed", type=int, default=42)
@@ -49,7 +55,9 @@ def main() -> None:
         "The paper does not state its tokenisation, and its distinct-n do not fit its corpus sizes.",
     ]
     rows = table_rows(statistics, counts)
-    write_json(output / "analysis.json", {"statistics": statistics, "counts": counts, "figure": method})
+    write_json(
+        output / "analysis.json", {"statistics": statistics, "counts": counts, "figure": method}
+    )
     (output / "analysis.md").write_text(as_markdown(rows, notes), encoding="utf-8")
     figure = output / "sources.png" if method else None
     (output / "index.html").write_text(as_page(rows, notes, figure), encoding="utf-8")
@@ -61,9 +69,15 @@ def make_figure(sources: dict[str, Path], output: Path, args: argparse.Namespace
     figure, table = output / "sources.png", output / "points.csv"
     for path in (figure, table):  # of an earlier run
         path.unlink(missing_ok=True)
-    samples = [(x, name) for name in sources for x in sample_captions(sources[name], args.points_per_source, args.seed)]
+    samples = [
+        (x, name)
+        for name in sources
+        for x in sample_captions(sources[name], args.points_per_source, args.seed)
+    ]
     try:
-        embeddings, method = embed_captions([caption for caption, _ in samples], args.sentence_model, args.seed)
+        embeddings, method = embed_captions(
+            [caption for caption, _ in samples], args.sentence_model, args.seed
+        )
     except NoFigure as error:
         print(f"warning: Figure 3 is left out: {error}")
         return None
@@ -73,7 +87,8 @@ def make_figure(sources: dict[str, Path], output: Path, args: argparse.Namespace
         writer = csv.writer(stream)
         writer.writerow(["x", "y", "source", "caption"])
         writer.writerows(
-            [f"{x:.4f}", f"{y:.4f}", name, text] for (x, y), (text, name) in zip(points, samples, strict=True)
+            [f"{x:.4f}", f"{y:.4f}", name, text]
+            for (x, y), (text, name) in zip(points, samples, strict=True)
         )
     return method
 

@@ -9,8 +9,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from captionstew.training.checkpoint import load_checkpoint, save_checkpoint, select_model
-from captionstew.training.flags import flag, parse_flags, run_main
+from captionstew.checkpoint import load_checkpoint, save_checkpoint, select_model
+from captionstew.errors import run_main
+from captionstew.flags import flag, parse_flags
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,18 @@ class Flags:
     exp_dir: Path = flag(Path("exp"), "folder with checkpoints")
     epoch: int = flag(10, "average up to epoch-<epoch>.pt")
     iter: int = flag(0, "if positive, up to checkpoint-<iter>.pt instead")
-    avg: int = flag(1, "checkpoints to average, or intervals between checkpoints with --use-averaged-model")
+    avg: int = flag(
+        1, "checkpoints to average, or intervals between checkpoints with --use-averaged-model"
+    )
     use_averaged_model: bool = flag(True, "use the running average that training kept")
     output: Path = flag(Path("pretrained.pt"), "checkpoint to write")
 
 
 def main() -> None:
     flags = parse_flags(Flags, __doc__)
-    weights, source = select_model(flags.exp_dir, flags.epoch, flags.iter, flags.avg, flags.use_averaged_model)
+    weights, source = select_model(
+        flags.exp_dir, flags.epoch, flags.iter, flags.avg, flags.use_averaged_model
+    )
     content = load_checkpoint(source)
     kept = {name: content[name] for name in ("config", "flags", "step", "provenance")}
     save_checkpoint(flags.output, {"model": weights} | kept)

@@ -9,13 +9,17 @@ import argparse
 from pathlib import Path
 
 from captionstew.data.audio import MAX_DURATION
-from captionstew.data.coverage import CLIPS_PER_SHARE, check_audio, coverage_as_markdown
-from captionstew.data.programs import run_main
+from captionstew.data.tables.audio_check import CLIPS_PER_SHARE, check_audio, coverage_as_markdown
+from captionstew.errors import run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, required=True, help="has clips.parquet; receives audio_check/")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, required=True, help="has clips.parquet; receives audio_check/"
+    )
     parser.add_argument("--max-duration", type=float, default=MAX_DURATION, help="seconds")
     parser.add_argument("--num-jobs", type=int, default=1)
     parser.add_argument("--dask-scheduler", help="tcp://... of a cluster, or local")

@@ -9,14 +9,16 @@ With --dask-scheduler local or tcp://... the workers of a Dask cluster do it.
 import argparse
 from pathlib import Path
 
-from captionstew.data.cuts import open_cuts
-from captionstew.data.fbank import BACKENDS, FbankConfig
-from captionstew.data.feature_shares import build_feature_store_in_shares
-from captionstew.data.programs import run_main
+from captionstew.data.features.fbank import BACKENDS, FbankConfig
+from captionstew.data.features.shards import build_feature_store_in_shares
+from captionstew.data.manifests.cuts import open_cuts
+from captionstew.errors import run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--num-jobs", type=int, default=1)

@@ -9,19 +9,25 @@ import json
 import shutil
 from pathlib import Path
 
-from captionstew.data.corpora import read_corpora
-from captionstew.data.corpus_cli import write_json
-from captionstew.data.engine import connect
-from captionstew.data.leakage import MODES, filter_tables, report_as_markdown
-from captionstew.data.programs import run_main
+from captionstew.corpora.build.corpus_list import read_corpora
+from captionstew.corpora.build.leakage import MODES, filter_tables, report_as_markdown
+from captionstew.data.tables.database import connect
+from captionstew.errors import run_main
+from captionstew.files import write_json
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--corpora", type=Path, required=True)
-    parser.add_argument("--data-dir", type=Path, required=True, help="has tables/ and evaluation_keys.parquet")
+    parser.add_argument(
+        "--data-dir", type=Path, required=True, help="has tables/ and evaluation_keys.parquet"
+    )
     parser.add_argument("--leakage", choices=MODES, default="strict")
-    parser.add_argument("--license-filter", default="", help="shell patterns of licenses to leave out, with commas")
+    parser.add_argument(
+        "--license-filter", default="", help="shell patterns of licenses to leave out, with commas"
+    )
     parser.add_argument("--memory-gb", type=float, default=3.0)
     args = parser.parse_args()
     data, output = args.data_dir, args.data_dir / "filtered"
@@ -37,11 +43,15 @@ def main() -> None:
             args.leakage,
             patterns,
         )
-    report["missing_lists"] = json.loads((data / "evaluation_lists.json").read_text(encoding="utf-8"))["missing"]
+    report["missing_lists"] = json.loads(
+        (data / "evaluation_lists.json").read_text(encoding="utf-8")
+    )["missing"]
     write_json(data / "leakage.json", report)
     (data / "leakage.md").write_text(report_as_markdown(report), encoding="utf-8")
     total = report["total"]
-    print(f"{total['leaked_clips']} of {total['clips']} clips leak and are dropped; see {data / 'leakage.md'}")
+    print(
+        f"{total['leaked_clips']} of {total['clips']} clips leak and are dropped; see {data / 'leakage.md'}"
+    )
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@
 import argparse
 from pathlib import Path
 
-from captionstew.data.corpora import ALL_SPLITS, ROLES, read_corpora
-from captionstew.data.programs import run_main
+from captionstew.corpora.build.corpus_list import ALL_SPLITS, ROLES, read_corpora
+from captionstew.errors import run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("corpora", type=Path)
     parser.add_argument("role", choices=ROLES)
     parser.add_argument("--pairs", action="store_true")

@@ -11,25 +11,32 @@ Writes <exp-dir>/results/tagging_<corpus>-<split>.json, and the classes to taggi
 from dataclasses import dataclass
 from pathlib import Path
 
-from captionstew.data.cuts import open_cuts
-from captionstew.data.fbank import FbankConfig
-from captionstew.data.labels import read_class_list
-from captionstew.data.loading import feature_batches
-from captionstew.data.tagging_batches import labelled_cuts
+from captionstew.data.batches.captioned import feature_batches
+from captionstew.data.batches.tagging import labelled_cuts
+from captionstew.data.features.fbank import FbankConfig
+from captionstew.data.manifests.cuts import open_cuts
+from captionstew.data.manifests.labels import read_class_list
+from captionstew.distributed import pick_device
+from captionstew.errors import run_main
 from captionstew.evaluation.results import result_path, write_result
-from captionstew.evaluation.selection import SelectedWeights, SelectionFlags, select_weights
 from captionstew.evaluation.tagging import tag_clips, tagging_report, write_class_table
+from captionstew.evaluation.weights import SelectedWeights, SelectionFlags, select_weights
+from captionstew.flags import flag, parse_flags
 from captionstew.models.tagging import load_tagger, read_tagger
-from captionstew.training.distributed import pick_device
-from captionstew.training.flags import flag, parse_flags, run_main
 
 
 @dataclass(frozen=True)
 class Flags(SelectionFlags):
     exp_dir: Path = flag(Path("exp/tagging"), "folder of the training run; results go below it")
-    class_list: Path | None = flag(None, "classes of a --checkpoint that does not name them, JSON or CSV")
-    manifest: Path = flag(Path("data/cuts_test.jsonl"), "clips to evaluate on; those without labels are left out")
-    label_field: str = flag("", "entry of a clip's `custom` with its classes (default: as in training)")
+    class_list: Path | None = flag(
+        None, "classes of a --checkpoint that does not name them, JSON or CSV"
+    )
+    manifest: Path = flag(
+        Path("data/cuts_test.jsonl"), "clips to evaluate on; those without labels are left out"
+    )
+    label_field: str = flag(
+        "", "entry of a clip's `custom` with its classes (default: as in training)"
+    )
     corpus: str = flag("", "name of the clips in the report (default: the manifest's folder)")
     system: str = flag("", "name in the report (default: the experiment folder's)")
     max_duration: float = flag(100.0, "seconds of audio per batch; results do not depend on it")
@@ -43,14 +50,23 @@ def main() -> None:
     device = pick_device(flags.device, 0)
     if flags.checkpoint is not None:
         source, weights_of = flags.checkpoint, "file"
-        config, weights = read_tagger(source, read_class_list(flags.class_list) if flags.class_list else None)
+        config, weights = read_tagger(
+            source, read_class_list(flags.class_list) if flags.class_list else None
+        )
     else:
         selected = select_weights(flags, "tagging")
-        config, weights, source, weights_of = selected.config, selected.weights, selected.source, selected.choice
+        config, weights, source, weights_of = (
+            selected.config,
+            selected.weights,
+            selected.source,
+            selected.choice,
+        )
     model = load_tagger(config, weights, source).to(device)
     label_field = flags.label_field or config["label_field"]
     cuts, table = labelled_cuts(open_cuts(flags.manifest), label_field, config["classes"])
-    batches = feature_batches(cuts, FbankConfig.from_dict(config["fbank"]), flags.max_duration, flags.num_workers)
+    batches = feature_batches(
+        cuts, FbankConfig.from_dict(config["fbank"]), flags.max_duration, flags.num_workers
+    )
     clips = tag_clips(model, batches, config["classes"], label_field, device)
 
     split = flags.manifest.stem.removeprefix("cuts_")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Supervised tagging: several classes per clip, binary cross entropy. The encoder is what the -init systems start from.
 
-On AudioSet (local/prepare_audioset.py writes the manifests), with clips drawn by the inverse frequency of their classes
+On AudioSet (local/prepare_corpus.py audioset writes the manifests), with clips drawn by the inverse frequency of their classes
 and noise of MUSAN:
 
     ./train.py --world-size 8 --manifest-dir data/audioset --exp-dir exp/tagging --encoder-preset captionstew \\
@@ -18,21 +18,17 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from captionstew.data.tagging_batches import TaggingBatches
+from captionstew.data.batches.tagging import TaggingBatches
+from captionstew.distributed import Rank
+from captionstew.errors import run_main
 from captionstew.evaluation.tagging import tag_clips, tagging_metrics
+from captionstew.flags import flag, free_flag, parse_flags
 from captionstew.models.initialise import initialisation_line, initialise_encoder
+from captionstew.models.losses import Losses
 from captionstew.models.tagging import build_tagger, tagging_loss
-from captionstew.training.distributed import Rank, launch_training
-from captionstew.training.flags import (
-    DataFlags,
-    EncoderFlags,
-    TrainingFlags,
-    flag,
-    free_flag,
-    parse_flags,
-    run_main,
-)
-from captionstew.training.loop import Losses, train
+from captionstew.training.flags import DataFlags, EncoderFlags, TrainingFlags
+from captionstew.training.launch import launch_training
+from captionstew.training.loop import train
 from zipformer import AudioTagger
 
 
@@ -44,12 +40,20 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags):
         "classes in order, JSON or CSV (default: classes.json of the manifests, or all labels of the training clips)",
     )
     label_field: str = flag("labels", "entry of a clip's `custom` with its classes, or its class")
-    weighted_sampler: bool = flag(False, "draw clips by the inverse frequency of their classes, instead of each once")
-    num_samples: int = flag(0, "clips of an epoch with --weighted-sampler (0: as many as there are)")
-    enable_musan: bool = flag(False, "mix noise into half of the training clips, 10 to 20 dB below them")
+    weighted_sampler: bool = flag(
+        False, "draw clips by the inverse frequency of their classes, instead of each once"
+    )
+    num_samples: int = flag(
+        0, "clips of an epoch with --weighted-sampler (0: as many as there are)"
+    )
+    enable_musan: bool = flag(
+        False, "mix noise into half of the training clips, 10 to 20 dB below them"
+    )
     musan_dir: Path | None = free_flag(None, "folder with MUSAN, or any other recordings of noise")
     mixup: float = flag(0.0, "share of the training clips that another one is mixed into (0: none)")
-    mixup_alpha: float = flag(10.0, "mixup: both parameters of the beta distribution of a clip's weight")
+    mixup_alpha: float = flag(
+        10.0, "mixup: both parameters of the beta distribution of a clip's weight"
+    )
 
     def check(self) -> None:
         if self.enable_musan and self.musan_dir is None:
@@ -57,9 +61,13 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags):
         if self.enable_musan and self.feature_store is not None:
             raise ValueError("--enable-musan mixes waveforms: leave out --feature-store")
         if self.num_samples and not self.weighted_sampler:
-            raise ValueError("--num-samples is for --weighted-sampler true; without it an epoch has every clip once")
+            raise ValueError(
+                "--num-samples is for --weighted-sampler true; without it an epoch has every clip once"
+            )
         if not (0 <= self.mixup <= 1 and self.mixup_alpha > 0 and self.num_samples >= 0):
-            raise ValueError("--mixup lies between 0 and 1, --mixup-alpha above 0, --num-samples not below 0")
+            raise ValueError(
+                "--mixup lies between 0 and 1, --mixup-alpha above 0, --num-samples not below 0"
+            )
 
 
 class TaggingTask:
@@ -82,7 +90,9 @@ class TaggingTask:
         return Losses(total, {"loss": total}, {})
 
     def validate(self, model: AudioTagger, batches, device) -> dict[str, float]:
-        return tagging_metrics(tag_clips(model, batches, self.config["classes"], self.config["label_field"], device))
+        return tagging_metrics(
+            tag_clips(model, batches, self.config["classes"], self.config["label_field"], device)
+        )
 
 
 def run(rank: Rank, flags: Flags) -> None:

@@ -19,16 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captionstew.data.cuts import open_cuts
-from captionstew.data.manifest import IndexedCuts
+from captionstew.data.manifests.cuts import open_cuts
+from captionstew.data.manifests.index import IndexedCuts
 from captionstew.data.tokenizer import tokenizer_from_dict
-from captionstew.evaluation.alignment import (
-    AlignmentFlags,
-    choose_weights,
-    corpus_name,
-    evaluation_batches,
-    result_fields,
-)
+from captionstew.distributed import Rank, pick_device
+from captionstew.errors import run_main
 from captionstew.evaluation.captioning import (
     CaptionedClips,
     caption_clips,
@@ -36,21 +31,34 @@ from captionstew.evaluation.captioning import (
     read_captioned,
     training_captions,
 )
+from captionstew.evaluation.lit import (
+    AlignmentFlags,
+    choose_weights,
+    corpus_name,
+    evaluation_batches,
+    result_fields,
+)
 from captionstew.evaluation.report.examples import examples_of_cuts, write_examples
 from captionstew.evaluation.results import result_path, sized_system, write_result
+from captionstew.flags import flag, parse_flags
 from captionstew.models.lit import audio_encoder_of, load_lit_captioning
-from captionstew.training.distributed import Rank, pick_device
-from captionstew.training.flags import flag, parse_flags, run_main
 
-SAME_SETTINGS = ("text_model", "max_caption_tokens", "decoding")  # of captions that are scored together
+SAME_SETTINGS = (
+    "text_model",
+    "max_caption_tokens",
+    "decoding",
+)  # of captions that are scored together
 
 
 @dataclass(frozen=True)
 class Flags(AlignmentFlags):
     num_beams: int = flag(4, "1: greedy; more: beam search")
-    also: Path | None = flag(None, "captions (.jsonl) of another test set, which are scored together with these")
+    also: Path | None = flag(
+        None, "captions (.jsonl) of another test set, which are scored together with these"
+    )
     train_manifest: Path | None = flag(
-        None, "training clips whose captions are the baselines (default: cuts_train.jsonl beside --manifest)"
+        None,
+        "training clips whose captions are the baselines (default: cuts_train.jsonl beside --manifest)",
     )
 
     def check(self) -> None:
@@ -91,10 +99,16 @@ def main() -> None:
     model = load_lit_captioning(config, selected.weights, selected.source).to(device)
     cuts, batches = evaluation_batches(flags, encoder, Rank(0, 0, 1, device))
     fields = result_fields(flags, selected, encoder, model, cuts)
-    fields["settings"] |= {"decoding": variant, "baseline_captions": len(known), "also": str(flags.also or "")}
+    fields["settings"] |= {
+        "decoding": variant,
+        "baseline_captions": len(known),
+        "also": str(flags.also or ""),
+    }
     other = None if flags.also is None else read_joinable(flags.also, fields, cuts)
     tokenizer = tokenizer_from_dict(config["tokenizer"])
-    clips = caption_clips(model, batches, tokenizer, config["max_caption_tokens"], device, flags.num_beams)
+    clips = caption_clips(
+        model, batches, tokenizer, config["max_caption_tokens"], device, flags.num_beams
+    )
     task = f"lit_captioning_{corpus_name(flags.manifest)}"
     clips.write(result_path(flags.exp_dir, task, fields["split"], variant).with_suffix(".jsonl"))
     if other is not None:

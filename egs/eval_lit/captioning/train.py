@@ -16,23 +16,33 @@ On two CPU cores, with the small text models that ../local/make_text_models.py t
 from dataclasses import dataclass
 
 from captionstew.data.tokenizer import load_tokenizer
+from captionstew.distributed import Rank
+from captionstew.errors import run_main
 from captionstew.evaluation.captioning import captioning_validation
-from captionstew.evaluation.frame_batches import FrameBatches
+from captionstew.evaluation.frames.batches import FrameBatches
+from captionstew.flags import flag, free_flag, parse_flags
 from captionstew.models.captioning import CaptioningModel, captioning_losses
-from captionstew.models.frozen import load_encoder
-from captionstew.models.frozen_encoder import FrozenEncoder
+from captionstew.models.encoders.base import FrozenEncoder
+from captionstew.models.encoders.load import load_encoder
 from captionstew.models.lit import FrozenFrames, freeze_all_but_cross_attention, log_parameters
+from captionstew.models.losses import Losses
 from captionstew.models.text_decoder import ARCHITECTURES, build_text_decoder
-from captionstew.training.distributed import Rank, launch_training
-from captionstew.training.flags import FrozenFlags, TrainingFlags, flag, free_flag, parse_flags, run_main
-from captionstew.training.loop import Losses, train
+from captionstew.training.flags import FrozenFlags, TrainingFlags
+from captionstew.training.launch import launch_training
+from captionstew.training.loop import train
 
 
 @dataclass(frozen=True)
 class Flags(TrainingFlags, FrozenFlags):
-    base_lr: float = free_flag(0.02, "ScaledAdam's base learning rate, less than for models that start from nothing")
-    text_decoder: str = flag("facebook/bart-base", "folder or name of a pretrained BART, with its tokenizer")
-    valid_captions: int = free_flag(100, "validation clips per process that get a greedy caption for ROUGE-L")
+    base_lr: float = free_flag(
+        0.02, "ScaledAdam's base learning rate, less than for models that start from nothing"
+    )
+    text_decoder: str = flag(
+        "facebook/bart-base", "folder or name of a pretrained BART, with its tokenizer"
+    )
+    valid_captions: int = free_flag(
+        100, "validation clips per process that get a greedy caption for ROUGE-L"
+    )
 
     def check(self) -> None:
         if self.text_decoder in ARCHITECTURES:
@@ -45,7 +55,9 @@ class Flags(TrainingFlags, FrozenFlags):
 class CaptioningTask:
     """Cross-entropy of captions, autoregressive, in a decoder that is frozen but for its cross-attention."""
 
-    def __init__(self, flags: Flags, encoder: FrozenEncoder, model: CaptioningModel, tokenizer) -> None:
+    def __init__(
+        self, flags: Flags, encoder: FrozenEncoder, model: CaptioningModel, tokenizer
+    ) -> None:
         self.flags = flags
         self.tokenizer = tokenizer
         self.config = {
@@ -59,7 +71,9 @@ class CaptioningTask:
         }
 
     def losses(self, model, batch, device) -> Losses:
-        return captioning_losses(model, batch, self.tokenizer, self.flags.max_caption_tokens, 0.0, device)
+        return captioning_losses(
+            model, batch, self.tokenizer, self.flags.max_caption_tokens, 0.0, device
+        )
 
     def validate(self, model: CaptioningModel, batches, device) -> dict[str, float]:
         flags = self.flags

@@ -9,21 +9,30 @@ import argparse
 import sys
 from pathlib import Path
 
-from captionstew.data.lit_splits import CORPORA, split_table
+from captionstew.corpora.lit_splits import CORPORA, split_table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--corpus", choices=sorted(CORPORA), required=True)
-    parser.add_argument("--table", type=Path, required=True, help="what local/prepare_<corpus>.py wrote")
+    parser.add_argument(
+        "--table", type=Path, required=True, help="what local/prepare_<corpus>.py wrote"
+    )
     parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=42, help="of the drawn test and validation clips")
+    parser.add_argument(
+        "--seed", type=int, default=42, help="of the drawn test and validation clips"
+    )
     args = parser.parse_args()
     try:
         counts = split_table(args.table, args.corpus, args.output_dir, args.seed)
     except (OSError, ValueError) as error:
         sys.exit(f"choose_splits: {error}")
-    print(f"{args.corpus}: " + ", ".join(f"{count} clips to {split}" for split, count in counts.items()))
+    print(
+        f"{args.corpus}: "
+        + ", ".join(f"{count} clips to {split}" for split, count in counts.items())
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ examples.jsonl, clips to listen to for the report.
 from dataclasses import dataclass
 
 from captionstew.data.tokenizer import tokenizer_from_dict
-from captionstew.evaluation.alignment import (
+from captionstew.distributed import Rank, pick_device
+from captionstew.errors import run_main
+from captionstew.evaluation.lit import (
     AlignmentFlags,
     choose_weights,
     corpus_name,
@@ -21,9 +23,9 @@ from captionstew.evaluation.alignment import (
 from captionstew.evaluation.report.examples import best_captions, examples_of_cuts, write_examples
 from captionstew.evaluation.results import sized_system, write_result
 from captionstew.evaluation.retrieval import embed_clips, retrieval_report
+from captionstew.flags import parse_flags
 from captionstew.models.lit import audio_encoder_of, load_lit_retrieval
-from captionstew.training.distributed import Rank, pick_device
-from captionstew.training.flags import RankingFlags, parse_flags, run_main
+from captionstew.training.flags import RankingFlags
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,13 @@ def main() -> None:
     encoder = audio_encoder_of(config, flags.encoder, device, selected.source)
     model = load_lit_retrieval(config, selected.weights, selected.source).to(device)
     cuts, batches = evaluation_batches(flags, encoder, Rank(0, 0, 1, device))
-    clips = embed_clips(model, tokenizer_from_dict(config["tokenizer"]), batches, device, config["max_caption_tokens"])
+    clips = embed_clips(
+        model,
+        tokenizer_from_dict(config["tokenizer"]),
+        batches,
+        device,
+        config["max_caption_tokens"],
+    )
     fields = result_fields(flags, selected, encoder, model, cuts)
     fields["settings"] |= {"duplicate_captions": flags.duplicate_captions, "pooling": "mean"}
     shown = sized_system(fields["system"], encoder.description.get("data_size"))

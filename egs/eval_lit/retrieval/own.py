@@ -6,7 +6,7 @@
     ./own.py --audio-embeddings audio.npz --text-embeddings text.npz --manifest data/audiocaps/cuts_test.jsonl \\
         --exp-dir exp/own/other --system other
 
-The second form is for systems whose code is not here. Both files are as captionstew.models.stored_embeddings describes;
+The second form is for systems whose code is not here. Both files are as captionstew.models.encoders.stored describes;
 the ids are those of the cuts for audio, and <cut id>#<number of the caption, from 0> for text. Writes
 <exp-dir>/results/own_retrieval_<corpus>-<split>-<strict|match>.json; the corpus is the manifest's folder.
 """
@@ -17,19 +17,21 @@ from typing import Any
 
 import numpy as np
 
-from captionstew.data.cuts import open_cuts
-from captionstew.data.fbank import FbankConfig
-from captionstew.data.loading import feature_batches
-from captionstew.data.manifest import IndexedCuts
+from captionstew.data.batches.captioned import feature_batches
+from captionstew.data.features.fbank import FbankConfig
+from captionstew.data.manifests.cuts import open_cuts
+from captionstew.data.manifests.index import IndexedCuts
 from captionstew.data.tokenizer import tokenizer_from_dict
-from captionstew.evaluation.alignment import corpus_name
+from captionstew.distributed import pick_device
+from captionstew.errors import run_main
+from captionstew.evaluation.lit import corpus_name
 from captionstew.evaluation.results import write_result
 from captionstew.evaluation.retrieval import EmbeddedClips, embed_clips, retrieval_report
-from captionstew.evaluation.selection import SelectionFlags, select_weights
+from captionstew.evaluation.weights import SelectionFlags, select_weights
+from captionstew.flags import flag, parse_flags
 from captionstew.models.contrastive import load_contrastive
-from captionstew.models.stored_embeddings import load_embeddings
-from captionstew.training.distributed import pick_device
-from captionstew.training.flags import RankingFlags, flag, parse_flags, run_main
+from captionstew.models.encoders.stored import load_embeddings
+from captionstew.training.flags import RankingFlags
 
 
 @dataclass(frozen=True)
@@ -46,19 +48,28 @@ class Flags(RankingFlags):
     seed: int = flag(42, "seed of the bootstrap")
 
     def check(self) -> None:
-        given = [path is not None for path in (self.checkpoint, self.audio_embeddings, self.text_embeddings)]
+        given = [
+            path is not None
+            for path in (self.checkpoint, self.audio_embeddings, self.text_embeddings)
+        ]
         if given not in ([True, False, False], [False, True, True]):
-            raise ValueError("give either --checkpoint, or both --audio-embeddings and --text-embeddings")
+            raise ValueError(
+                "give either --checkpoint, or both --audio-embeddings and --text-embeddings"
+            )
 
 
 def stored_clips(cuts: IndexedCuts, flags: Flags) -> tuple[EmbeddedClips, dict[str, Any]]:
     """The clips and captions of the manifest, with vectors from the two files."""
     audio, text = load_embeddings(flags.audio_embeddings), load_embeddings(flags.text_embeddings)
     if audio.dim != text.dim:
-        raise ValueError(f"{flags.audio_embeddings} has vectors of {audio.dim}, {flags.text_embeddings} of {text.dim}")
+        raise ValueError(
+            f"{flags.audio_embeddings} has vectors of {audio.dim}, {flags.text_embeddings} of {text.dim}"
+        )
     captions = [cut.supervisions[0].custom["captions"] for cut in cuts]
     ids = [cut.id for cut in cuts]
-    numbers = [(clip, number) for clip, texts in enumerate(captions) for number in range(len(texts))]
+    numbers = [
+        (clip, number) for clip, texts in enumerate(captions) for number in range(len(texts))
+    ]
     clips = EmbeddedClips(
         audio=unit(audio.select(ids)),
         text=unit(text.select([f"{ids[clip]}#{number}" for clip, number in numbers])),
@@ -78,7 +89,9 @@ def own_clips(cuts: IndexedCuts, flags: Flags) -> tuple[EmbeddedClips, dict[str,
     config = selected.config
     tokenizer = tokenizer_from_dict(config["tokenizer"])
     model = load_contrastive(config, selected.weights, tokenizer, selected.source).to(device)
-    batches = feature_batches(cuts, FbankConfig.from_dict(config["fbank"]), flags.max_duration, flags.num_workers)
+    batches = feature_batches(
+        cuts, FbankConfig.from_dict(config["fbank"]), flags.max_duration, flags.num_workers
+    )
     clips = embed_clips(model, tokenizer, batches, device, config["max_caption_tokens"])
     return clips, selected.describe_encoder()
 

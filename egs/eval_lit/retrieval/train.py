@@ -16,43 +16,53 @@ On two CPU cores, with a text encoder from scratch:
 from dataclasses import dataclass
 
 from captionstew.data.tokenizer import load_tokenizer
-from captionstew.evaluation.frame_batches import FrameBatches
+from captionstew.distributed import Rank
+from captionstew.errors import run_main
+from captionstew.evaluation.frames.batches import FrameBatches
 from captionstew.evaluation.retrieval import embed_clips, retrieval_recalls
+from captionstew.flags import flag, free_flag, parse_flags
 from captionstew.models.contrastive import ContrastiveModel, contrastive_losses
-from captionstew.models.frozen import load_encoder
-from captionstew.models.frozen_encoder import FrozenEncoder
+from captionstew.models.encoders.base import FrozenEncoder
+from captionstew.models.encoders.load import load_encoder
 from captionstew.models.lit import FrozenFrames, log_parameters
+from captionstew.models.losses import Losses
 from captionstew.models.text_tower import ARCHITECTURES, build_text_tower
-from captionstew.training.distributed import Rank, launch_training
 from captionstew.training.flags import (
     ContrastiveFlags,
     FrozenFlags,
     TrainingFlags,
-    flag,
-    free_flag,
-    parse_flags,
     refuse_accumulation,
-    run_main,
 )
-from captionstew.training.loop import Losses, train
+from captionstew.training.launch import launch_training
+from captionstew.training.loop import train
 
 
 @dataclass(frozen=True)
 class Flags(TrainingFlags, FrozenFlags, ContrastiveFlags):
-    base_lr: float = free_flag(0.01, "ScaledAdam's base learning rate, less than for models that start from nothing")
-    text_tower: str = flag("roberta-base", "folder or name of a pretrained text encoder; tiny, small: from scratch")
-    tokenizer: str = free_flag("", "tokenizer of a text encoder from scratch (a pretrained one brings its own)")
+    base_lr: float = free_flag(
+        0.01, "ScaledAdam's base learning rate, less than for models that start from nothing"
+    )
+    text_tower: str = flag(
+        "roberta-base", "folder or name of a pretrained text encoder; tiny, small: from scratch"
+    )
+    tokenizer: str = free_flag(
+        "", "tokenizer of a text encoder from scratch (a pretrained one brings its own)"
+    )
 
     def check(self) -> None:
         if not self.tokenizer and self.text_tower in ARCHITECTURES:
-            raise ValueError("--tokenizer is needed: a text encoder from scratch has none of its own")
+            raise ValueError(
+                "--tokenizer is needed: a text encoder from scratch has none of its own"
+            )
         refuse_accumulation(self)
 
 
 class RetrievalTask:
     """Symmetric InfoNCE between frozen audio and a text encoder that learns."""
 
-    def __init__(self, flags: Flags, encoder: FrozenEncoder, model: ContrastiveModel, tokenizer) -> None:
+    def __init__(
+        self, flags: Flags, encoder: FrozenEncoder, model: ContrastiveModel, tokenizer
+    ) -> None:
         self.flags = flags
         self.tokenizer = tokenizer
         self.config = {
@@ -69,7 +79,9 @@ class RetrievalTask:
 
     def losses(self, model, batch, device) -> Losses:
         ignore = self.flags.train_duplicates == "ignore"
-        return contrastive_losses(model, batch, self.tokenizer, self.flags.max_caption_tokens, ignore, device)
+        return contrastive_losses(
+            model, batch, self.tokenizer, self.flags.max_caption_tokens, ignore, device
+        )
 
     def validate(self, model: ContrastiveModel, batches, device) -> dict[str, float]:
         clips = embed_clips(model, self.tokenizer, batches, device, self.flags.max_caption_tokens)
@@ -81,7 +93,9 @@ def run(rank: Rank, flags: Flags) -> None:
     tokenizer = load_tokenizer(flags.tokenizer or flags.text_tower)
     tower = build_text_tower(flags.text_tower, tokenizer.vocab_size, tokenizer.pad_id)
     if flags.max_caption_tokens > tower.max_tokens:
-        raise ValueError(f"--max-caption-tokens must be at most {tower.max_tokens} with this text encoder")
+        raise ValueError(
+            f"--max-caption-tokens must be at most {tower.max_tokens} with this text encoder"
+        )
     data = FrameBatches(encoder, flags, rank)
     frames = FrozenFrames(encoder.dim, *data.channel_statistics())
     model = ContrastiveModel(frames, tower, flags.embedding_dim, flags.temperature)

@@ -8,24 +8,36 @@ import argparse
 import json
 from pathlib import Path
 
-from captionstew.data.files import atomic_write
-from captionstew.data.programs import run_main
+from captionstew.errors import run_main
+from captionstew.files import atomic_write
 
 COLUMNS = ("listed", "found", "missing", "broken", "hours")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-dir", type=Path, required=True, help="has <task>/report.json")
     args = parser.parse_args()
     reports = sorted(args.data_dir.glob("*/report.json"))
     if not reports:
-        raise ValueError(f"{args.data_dir}: no <task>/report.json; run prepare.sh --stage 1 --stop-stage 2 first")
-    lines = ["| task | classes | split | " + " | ".join(COLUMNS) + " |", "|" + "---|" * (3 + len(COLUMNS))]
+        raise ValueError(
+            f"{args.data_dir}: no <task>/report.json; run prepare.sh --stage 1 --stop-stage 2 first"
+        )
+    lines = [
+        "| task | classes | split | " + " | ".join(COLUMNS) + " |",
+        "|" + "---|" * (3 + len(COLUMNS)),
+    ]
     for path in reports:
         report = json.loads(path.read_text(encoding="utf-8"))
         for split, row in report["splits"].items():
-            cells = [report["corpus"], str(report["classes"]), split, *(str(row[name]) for name in COLUMNS)]
+            cells = [
+                report["corpus"],
+                str(report["classes"]),
+                split,
+                *(str(row[name]) for name in COLUMNS),
+            ]
             lines.append(f"| {' | '.join(cells)} |")
     text = "# Clips of the probing tasks\n\n" + "\n".join(lines) + "\n"
     with atomic_write(args.data_dir / "coverage.md", "w", encoding="utf-8") as file:

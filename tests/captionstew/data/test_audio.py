@@ -15,7 +15,9 @@ def write(path, samples, rate=16000, subtype="PCM_16", format=None):
 
 
 def sine(frequency, rate, duration=1.0):
-    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(int(rate * duration)) / rate)).astype(np.float32)
+    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(int(rate * duration)) / rate)).astype(
+        np.float32
+    )
 
 
 REFERENCE = Path(__file__).with_name("resampler_reference.npz")
@@ -107,11 +109,15 @@ def test_beyond_full_scale_is_divided_by_the_peak(tmp_path):
     path = write(tmp_path / "a.wav", 16 * sine(300, 16000), subtype="FLOAT")
     samples = read_audio(path)
     assert np.abs(samples).max() == 1.0
-    np.testing.assert_allclose(samples, 2 * sine(300, 16000) / np.abs(2 * sine(300, 16000)).max(), atol=1e-6)
+    np.testing.assert_allclose(
+        samples, 2 * sine(300, 16000) / np.abs(2 * sine(300, 16000)).max(), atol=1e-6
+    )
 
 
 def test_full_scale_itself_is_left_alone(tmp_path):
-    path = write(tmp_path / "a.wav", np.array([1.0, -1.0] * 4000, dtype=np.float32), subtype="FLOAT")
+    path = write(
+        tmp_path / "a.wav", np.array([1.0, -1.0] * 4000, dtype=np.float32), subtype="FLOAT"
+    )
     np.testing.assert_array_equal(read_audio(path), [1.0, -1.0] * 4000)
 
 
@@ -133,7 +139,9 @@ def test_part_behind_the_end_is_an_error_with_times(tmp_path):
         read_audio(path, 0.5, 2.0)
     with pytest.raises(BadAudio):
         read_audio(path, 3.0, 1.0)
-    assert len(read_audio(path, 0.0, 1.1)) == 16000  # manifests round: a quarter of a second is forgiven
+    assert (
+        len(read_audio(path, 0.0, 1.1)) == 16000
+    )  # manifests round: a quarter of a second is forgiven
 
 
 def test_flac_of_unknown_length_says_what_to_do(tmp_path):

@@ -1,6 +1,7 @@
 from collections import Counter
 
-from captionstew.data.captions import choose_caption, normalise_caption, stable_hash
+from captionstew.data.captions import choose_caption, normalise_caption
+from captionstew.hashing import stable_hash
 
 
 def test_whitespace_collapses_and_nothing_else_changes():

@@ -31,8 +31,17 @@ def result():
             "task": "probe_esc10",
             "split": "test",
             "system": "ours",
-            "encoder": {"path": "a.pt", "sha256": "12", "preset": "mini", "pretraining": "contrastive"},
-            "metrics": {"accuracy": 0.75, "accuracy_deviation": 0.01, "accuracy_interval": (0.7, 0.8)},
+            "encoder": {
+                "path": "a.pt",
+                "sha256": "12",
+                "preset": "mini",
+                "pretraining": "contrastive",
+            },
+            "metrics": {
+                "accuracy": 0.75,
+                "accuracy_deviation": 0.01,
+                "accuracy_interval": (0.7, 0.8),
+            },
             "num_clips": 100,
             "settings": {"metric": "accuracy"},
         }
@@ -50,7 +59,11 @@ def retrieval_metrics():
         for direction in ("text_to_audio", "audio_to_text"):
             for name in ("r1", "r5", "r10", "map10"):
                 key = f"{direction}_{name}"
-                metrics |= {key: value, f"{key}_interval": (value - 0.1, value + 0.1), f"{key}_chance": value / 5}
+                metrics |= {
+                    key: value,
+                    f"{key}_interval": (value - 0.1, value + 0.1),
+                    f"{key}_chance": value / 5,
+                }
         return metrics
 
     return make

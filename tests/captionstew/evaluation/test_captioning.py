@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from captionstew.evaluation.caption_metrics import rouge_l_per_clip
 from captionstew.evaluation.captioning import (
     CaptionedClips,
     caption_clips,
@@ -15,6 +14,7 @@ from captionstew.evaluation.captioning import (
     most_frequent_caption,
     read_captioned,
 )
+from captionstew.evaluation.metrics.caption_scores import rouge_l_per_clip
 from captionstew.models.captioning import CaptioningModel, token_losses
 from captionstew.models.text_decoder import build_text_decoder
 from zipformer import Zipformer
@@ -25,7 +25,9 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def model(tiny_config, tokenizer):
     torch.manual_seed(0)
-    model = CaptioningModel(Zipformer(tiny_config), build_text_decoder("tiny", tokenizer, 23)).eval()
+    model = CaptioningModel(
+        Zipformer(tiny_config), build_text_decoder("tiny", tokenizer, 23)
+    ).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
@@ -52,8 +54,14 @@ def test_every_clip_gets_a_caption_in_the_order_of_the_ids(model, batches, token
     assert clips.candidates[:4] == [" ".join(text.split()) for text in own]
     assert clips.references[4] == batches[0]["all_captions"][0]
     clips.write(tmp_path / "results" / "a.jsonl")
-    rows = [json.loads(line) for line in (tmp_path / "results" / "a.jsonl").read_text().splitlines()]
-    assert rows[4] == {"cut_id": "clip-5", "candidate": clips.candidates[4], "references": clips.references[4]}
+    rows = [
+        json.loads(line) for line in (tmp_path / "results" / "a.jsonl").read_text().splitlines()
+    ]
+    assert rows[4] == {
+        "cut_id": "clip-5",
+        "candidate": clips.candidates[4],
+        "references": clips.references[4],
+    }
 
 
 def test_validation_gives_both_losses_of_every_clip(model, batches, tokenizer):
@@ -83,19 +91,32 @@ def test_validation_without_clips_says_nothing_of_rouge(model, tokenizer):
 def test_the_report_holds_scores_baselines_and_intervals(captions):
     known = [*captions, "rain falls", "Rain  falls"]
     references = [[text] for text in captions]
-    right = captioning_report(CaptionedClips([f"{n}" for n in range(48)], list(captions), references), known, seed=1)
+    right = captioning_report(
+        CaptionedClips([f"{n}" for n in range(48)], list(captions), references), known, seed=1
+    )
     assert right["rouge_l"] == pytest.approx(1.0) and right["distinct_captions"] == 1.0
-    assert right["rouge_l_frequent"] == pytest.approx(rouge_l_per_clip(["rain falls"] * 48, references).mean())
+    assert right["rouge_l_frequent"] == pytest.approx(
+        rouge_l_per_clip(["rain falls"] * 48, references).mean()
+    )
     low, high = right["rouge_l_random_interval"]
-    assert low < right["rouge_l_random"] < high < right["rouge_l"] and {"cider", "bleu_4", "rouge_l_hf"} < set(right)
+    assert low < right["rouge_l_random"] < high < right["rouge_l"] and {
+        "cider",
+        "bleu_4",
+        "rouge_l_hf",
+    } < set(right)
     # an independent estimate of what a random caption scores: all pairs
     pairs = [rouge_l_per_clip([text] * 48, references).mean() for text in known]
     assert right["rouge_l_random"] == pytest.approx(np.mean(pairs), abs=0.03)
     assert right["rouge_l_shuffled"] == pytest.approx(np.mean(pairs[:48]), abs=0.03)
-    same = captioning_report(CaptionedClips([f"{n}" for n in range(48)], ["rain falls"] * 48, references), known, 1)
+    same = captioning_report(
+        CaptionedClips([f"{n}" for n in range(48)], ["rain falls"] * 48, references), known, 1
+    )
     assert same["rouge_l"] == pytest.approx(right["rouge_l_frequent"])
     assert same["rouge_l_shuffled"] == pytest.approx(same["rouge_l"])
-    assert same["rouge_l_interval"] == right["rouge_l_frequent_interval"] and same["distinct_captions"] == 1 / 48
+    assert (
+        same["rouge_l_interval"] == right["rouge_l_frequent_interval"]
+        and same["distinct_captions"] == 1 / 48
+    )
 
 
 def test_captions_of_two_test_sets_are_joined(tmp_path):

@@ -29,12 +29,25 @@ ENCODER = {"path": "a.pt", "sha256": "12", "preset": "mini", "pretraining": "con
 
 
 def test_a_result_file_holds_every_field(result, tmp_path, capsys):
-    path = result(tmp_path, variant="large", settings={"metric": "accuracy", "pooling": "mean"}, num_captions=7)
+    path = result(
+        tmp_path,
+        variant="large",
+        settings={"metric": "accuracy", "pooling": "mean"},
+        num_captions=7,
+    )
     assert path == tmp_path / "results" / "probe_esc10-test-large.json"
     content = json.loads(path.read_text())
     assert list(content) == FIELDS
-    assert content["encoder"] == ENCODER and content["num_captions"] == 7 and content["metrics"]["accuracy"] == 0.75
-    assert content["config_hash"] == hash_of({"pooling": "mean", "metric": "accuracy"}) != hash_of({"pooling": "max"})
+    assert (
+        content["encoder"] == ENCODER
+        and content["num_captions"] == 7
+        and content["metrics"]["accuracy"] == 0.75
+    )
+    assert (
+        content["config_hash"]
+        == hash_of({"pooling": "mean", "metric": "accuracy"})
+        != hash_of({"pooling": "max"})
+    )
     assert f"wrote {path}" in capsys.readouterr().out
     assert result(tmp_path).name == "probe_esc10-test.json"
 
@@ -56,7 +69,14 @@ def test_a_failed_write_leaves_the_old_file(result, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "content", [b"{", b'{"task": "x"}', b"[1]", b"\xff\xfe", b'{"task": "retrieval", "system": "a", "metrics": {}}']
+    "content",
+    [
+        b"{",
+        b'{"task": "x"}',
+        b"[1]",
+        b"\xff\xfe",
+        b'{"task": "retrieval", "system": "a", "metrics": {}}',
+    ],
 )
 def test_an_unreadable_result_file_is_named(result, tmp_path, content):
     result(tmp_path)

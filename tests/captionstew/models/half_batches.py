@@ -10,8 +10,8 @@ import torch
 
 from captionstew.data.tokenizer import tokenizer_from_dict
 from captionstew.models.contrastive import build_contrastive, caption_keys, info_nce
-from captionstew.training.distributed import launch
-from captionstew.training.run import share_gradients
+from captionstew.training.launch import launch
+from captionstew.training.state import share_gradients
 from zipformer.randomness import Randomness, share_randomness
 from zipformer.schedules import zero_rates
 
@@ -28,21 +28,31 @@ class NoRandomness(Randomness):
 
 def work(rank, folder):
     content = torch.load(folder / "batch.pt")
-    batch, config, tokenizer = content["batch"], content["config"], tokenizer_from_dict(content["config"]["tokenizer"])
+    batch, config, tokenizer = (
+        content["batch"],
+        content["config"],
+        tokenizer_from_dict(content["config"]["tokenizer"]),
+    )
     torch.manual_seed(0)
     model = build_contrastive(config, tokenizer).train()
     model.text_tower.eval()  # its dropout is the only other randomness
     zero_rates(model)
     share_randomness(model.encoder, NoRandomness())
-    rows = slice(None) if rank.world_size == 1 else slice(0, 5) if rank.rank == 0 else slice(5, None)
+    rows = (
+        slice(None) if rank.world_size == 1 else slice(0, 5) if rank.rank == 0 else slice(5, None)
+    )
     ids, id_lengths = tokenizer.encode(batch["captions"], 32)
     wrapped = share_gradients(model, rank)
-    audio, text, scale = wrapped(batch["features"][rows], batch["feature_lengths"][rows], ids[rows], id_lengths[rows])
+    audio, text, scale = wrapped(
+        batch["features"][rows], batch["feature_lengths"][rows], ids[rows], id_lengths[rows]
+    )
     keys = caption_keys(batch["captions"][rows], rank.device) if content["ignore"] else None
     loss = 0.5 * sum(info_nce(audio, text, scale, keys))
     (loss * rank.world_size).backward()  # as the training loop does
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    torch.save({"loss": loss.item(), "gradients": gradients}, folder / f"{rank.world_size}-{rank.rank}.pt")
+    torch.save(
+        {"loss": loss.item(), "gradients": gradients}, folder / f"{rank.world_size}-{rank.rank}.pt"
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from captionstew.checkpoint import CheckpointError
 from captionstew.models.captioning import (
     CaptioningModel,
     captioning_losses,
@@ -13,7 +14,6 @@ from captionstew.models.captioning import (
     token_losses,
 )
 from captionstew.models.text_decoder import build_text_decoder
-from captionstew.training.checkpoint import CheckpointError
 from zipformer import Zipformer
 
 MAX_TOKENS = 24
@@ -32,7 +32,9 @@ def config(tiny_config, tokenizer):
 def model(config, tiny_config, tokenizer):
     """Weights moved away from their initial values; loaded as evaluations do, with a batch-invariant encoder."""
     torch.manual_seed(0)
-    model = CaptioningModel(Zipformer(tiny_config), build_text_decoder("tiny", tokenizer, MAX_TOKENS - 1))
+    model = CaptioningModel(
+        Zipformer(tiny_config), build_text_decoder("tiny", tokenizer, MAX_TOKENS - 1)
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
@@ -44,7 +46,9 @@ def losses_and_captions(model, tokenizer, features, lengths, texts, parallel, nu
     memory, memory_lengths = model.encode_audio(features, lengths)
     ids, id_lengths = tokenizer.encode(texts, MAX_TOKENS)
     losses = token_losses(model(features, lengths, ids, id_lengths, parallel), ids, id_lengths)
-    return losses, tokenizer.decode(model.decoder.generate(memory, memory_lengths, num_beams, MAX_TOKENS))
+    return losses, tokenizer.decode(
+        model.decoder.generate(memory, memory_lengths, num_beams, MAX_TOKENS)
+    )
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
@@ -55,7 +59,9 @@ def test_a_clip_is_the_same_alone_and_in_any_batch(model, tokenizer, make_batch,
     texts = [text[: 10 + 5 * row] for row, text in enumerate(batch["captions"])]
     padded = torch.nn.functional.pad(features, (0, 0, 0, 37), value=50.0)
     modes = torch.tensor([True, False, False, True, True, False])
-    together, captions = losses_and_captions(model, tokenizer, padded, lengths, texts, modes, num_beams)
+    together, captions = losses_and_captions(
+        model, tokenizer, padded, lengths, texts, modes, num_beams
+    )
     assert len(set(captions)) > 1
     for rows in ([0], [1], [2], [3], [5, 4], [3, 1, 0]):
         longest = int(lengths[rows].max())
@@ -73,7 +79,9 @@ def test_without_batch_invariance_padding_reaches_the_loss(model, tokenizer, mak
     batch = make_batch(0, 2, longest=120)
     modes = torch.tensor([False, True])
     features, lengths = batch["features"], batch["feature_lengths"]
-    together, _ = losses_and_captions(model, tokenizer, features, lengths, batch["captions"], modes, 1)
+    together, _ = losses_and_captions(
+        model, tokenizer, features, lengths, batch["captions"], modes, 1
+    )
     longest = int(lengths[1])
     alone, _ = losses_and_captions(
         model, tokenizer, features[1:, :longest], lengths[1:], batch["captions"][1:], modes[1:], 1
@@ -89,10 +97,13 @@ def test_token_losses_equal_the_formula():
     expected = []
     for row in range(3):
         terms = [
-            logits[row, t - 1, ids[row, t]] - torch.logsumexp(logits[row, t - 1], 0) for t in range(1, lengths[row])
+            logits[row, t - 1, ids[row, t]] - torch.logsumexp(logits[row, t - 1], 0)
+            for t in range(1, lengths[row])
         ]
         expected.append(-sum(terms))
-    assert torch.allclose(token_losses(logits, ids, lengths).double(), torch.stack(expected), rtol=1e-5)
+    assert torch.allclose(
+        token_losses(logits, ids, lengths).double(), torch.stack(expected), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 1.0])
@@ -103,10 +114,15 @@ def test_terms_add_up_to_the_loss_and_each_clip_counts_once(model, tokenizer, ma
     torch.manual_seed(7)
     parallel = draw_parallel(5, fraction)
     ids, lengths = tokenizer.encode(batch["captions"], MAX_TOKENS)
-    per_clip = token_losses(model(batch["features"], batch["feature_lengths"], ids, lengths, parallel), ids, lengths)
+    per_clip = token_losses(
+        model(batch["features"], batch["feature_lengths"], ids, lengths, parallel), ids, lengths
+    )
     assert losses.total.item() == pytest.approx(per_clip.sum().item(), rel=1e-6)
     assert losses.terms["loss"] is losses.total
-    expected = {"autoregressive": (per_clip[~parallel], 1 - fraction), "parallel": (per_clip[parallel], fraction)}
+    expected = {
+        "autoregressive": (per_clip[~parallel], 1 - fraction),
+        "parallel": (per_clip[parallel], fraction),
+    }
     for name, (values, share) in expected.items():
         if share == 0.0:
             assert name not in losses.terms
@@ -127,10 +143,16 @@ def test_modes_are_drawn_clip_by_clip_from_torchs_generator():
 
 def test_bridge_and_decoder_learn_with_the_encoder(tiny_config, tokenizer, make_batch):
     torch.manual_seed(0)
-    model = CaptioningModel(Zipformer(tiny_config), build_text_decoder("tiny", tokenizer, MAX_TOKENS - 1))
-    captioning_losses(model, make_batch(0, 6), tokenizer, MAX_TOKENS, 0.5, torch.device("cpu")).total.backward()
+    model = CaptioningModel(
+        Zipformer(tiny_config), build_text_decoder("tiny", tokenizer, MAX_TOKENS - 1)
+    )
+    captioning_losses(
+        model, make_batch(0, 6), tokenizer, MAX_TOKENS, 0.5, torch.device("cpu")
+    ).total.backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
-    assert all(name.startswith("encoder.encoder.") for name in without), without  # it leaves parts out at random
+    assert all(name.startswith("encoder.encoder.") for name in without), (
+        without
+    )  # it leaves parts out at random
     assert all(parameter.grad.any() for parameter in model.encoder.encoder_embed.parameters())
 
 
@@ -142,7 +164,9 @@ def test_frames_of_the_decoders_width_need_no_bridge(tiny_config, tokenizer):
 
 
 def test_weights_of_another_model_are_refused(model, config):
-    weights = {name: value for name, value in model.state_dict().items() if not name.startswith("bridge")}
+    weights = {
+        name: value for name, value in model.state_dict().items() if not name.startswith("bridge")
+    }
     with pytest.raises(CheckpointError, match="bridge.weight"):
         load_captioning(config, weights, "a.pt")
 
@@ -157,7 +181,9 @@ def test_it_learns_to_caption(tiny_config, tokenizer, make_batch):
     batch["features"] += 4.0 * torch.arange(8)[:, None, None]  # a loudness of its own for each clip
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for _ in range(120):
-        loss = captioning_losses(model, batch, tokenizer, MAX_TOKENS, 0.5, torch.device("cpu")).total
+        loss = captioning_losses(
+            model, batch, tokenizer, MAX_TOKENS, 0.5, torch.device("cpu")
+        ).total
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)

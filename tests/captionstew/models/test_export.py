@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from captionstew.checkpoint import CheckpointError, save_checkpoint
 from captionstew.cli import main
-from captionstew.data.programs import UserError
+from captionstew.errors import UserError
+from captionstew.models.encoders.load import load_encoder
 from captionstew.models.export import ExportedZipformer, export_onnx
-from captionstew.models.frozen import load_encoder
-from captionstew.training.checkpoint import CheckpointError, save_checkpoint
 from zipformer import Zipformer, ZipformerConfig
 
 
@@ -25,7 +25,9 @@ def checkpoint(tmp_path, tiny_model, tiny_task_config):
 
 def features(*lengths):
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(len(lengths), max(lengths), 80, generator=generator) * 3 - 6, torch.tensor(lengths)
+    return torch.randn(len(lengths), max(lengths), 80, generator=generator) * 3 - 6, torch.tensor(
+        lengths
+    )
 
 
 def test_safetensors_holds_encoder_features_and_origin(checkpoint, tmp_path, capsys):
@@ -36,7 +38,10 @@ def test_safetensors_holds_encoder_features_and_origin(checkpoint, tmp_path, cap
     before, after = load_encoder(checkpoint), load_encoder(folder)
     settings = json.loads((folder / "config.json").read_text())
     assert settings["exported_from_sha256"] == before.description["sha256"]
-    assert [after.description[name] for name in ("preset", "pretraining")] == ["tiny", "contrastive"]
+    assert [after.description[name] for name in ("preset", "pretraining")] == [
+        "tiny",
+        "contrastive",
+    ]
     assert after.fbank_config == before.fbank_config
     waveforms = 0.1 * torch.randn(2, 30_000, generator=torch.Generator().manual_seed(0))
     assert torch.equal(before(waveforms, [30_000, 9_000])[0], after(waveforms, [30_000, 9_000])[0])
@@ -69,7 +74,10 @@ def test_the_exported_forward_is_the_encoders(tiny_config, lengths):
     """Before any export: without decisions on values, at lengths that do and do not divide by the factors."""
     torch.manual_seed(0)
     config = ZipformerConfig.preset("mini", num_encoder_layers=1, batch_invariant=True)
-    for encoder in (Zipformer(tiny_config.replace(batch_invariant=True)).eval(), Zipformer(config).eval()):
+    for encoder in (
+        Zipformer(tiny_config.replace(batch_invariant=True)).eval(),
+        Zipformer(config).eval(),
+    ):
         with torch.no_grad():
             expected, expected_lengths = encoder(*features(*lengths))
             frames, frame_lengths = ExportedZipformer(encoder)(*features(*lengths))
@@ -87,13 +95,20 @@ def test_onnx_gives_the_same_frames_at_any_size(checkpoint, tmp_path, capsys):
     assert f"wrote {path}: frames equal the encoder's" in capsys.readouterr().out
     session, encoder = onnxruntime.InferenceSession(str(path)), load_encoder(checkpoint).encoder
     metadata = session.get_modelmeta().custom_metadata_map
-    assert json.loads(metadata["fbank"])["num_mel_bins"] == 80 and json.loads(metadata["task"]) == "contrastive"
+    assert (
+        json.loads(metadata["fbank"])["num_mel_bins"] == 80
+        and json.loads(metadata["task"]) == "contrastive"
+    )
     for lengths in ((300,), (9,), (31, 700, 64, 65), (128, 128)):
         x, counts = features(*lengths)
-        frames, frame_lengths = session.run(None, {"features": x.numpy(), "lengths": counts.numpy()})
+        frames, frame_lengths = session.run(
+            None, {"features": x.numpy(), "lengths": counts.numpy()}
+        )
         with torch.no_grad():
             expected, expected_lengths = encoder(x, counts)
-        assert frame_lengths.tolist() == expected_lengths.tolist() and frames.shape == tuple(expected.shape)
+        assert frame_lengths.tolist() == expected_lengths.tolist() and frames.shape == tuple(
+            expected.shape
+        )
         for row, length in enumerate(frame_lengths):
             np.testing.assert_allclose(frames[row, :length], expected[row, :length], atol=1e-4)
 
@@ -118,7 +133,11 @@ def test_causal_encoders_are_refused(tmp_path):
     settings = {"task": "contrastive", "preset": "mini", "encoder": config.to_dict(), "fbank": {}}
     path = tmp_path / "causal.pt"
     save_checkpoint(
-        path, {"model": {f"encoder.{k}": v for k, v in Zipformer(config).state_dict().items()}, "config": settings}
+        path,
+        {
+            "model": {f"encoder.{k}": v for k, v in Zipformer(config).state_dict().items()},
+            "config": settings,
+        },
     )
     with pytest.raises(UserError, match="causal encoders"):
         export_onnx(path, tmp_path / "a.onnx")

@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import BartConfig, BartModel, BertConfig, BertModel, RobertaConfig, RobertaModel
 
+from captionstew.checkpoint import save_checkpoint
 from captionstew.models.contrastive import ContrastiveModel, build_contrastive
 from captionstew.models.initialise import initialisation_line, initialise_encoder
 from captionstew.models.tagging import build_tagger
 from captionstew.models.text_tower import build_text_tower, text_tower_from_dict
-from captionstew.training.checkpoint import save_checkpoint
 from zipformer import Zipformer, ZipformerConfig
 from zipformer.config import PRESETS
 
@@ -26,14 +26,20 @@ def checkpoint(tagger, tiny_config, tmp_path):
     """The tagger's checkpoint in our format."""
     path = tmp_path / "tagger.pt"
     save_checkpoint(
-        path, {"model": tagger.state_dict(), "config": {"task": "tagging", "encoder": tiny_config.to_dict()}}
+        path,
+        {
+            "model": tagger.state_dict(),
+            "config": {"task": "tagging", "encoder": tiny_config.to_dict()},
+        },
     )
     return path
 
 
 def encoder_weights(model):
     return {
-        name: value for name, value in model.state_dict().items() if name.startswith(("encoder_embed.", "encoder."))
+        name: value
+        for name, value in model.state_dict().items()
+        if name.startswith(("encoder_embed.", "encoder."))
     }
 
 
@@ -67,7 +73,11 @@ def test_encoder_of_foreign_checkpoints(tiny_config, tagger, tmp_path, layout):
     state = tagger.state_dict()
     if layout == "auden":  # no unused scales, everything one level deeper, a buffer besides
         state = {f"encoder.{name}": value for name, value in encoder_weights(tagger).items()}
-        unused = [name for name in state if name.endswith(".bypass_scale") and name.split(".")[-2].isdigit()]
+        unused = [
+            name
+            for name in state
+            if name.endswith(".bypass_scale") and name.split(".")[-2].isdigit()
+        ]
         state = {name: value for name, value in state.items() if name not in unused}
         state["encoder.model_batch_count"] = torch.tensor(1e5)
     elif layout == "ddp":
@@ -77,28 +87,40 @@ def test_encoder_of_foreign_checkpoints(tiny_config, tagger, tmp_path, layout):
     encoder = Zipformer(tiny_config)
     unused = {name: value.clone() for name, value in encoder.state_dict().items()}
     initialise_encoder(encoder, path)
-    expected = unused | {name.removeprefix("module."): value for name, value in encoder_weights(tagger).items()}
+    expected = unused | {
+        name.removeprefix("module."): value for name, value in encoder_weights(tagger).items()
+    }
     for name, value in encoder.state_dict().items():
-        skipped = layout == "auden" and name.endswith(".bypass_scale") and name.split(".")[-2].isdigit()
+        skipped = (
+            layout == "auden" and name.endswith(".bypass_scale") and name.split(".")[-2].isdigit()
+        )
         assert torch.equal(value, unused[name] if skipped else expected[name]), name
 
 
 def test_training_options_may_differ(tiny_config, checkpoint):
-    config = dataclasses.replace(tiny_config, batch_invariant=True, dropout=((0.0, 0.1),), warmup_batches=10.0)
+    config = dataclasses.replace(
+        tiny_config, batch_invariant=True, dropout=((0.0, 0.1),), warmup_batches=10.0
+    )
     initialise_encoder(Zipformer(config), checkpoint)
 
 
 def test_another_width_is_refused(tiny_config, checkpoint):
     wider = dataclasses.replace(tiny_config, encoder_dim=(16, 48), encoder_unmasked_dim=(16, 24))
     with pytest.raises(
-        ValueError, match=r"tagger.pt: its encoder has 32 channels out, this run's 48, .*encoder_dim 16,32, here 16,48"
+        ValueError,
+        match=r"tagger.pt: its encoder has 32 channels out, this run's 48, .*encoder_dim 16,32, here 16,48",
     ):
         initialise_encoder(Zipformer(wider), checkpoint)
 
 
 def test_other_heads_of_equal_shape_are_refused(tiny_config, checkpoint):
     """Four heads of 4 channels have the weights' shapes of two heads of 8, but compute something else."""
-    sizes = {"num_heads": (4, 4), "query_head_dim": (4, 4), "pos_head_dim": (2, 2), "value_head_dim": (2, 2)}
+    sizes = {
+        "num_heads": (4, 4),
+        "query_head_dim": (4, 4),
+        "pos_head_dim": (2, 2),
+        "value_head_dim": (2, 2),
+    }
     other = dataclasses.replace(tiny_config, **sizes)
     assert {n: v.shape for n, v in Zipformer(other).state_dict().items()} == {
         n: v.shape for n, v in Zipformer(tiny_config).state_dict().items()
@@ -109,10 +131,14 @@ def test_other_heads_of_equal_shape_are_refused(tiny_config, checkpoint):
 
 def test_the_advice_names_the_preset(monkeypatch, tiny_config, tagger, tmp_path):
     """icefall's public tagger is 512 wide: a 768-channel run is told the preset that fits it."""
-    monkeypatch.setitem(PRESETS, "tiny", {n: v for n, v in tiny_config.to_dict().items() if n != "batch_invariant"})
+    monkeypatch.setitem(
+        PRESETS, "tiny", {n: v for n, v in tiny_config.to_dict().items() if n != "batch_invariant"}
+    )
     path = tmp_path / "icefall.pt"
     torch.save({"model": tagger.state_dict()}, path)
-    with pytest.raises(ValueError, match="32 channels out, this run's 256.*use --encoder-preset tiny without"):
+    with pytest.raises(
+        ValueError, match="32 channels out, this run's 256.*use --encoder-preset tiny without"
+    ):
         initialise_encoder(Zipformer(ZipformerConfig.preset("mini")), path)
     monkeypatch.delitem(PRESETS, "tiny")
     with pytest.raises(ValueError, match="the shapes of no preset and not of this run's"):
@@ -129,7 +155,10 @@ def test_files_without_an_encoder(tiny_config, tmp_path):
 
 
 def test_the_log_line_counts_what_is_loaded_and_what_is_new(tiny_model):
-    counts = {name: f"{sum(p.numel() for p in part.parameters()):,}" for name, part in tiny_model.named_children()}
+    counts = {
+        name: f"{sum(p.numel() for p in part.parameters()):,}"
+        for name, part in tiny_model.named_children()
+    }
     line = initialisation_line(tiny_model, {"encoder": "tagger.pt"})
     assert line == (
         f"loaded: encoder ({counts['encoder']}) from tagger.pt; new: text_tower ({counts['text_tower']}), "
@@ -138,7 +167,10 @@ def test_the_log_line_counts_what_is_loaded_and_what_is_new(tiny_model):
     )
     assert initialisation_line(tiny_model, {}).startswith("loaded: nothing; new: encoder (")
     both = initialisation_line(tiny_model, {"encoder": "a", "text_tower": "a"})
-    assert f"loaded: encoder ({counts['encoder']}), text_tower ({counts['text_tower']}) from a; new: audio" in both
+    assert (
+        f"loaded: encoder ({counts['encoder']}), text_tower ({counts['text_tower']}) from a; new: audio"
+        in both
+    )
 
 
 SIZES = {
@@ -172,7 +204,9 @@ def test_text_tower_of_a_checkpoint(pretrained):
     assert tower.dim == 32 and not any("pooler" in name for name in tower.state_dict())
 
 
-def test_text_tower_is_rebuilt_without_its_folder(pretrained, tiny_config, tokenizer, tiny_task_config, tmp_path):
+def test_text_tower_is_rebuilt_without_its_folder(
+    pretrained, tiny_config, tokenizer, tiny_task_config, tmp_path
+):
     """A whole contrastive checkpoint: configuration and weights in one file, loaded with weights_only."""
     folder, _ = pretrained
     tower = build_text_tower(str(folder), vocab_size=120, pad_id=1)
@@ -209,7 +243,9 @@ def test_text_checkpoints_that_do_not_fit(pretrained, tmp_path):
     bart.save_pretrained(tmp_path / "bart")
     with pytest.raises(ValueError, match="a bart model has a decoder"):
         build_text_tower(str(tmp_path / "bart"), vocab_size=120, pad_id=1)
-    state = {name: value for name, value in model.state_dict().items() if "layer.1.output" not in name}
+    state = {
+        name: value for name, value in model.state_dict().items() if "layer.1.output" not in name
+    }
     model.save_pretrained(tmp_path / "partial", state_dict=state)
     with pytest.raises(ValueError, match="weights are missing, e.g. encoder.layer.1.output"):
         build_text_tower(str(tmp_path / "partial"), vocab_size=120, pad_id=1)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from captionstew.checkpoint import CheckpointError
 from captionstew.models.captioning import CaptioningModel
-from captionstew.models.frozen import load_encoder
+from captionstew.models.encoders.load import load_encoder
 from captionstew.models.lit import (
     FrozenFrames,
     audio_encoder_of,
@@ -13,7 +14,6 @@ from captionstew.models.lit import (
     load_lit_captioning,
 )
 from captionstew.models.text_decoder import build_text_decoder
-from captionstew.training.checkpoint import CheckpointError
 
 
 @pytest.fixture
@@ -37,10 +37,14 @@ def test_a_step_changes_cross_attention_and_bridge_alone(model):
     freeze_all_but_cross_attention(model)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     frames, ids = torch.randn(2, 6, 5), torch.tensor([[0, 7, 8, 2], [0, 9, 10, 2]])
-    logits = model(frames, torch.tensor([6, 4]), ids, torch.tensor([4, 4]), torch.tensor([False, False]))
+    logits = model(
+        frames, torch.tensor([6, 4]), ids, torch.tensor([4, 4]), torch.tensor([False, False])
+    )
     logits.square().mean().backward()
     optimizer.step()
-    changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    changed = {
+        name for name, value in model.named_parameters() if not torch.equal(value, before[name])
+    }
     assert {"bridge.weight", "bridge.bias"} <= changed
     assert all(name.startswith("bridge.") or ".encoder_attn" in name for name in changed)
     assert any(".encoder_attn.v_proj.weight" in name for name in changed)
@@ -60,6 +64,10 @@ def test_a_loaded_model_counts_trained_and_frozen_parts(model):
 def test_another_encoder_is_refused(tmp_path):
     cpu = torch.device("cpu")
     description = load_encoder("logmel", cpu).description
-    assert audio_encoder_of({"audio_encoder": description}, "", cpu, "x.pt").description == description
-    with pytest.raises(CheckpointError, match="x.pt was adapted to another encoder than logmel is now"):
+    assert (
+        audio_encoder_of({"audio_encoder": description}, "", cpu, "x.pt").description == description
+    )
+    with pytest.raises(
+        CheckpointError, match="x.pt was adapted to another encoder than logmel is now"
+    ):
         audio_encoder_of({"audio_encoder": description | {"sha256": "0"}}, "", cpu, "x.pt")

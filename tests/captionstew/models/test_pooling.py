@@ -19,7 +19,9 @@ def test_padding_is_ignored_even_if_it_is_nan():
     for row, length in enumerate(lengths):
         own = frames[row, :length]
         torch.testing.assert_close(means[row], own.mean(0))
-        torch.testing.assert_close(both[row], torch.cat([own.mean(0), own.std(0, correction=0)]), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            both[row], torch.cat([own.mean(0), own.std(0, correction=0)]), rtol=1e-4, atol=1e-6
+        )
     assert POOLINGS["mean"] is mean_pool
 
 

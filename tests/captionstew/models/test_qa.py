@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 import torch
 
-from captionstew.data.qa_batches import QaItem
+from captionstew.data.batches.questions import QaItem
 from captionstew.models.language_model import load_language_model
 from captionstew.models.qa import AudioAdaptor, FrozenLanguageModel, build_adaptor, frames_per_token
 from captionstew.models.qa_prompt import chat_prompt, encode_texts, question_text, target_text
@@ -26,7 +26,11 @@ TEXTS = [
     "rain on a roof",
     "A B C D",
 ]
-QUESTIONS = ["What is it?", "What animal is heard in this rather long recording of a forest?", "Name it."]
+QUESTIONS = [
+    "What is it?",
+    "What animal is heard in this rather long recording of a forest?",
+    "Name it.",
+]
 ANSWERS = ["a dog", "rain on a roof and wind in the trees", "cats"]
 DIM, STACK = 6, 4
 
@@ -73,7 +77,8 @@ def sequence_of(llm, audio, question, answer):
     prompt = llm.prompt
     embed = llm.model.get_input_embeddings()
     before, rest = (
-        embed(torch.tensor(ids)) for ids in (list(prompt.before), [*question, *prompt.after, *answer, prompt.end])
+        embed(torch.tensor(ids))
+        for ids in (list(prompt.before), [*question, *prompt.after, *answer, prompt.end])
     )
     start = len(prompt.before) + len(audio) + len(question) + len(prompt.after)
     return torch.cat([before, audio, rest]).unsqueeze(0), start
@@ -118,9 +123,15 @@ def test_only_the_answer_carries_loss(llm, adaptor, batch):
     audio, audio_lengths = adaptor(frames, lengths)
     losses = llm.answer_losses(audio, audio_lengths, questions, answers)
     for row in range(3):
-        sequence, start = sequence_of(llm, audio[row, : audio_lengths[row]], questions[row], answers[row])
+        sequence, start = sequence_of(
+            llm, audio[row, : audio_lengths[row]], questions[row], answers[row]
+        )
         said = [*answers[row], llm.prompt.end]
-        log_probs = llm.model(inputs_embeds=sequence).logits[0, start - 1 : start - 1 + len(said)].log_softmax(-1)
+        log_probs = (
+            llm.model(inputs_embeds=sequence)
+            .logits[0, start - 1 : start - 1 + len(said)]
+            .log_softmax(-1)
+        )
         expected = -log_probs[torch.arange(len(said)), said].mean()
         torch.testing.assert_close(losses[row], expected, rtol=1e-4, atol=1e-5)
 
@@ -134,7 +145,9 @@ def test_targets_outside_the_answer_are_ignored(llm, adaptor, batch):
         for row, answer in enumerate(ended):
             assert targets[row][targets[row] != -100].tolist() == answer
             assert (mask[row, targets[row] != -100] == 1).all()
-            assert mask[row].sum() == llm.fixed_tokens - 1 + audio_lengths[row] + len(questions[row]) + len(answer)
+            assert mask[row].sum() == llm.fixed_tokens - 1 + audio_lengths[row] + len(
+                questions[row]
+            ) + len(answer)
 
 
 def test_loss_depends_on_neither_padding_nor_batch(llm, adaptor, batch):
@@ -159,7 +172,9 @@ def test_answers_depend_on_neither_padding_nor_batch(llm, adaptor, batch):
         alone = adaptor(frames[row : row + 1, : lengths[row]], lengths[row : row + 1])
         assert llm.generate(*alone, questions[row : row + 1], 12) == [together[row]]
     swapped = [2, 0, 1]
-    again = llm.generate(*adaptor(frames[swapped], lengths[swapped]), [questions[row] for row in swapped], 12)
+    again = llm.generate(
+        *adaptor(frames[swapped], lengths[swapped]), [questions[row] for row in swapped], 12
+    )
     assert again == [together[row] for row in swapped]
 
 
@@ -185,7 +200,9 @@ def test_answers_are_the_most_likely_tokens_one_by_one(llm, adaptor, batch):
 def test_a_reply_ends_at_the_end_token(llm, adaptor, batch):
     frames, lengths, questions, _ = batch
     audio = adaptor(frames, lengths)
-    first = llm.tokenizer(llm.generate(*audio, questions[:1], 1)[0] or END, add_special_tokens=False)["input_ids"][0]
+    first = llm.tokenizer(
+        llm.generate(*audio, questions[:1], 1)[0] or END, add_special_tokens=False
+    )["input_ids"][0]
     llm.prompt = dataclasses.replace(llm.prompt, end=first)
     assert llm.generate(*audio, questions[:1], 12) == [""]
 
@@ -215,7 +232,9 @@ def test_gradient_checkpointing_changes_no_gradient(tokenizer_of_llm, adaptor, b
     for checkpointing in (False, True):
         model = random_model(tokenizer_of_llm)
         for layer in model.model.layers:
-            layer.self_attn.attention_dropout = 0.5  # a frozen model must not become random in training mode
+            layer.self_attn.attention_dropout = (
+                0.5  # a frozen model must not become random in training mode
+            )
         llm = FrozenLanguageModel(model, tokenizer_of_llm, {}, checkpointing)
         adaptor.zero_grad()
         llm.answer_losses(*adaptor(frames, lengths), questions, answers).sum().backward()
@@ -241,13 +260,17 @@ def test_adaptor_stacks_frames_and_ignores_padding(adaptor):
 
 def test_adaptor_starts_as_large_as_the_embeddings():
     torch.manual_seed(0)
-    adaptor = build_adaptor({"frame_dim": 96, "stack": 5, "hidden_dim": 512, "llm_dim": 256}, embedding_rms=0.015)
+    adaptor = build_adaptor(
+        {"frame_dim": 96, "stack": 5, "hidden_dim": 512, "llm_dim": 256}, embedding_rms=0.015
+    )
     adaptor.set_statistics(torch.full((96,), 3.0), torch.full((96,), 2.0))
     audio, _ = adaptor(torch.randn(4, 50, 96) * 2 + 3, torch.tensor([50] * 4))
     assert 0.008 < audio.square().mean().sqrt() < 0.03
 
 
-@pytest.mark.parametrize("frame_rate, stack", [(25.0, 5), (50.0, 10), (6.25, 1), (100.0, 20), (75.0, 15)])
+@pytest.mark.parametrize(
+    "frame_rate, stack", [(25.0, 5), (50.0, 10), (6.25, 1), (100.0, 20), (75.0, 15)]
+)
 def test_frames_per_token(frame_rate, stack):
     assert frames_per_token(frame_rate, 5.0) == stack
 
@@ -255,12 +278,17 @@ def test_frames_per_token(frame_rate, stack):
 def test_encode_cuts_long_answers(llm):
     item = QaItem("i", "c", "qa_sound", "d", "What is it?", [], " ".join(["dog"] * 50), "", 1.0)
     (encoded,) = llm.encode([item], max_answer_tokens=7)
-    assert len(encoded.answer) == 7 and llm.tokenizer.decode(list(encoded.question)) == "\nWhat is it?"
+    assert (
+        len(encoded.answer) == 7 and llm.tokenizer.decode(list(encoded.question)) == "\nWhat is it?"
+    )
 
 
 def test_missing_model_is_one_clear_line(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ValueError, match="not on this machine: give --llm the folder of a model, or --allow-download"):
+    with pytest.raises(
+        ValueError,
+        match="not on this machine: give --llm the folder of a model, or --allow-download",
+    ):
         load_language_model("nobody/nothing-7B", torch.device("cpu"))
     with pytest.raises(ValueError, match="not on this machine"):
         load_language_model(str(tmp_path / "no folder"), torch.device("cpu"))

@@ -14,11 +14,21 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
+from captionstew.checkpoint import load_checkpoint, save_checkpoint
 from captionstew.data.tokenizer import load_tokenizer
-from captionstew.models.text_decoder import attention_mask, build_text_decoder, text_decoder_from_dict
-from captionstew.training.checkpoint import load_checkpoint, save_checkpoint
+from captionstew.models.text_decoder import (
+    attention_mask,
+    build_text_decoder,
+    text_decoder_from_dict,
+)
 
-SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
+SPECIAL = {
+    "bos_token": "<s>",
+    "pad_token": "<pad>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "mask_token": "<mask>",
+}
 WINDOW = 15  # inputs of the parallel mode
 
 
@@ -45,7 +55,9 @@ def memory(decoder):
 
 @pytest.fixture
 def ids(tokenizer, captions):
-    return tokenizer.encode([captions[0], captions[5][:20], captions[9], captions[30][:12]], WINDOW + 1)
+    return tokenizer.encode(
+        [captions[0], captions[5][:20], captions[9], captions[30][:12]], WINDOW + 1
+    )
 
 
 MIXED = torch.tensor([True, False, True, False])
@@ -134,7 +146,12 @@ def test_greedy_decoding_equals_token_by_token(decoder, memory, tokenizer):
     assert len({tuple(row.tolist()) for row in together}) > 1
     for row in range(4):
         expected = greedy(
-            decoder, frames[row : row + 1], lengths[row : row + 1], tokenizer.eos_id, tokenizer.bos_id, 14
+            decoder,
+            frames[row : row + 1],
+            lengths[row : row + 1],
+            tokenizer.eos_id,
+            tokenizer.bos_id,
+            14,
         )
         assert torch.equal(together[row, : len(expected)], expected)
         assert (together[row, len(expected) :] == tokenizer.pad_id).all()
@@ -179,7 +196,11 @@ def test_bart_base_has_barts_decoder(tokenizer):
         decoder = build_text_decoder("bart-base", tokenizer)
     config = decoder.bart.config
     assert (config.decoder_layers, config.d_model, config.decoder_attention_heads) == (6, 768, 12)
-    assert config.decoder_ffn_dim == 3072 and decoder.vocab_size == tokenizer.vocab_size and decoder.dim == 768
+    assert (
+        config.decoder_ffn_dim == 3072
+        and decoder.vocab_size == tokenizer.vocab_size
+        and decoder.dim == 768
+    )
     assert decoder.bart.lm_head.weight.shape == (tokenizer.vocab_size, 768)
 
 
@@ -189,7 +210,9 @@ def bart_tokenizer(tmp_path, captions):
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=330, special_tokens=list(SPECIAL.values()), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=330, special_tokens=list(SPECIAL.values()), show_progress=False
+    )
     backend.train_from_iterator(captions, trainer)
     PreTrainedTokenizerFast(tokenizer_object=backend, **SPECIAL).save_pretrained(tmp_path / "bart")
     return load_tokenizer(tmp_path / "bart")
@@ -213,7 +236,9 @@ def bart_config(bart_tokenizer):
 
 @torch.no_grad()
 @pytest.mark.parametrize("saved", [BartModel, BartForConditionalGeneration])
-def test_a_bart_checkpoint_gives_barts_logits(saved, bart_config, bart_tokenizer, captions, tmp_path):
+def test_a_bart_checkpoint_gives_barts_logits(
+    saved, bart_config, bart_tokenizer, captions, tmp_path
+):
     """Those of BART with the frames as its encoder's output, given </s> <s> ... as in its pretraining."""
     torch.manual_seed(0)
     saved(bart_config).save_pretrained(tmp_path / "bart")
@@ -224,7 +249,9 @@ def test_a_bart_checkpoint_gives_barts_logits(saved, bart_config, bart_tokenizer
     ids, id_lengths = bart_tokenizer.encode([captions[0], captions[20], "a dog"], 21)
     inputs = torch.cat([torch.full((3, 1), bart_tokenizer.eos_id), ids[:, :-1]], dim=1)
     audio = BaseModelOutput(last_hidden_state=frames)
-    expected = bart(encoder_outputs=audio, attention_mask=mask, decoder_input_ids=inputs).logits[:, 1:]
+    expected = bart(encoder_outputs=audio, attention_mask=mask, decoder_input_ids=inputs).logits[
+        :, 1:
+    ]
     logits = decoder(frames, lengths, ids, id_lengths)
     for row, length in enumerate(id_lengths):
         assert torch.allclose(logits[row, : length - 1], expected[row, : length - 1], atol=1e-4)
@@ -240,7 +267,13 @@ def test_checkpoints_that_do_not_fit_are_refused(bart_config, bart_tokenizer, to
     BartModel(bart_config).save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match="a text checkpoint needs its own tokenizer"):
         build_text_decoder(str(tmp_path / "other"), tokenizer)
-    small = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=50)
+    small = BertConfig(
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        vocab_size=50,
+    )
     BertModel(small).save_pretrained(tmp_path / "bert")
     with pytest.raises(ValueError, match="nor a BART checkpoint .*a bert model, not BART"):
         build_text_decoder(str(tmp_path / "bert"), tokenizer)

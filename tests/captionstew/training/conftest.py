@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from captionstew.training.distributed import Rank
+from captionstew.distributed import Rank
+from captionstew.models.losses import Losses
 from captionstew.training.flags import BatchFlags, TrainingFlags
-from captionstew.training.loop import Losses, train
+from captionstew.training.loop import train
 
 EPOCH = 6  # batches
 
@@ -116,11 +117,19 @@ def toy_run(tmp_path):
 
     def run(data=None, task=None, exp=tmp_path / "exp", **flags):
         exp.mkdir(exist_ok=True)
-        values = {"log_interval": 1, "average_period": 2, "num_epochs": 2, "tensorboard": False, "preflight": False}
+        values = {
+            "log_interval": 1,
+            "average_period": 2,
+            "num_epochs": 2,
+            "tensorboard": False,
+            "preflight": False,
+        }
         flags = ToyFlags(exp_dir=exp, **(values | flags))
         torch.manual_seed(flags.seed)
         model = nn.Linear(8, 3)
-        train(model, task or ToyTask(), data or ToyData(), flags, Rank(0, 0, 1, torch.device("cpu")))
+        train(
+            model, task or ToyTask(), data or ToyData(), flags, Rank(0, 0, 1, torch.device("cpu"))
+        )
         return model
 
     return run

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from captionstew.training.flags import DataFlags, EncoderFlags, TrainingFlags, flag, flags_to_dict, parse_flags
+from captionstew.flags import flag, flags_to_dict, parse_flags
+from captionstew.training.flags import DataFlags, EncoderFlags, TrainingFlags
 from zipformer import ZipformerConfig
 
 
@@ -32,10 +33,23 @@ def test_every_group_parses_its_defaults(group):
 
 
 def test_values_have_the_types_of_their_fields():
-    flags = parse("--exp-dir", "a/b", "--base-lr", "0.01", "--use-bf16", "TRUE", "--resume", "yes", "--num-epochs", "7")
+    flags = parse(
+        "--exp-dir",
+        "a/b",
+        "--base-lr",
+        "0.01",
+        "--use-bf16",
+        "TRUE",
+        "--resume",
+        "yes",
+        "--num-epochs",
+        "7",
+    )
     assert flags.exp_dir == Path("a/b") and flags.base_lr == 0.01 and flags.num_epochs == 7
     assert flags.use_bf16 is True and flags.resume is True and flags.tensorboard is True
-    assert parse("--feature-store", "x").feature_store == Path("x") and parse().feature_store is None
+    assert (
+        parse("--feature-store", "x").feature_store == Path("x") and parse().feature_store is None
+    )
     assert parse("--tensorboard", "0").tensorboard is False
 
 
@@ -47,7 +61,10 @@ def test_flags_are_frozen():
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (["--use-fp16", "true", "--use-bf16", "true"], "--use-fp16 and --use-bf16 exclude each other"),
+        (
+            ["--use-fp16", "true", "--use-bf16", "true"],
+            "--use-fp16 and --use-bf16 exclude each other",
+        ),
         (["--use-fp16", "true", "--device", "cpu"], "--use-fp16 needs a GPU"),
         (["--accum-grad", "0"], "--accum-grad must be positive, not 0"),
         (["--resume", "true", "--start-batch", "10"], "--resume true picks the checkpoint itself"),
@@ -100,22 +117,36 @@ def test_help_shows_defaults_and_percent_signs(capsys):
 
 
 def test_json_round_trip():
-    flags = parse("--exp-dir", "a b", "--use-bf16", "true", "--feedforward-dim", "96,128,160,192,160,128")
+    flags = parse(
+        "--exp-dir", "a b", "--use-bf16", "true", "--feedforward-dim", "96,128,160,192,160,128"
+    )
     content = json.loads(json.dumps(flags_to_dict(flags)))
     argv = [
         word
         for name, value in content.items()
         if value is not None
-        for word in (f"--{name.replace('_', '-')}", str(value).lower() if isinstance(value, bool) else str(value))
+        for word in (
+            f"--{name.replace('_', '-')}",
+            str(value).lower() if isinstance(value, bool) else str(value),
+        )
     ]
     assert parse(*argv) == flags
 
 
 def test_encoder_flags_change_the_preset():
     flags = parse(
-        "--encoder-preset", "mini", "--feedforward-dim", "64", "--pos-dim", "24", "--frontend-channels", "2,4,8"
+        "--encoder-preset",
+        "mini",
+        "--feedforward-dim",
+        "64",
+        "--pos-dim",
+        "24",
+        "--frontend-channels",
+        "2,4,8",
     )
     config = flags.encoder_config()
-    assert config == ZipformerConfig.preset("mini", feedforward_dim=64, pos_dim=24, frontend_channels=(2, 4, 8))
+    assert config == ZipformerConfig.preset(
+        "mini", feedforward_dim=64, pos_dim=24, frontend_channels=(2, 4, 8)
+    )
     assert parse("--encoder-preset", "mini").encoder_config() == ZipformerConfig.preset("mini")
     assert parse("--batch-invariant", "true").encoder_config().batch_invariant

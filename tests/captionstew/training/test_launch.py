@@ -21,7 +21,12 @@ def start(tmp_path, free_port):
         command = [sys.executable, str(PROGRAM), what, str(tmp_path), str(free_port())]
         environment = {name: value for name, value in os.environ.items() if name != "RANK"}
         return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,
         )
 
     return start
@@ -52,9 +57,17 @@ def assert_both_end(tmp_path, seconds=20):
 @pytest.mark.parametrize(
     "what, line, traceback",
     [
-        ("value", "two_processes.py: --epoch 9: no such epoch (process 1 of 2; the others were ended too)", False),
+        (
+            "value",
+            "two_processes.py: --epoch 9: no such epoch (process 1 of 2; the others were ended too)",
+            False,
+        ),
         ("bug", "two_processes.py: 'x' (process 1 of 2; the others were ended too)", True),
-        ("sigkill", "two_processes.py: process 1 of 2 was killed by SIGKILL; the others were ended too. If ", False),
+        (
+            "sigkill",
+            "two_processes.py: process 1 of 2 was killed by SIGKILL; the others were ended too. If ",
+            False,
+        ),
     ],
 )
 def test_a_process_that_dies_ends_the_others(start, tmp_path, what, line, traceback):

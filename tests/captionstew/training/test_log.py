@@ -34,7 +34,12 @@ def test_the_same_numbers_everywhere(tmp_path, monkeypatch):
     log.write_samples(20, [("clip", "a dog barks", "a cat")])
     log.close()
     (record,) = read_scalars(tmp_path)
-    assert (record["kind"], record["step"], record["epoch"], record["loss"]) == ("train", 20, 1, 2.5)
+    assert (record["kind"], record["step"], record["epoch"], record["loss"]) == (
+        "train",
+        20,
+        1,
+        2.5,
+    )
     assert client.settings["config"] == {"seed": 1} and client.settings["name"] == tmp_path.name
     assert client.logged == [(20, {"train/loss": 2.5})] and client.finished
     board = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -45,7 +50,9 @@ def test_the_same_numbers_everywhere(tmp_path, monkeypatch):
 
 
 def test_half_a_line_of_a_killed_run_does_not_spoil_the_next(tmp_path):
-    (tmp_path / "scalars.jsonl").write_text('{"kind": "train", "step": 1, "epoch": 1}\n{"kind": "tra')
+    (tmp_path / "scalars.jsonl").write_text(
+        '{"kind": "train", "step": 1, "epoch": 1}\n{"kind": "tra'
+    )
     log = ScalarLog(tmp_path, enabled=True, tensorboard=False, wandb=False, config={})
     log.write("train", 2, 1, {"loss": 1.0})
     log.close()

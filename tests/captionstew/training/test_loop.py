@@ -10,11 +10,11 @@ import signal
 import pytest
 import torch
 
+from captionstew.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, select_model
 from captionstew.training import launch, progress, resume
-from captionstew.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, select_model
 from captionstew.training.flags import TrainingFlags, refuse_accumulation
 from captionstew.training.log import read_scalars
-from captionstew.training.loop import TrainingStopped
+from captionstew.training.nonfinite import TrainingStopped
 from zipformer.scaled_adam import Diverged, ScaledAdam
 
 
@@ -27,7 +27,9 @@ def checkpoint_names(exp):
 
 
 @pytest.mark.parametrize("trick, what", [("nan loss", "loss"), ("nan gradient", "gradient")])
-def test_a_batch_that_is_not_finite_is_left_out_and_listed(toy_run, toy_data, tmp_path, trick, what):
+def test_a_batch_that_is_not_finite_is_left_out_and_listed(
+    toy_run, toy_data, tmp_path, trick, what
+):
     """The training goes on as if the batch had not been there."""
     model = toy_run(toy_data({2: trick}), num_epochs=1)
     listed = (tmp_path / "exp" / "nonfinite-rank0.txt").read_text()
@@ -36,15 +38,22 @@ def test_a_batch_that_is_not_finite_is_left_out_and_listed(toy_run, toy_data, tm
     assert content["step"] == 5 and content["nonfinite"] == 1
     data = toy_data()
     batches = data.train_batches
-    data.train_batches = lambda *place: (b for b in batches(*place) if b["position"]["consumed"] != 3)
+    data.train_batches = lambda *place: (
+        b for b in batches(*place) if b["position"]["consumed"] != 3
+    )
     assert same(model, toy_run(data, num_epochs=1, exp=tmp_path / "without"))
 
 
 def test_too_many_of_them_stop_with_batch_and_parameters_saved(toy_run, toy_data, tmp_path):
-    with pytest.raises(TrainingStopped, match=r"3 batches had a NaN or infinite loss; batch and .*stopped-rank0\.pt"):
+    with pytest.raises(
+        TrainingStopped,
+        match=r"3 batches had a NaN or infinite loss; batch and .*stopped-rank0\.pt",
+    ):
         toy_run(toy_data(dict.fromkeys(range(6), "nan loss")), max_nonfinite=2)
     content = load_checkpoint(tmp_path / "exp" / "stopped-rank0.pt")
-    assert content["batches"][0]["cut_ids"][0] == "clip-1-2-0" and content["batches"][0]["features"].shape == (4, 10, 8)
+    assert content["batches"][0]["cut_ids"][0] == "clip-1-2-0" and content["batches"][0][
+        "features"
+    ].shape == (4, 10, 8)
     assert content["model"]["weight"].shape == (3, 8) and content["step"] == 0
     assert len((tmp_path / "exp" / "nonfinite-rank0.txt").read_text().splitlines()) == 3
 
@@ -57,7 +66,9 @@ def test_the_count_of_left_out_batches_survives_a_resume(toy_run, toy_data, tmp_
         toy_run(data, resume=True, max_nonfinite=2)
 
 
-def test_unreadable_clips_are_listed_and_a_batch_without_any_is_no_step(toy_run, toy_data, tmp_path):
+def test_unreadable_clips_are_listed_and_a_batch_without_any_is_no_step(
+    toy_run, toy_data, tmp_path
+):
     toy_run(toy_data({1: "empty"}), num_epochs=1)
     assert (tmp_path / "exp" / "failed-rank0.txt").read_text() == "broken\tno sound\n"
     assert load_checkpoint(tmp_path / "exp" / "epoch-1.pt")["step"] == 5
@@ -65,14 +76,18 @@ def test_unreadable_clips_are_listed_and_a_batch_without_any_is_no_step(toy_run,
 
 
 def test_divergence_and_lack_of_memory_stop_with_one_line(toy_run, toy_data, tmp_path, monkeypatch):
-    with pytest.raises(TrainingStopped, match=r"out of memory on 4 clips of 10 frames .*try --max-duration 512"):
+    with pytest.raises(
+        TrainingStopped, match=r"out of memory on 4 clips of 10 frames .*try --max-duration 512"
+    ):
         toy_run(toy_data({3: "no memory"}))
 
     def diverge(self):
         raise Diverged("the median gradient norm is infinite")
 
     monkeypatch.setattr(ScaledAdam, "step", diverge)
-    with pytest.raises(TrainingStopped, match=r"the median gradient norm is infinite; batch and parameters are in"):
+    with pytest.raises(
+        TrainingStopped, match=r"the median gradient norm is infinite; batch and parameters are in"
+    ):
         toy_run(exp=tmp_path / "b")
 
 
@@ -84,7 +99,9 @@ def test_a_killed_loading_process_is_one_line(toy_run, toy_data):
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
 
     data.train_batches = batches
-    with pytest.raises(TrainingStopped, match=r"a loading process died \(.* is killed by signal: Killed.\); go on"):
+    with pytest.raises(
+        TrainingStopped, match=r"a loading process died \(.* is killed by signal: Killed.\); go on"
+    ):
         toy_run(data)
 
 
@@ -92,7 +109,9 @@ def test_bfloat16_on_a_cpu(toy_run, toy_task, tmp_path):
     task = toy_task()
     model = toy_run(task=task, use_bf16=True, num_epochs=4)
     assert task.dtypes == {torch.bfloat16} and model.weight.dtype == torch.float32
-    losses = [record["loss"] for record in read_scalars(tmp_path / "exp") if record["kind"] == "train"]
+    losses = [
+        record["loss"] for record in read_scalars(tmp_path / "exp") if record["kind"] == "train"
+    ]
     assert losses[-1] < 0.9 * losses[0]
     assert not same(model, toy_run(num_epochs=4, exp=tmp_path / "b"))
 
@@ -101,7 +120,11 @@ def test_float16_skips_shrinks_and_counts_no_step(toy_run, toy_data, tmp_path):
     """icefall's behaviour; float16 works on a CPU too, though nobody would want it."""
     model = toy_run(toy_data({1: "huge gradient", 2: "huge gradient"}), use_fp16=True, num_epochs=1)
     content = load_checkpoint(tmp_path / "exp" / "epoch-1.pt")
-    assert content["step"] == 4 and content["grad_scaler"]["scale"] == 0.25 and content["nonfinite"] == 0
+    assert (
+        content["step"] == 4
+        and content["grad_scaler"]["scale"] == 0.25
+        and content["nonfinite"] == 0
+    )
     records = [record for record in read_scalars(tmp_path / "exp") if record["kind"] == "train"]
     assert [record["skipped_steps"] for record in records] == [0, 2, 0, 0]
     assert [record["grad_scale"] for record in records] == [1.0, 0.25, 0.25, 0.25]
@@ -109,13 +132,17 @@ def test_float16_skips_shrinks_and_counts_no_step(toy_run, toy_data, tmp_path):
 
 
 def test_a_collapsed_float16_scale_stops_the_training(toy_run, toy_data, tmp_path):
-    with pytest.raises(TrainingStopped, match="the float16 gradient scale fell below 1e-05; batch and parameters"):
+    with pytest.raises(
+        TrainingStopped, match="the float16 gradient scale fell below 1e-05; batch and parameters"
+    ):
         toy_run(toy_data(dict.fromkeys(range(40), "huge gradient"), epoch=40), use_fp16=True)
     assert load_checkpoint(tmp_path / "exp" / "stopped-rank0.pt")["step"] == 0
 
 
 @pytest.mark.parametrize("count, steps", [(2, 3), (4, 2)])
-def test_accumulated_gradients_are_those_of_one_large_batch(toy_run, toy_data, tmp_path, count, steps):
+def test_accumulated_gradients_are_those_of_one_large_batch(
+    toy_run, toy_data, tmp_path, count, steps
+):
     """Six batches: three steps of two, or one of four and one of the two that are left."""
     large = toy_data()
     parts = large.train_batches
@@ -142,13 +169,19 @@ def test_a_left_out_batch_does_not_take_its_group_with_it(toy_run, toy_data, tmp
 
 def test_contrastive_recipes_refuse_accumulation():
     refuse_accumulation(TrainingFlags())
-    with pytest.raises(ValueError, match="--accum-grad does not go with a contrastive loss: each clip's negatives"):
+    with pytest.raises(
+        ValueError, match="--accum-grad does not go with a contrastive loss: each clip's negatives"
+    ):
         refuse_accumulation(dataclasses.replace(TrainingFlags(), accum_grad=2))
 
 
 def test_only_the_last_checkpoints_are_kept(toy_run, tmp_path):
     toy_run(save_every_n=2, keep_last_k=2, save_every_epochs=2)
-    assert checkpoint_names(tmp_path / "exp") == ["checkpoint-10.pt", "checkpoint-12.pt", "epoch-2.pt"]
+    assert checkpoint_names(tmp_path / "exp") == [
+        "checkpoint-10.pt",
+        "checkpoint-12.pt",
+        "epoch-2.pt",
+    ]
 
 
 def test_start_epoch_and_start_batch_repeat_the_rest(toy_run, tmp_path):
@@ -164,11 +197,19 @@ def test_start_epoch_and_start_batch_repeat_the_rest(toy_run, tmp_path):
 def test_checkpoints_of_an_earlier_run_stay_out_of_the_way(toy_run, tmp_path):
     exp = tmp_path / "exp"
     toy_run(num_epochs=3, save_every_n=4)
-    with pytest.raises(CheckpointError, match=r"holds epoch-3\.pt of an earlier run\. --resume true goes on from it"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"holds epoch-3\.pt of an earlier run\. --resume true goes on from it",
+    ):
         toy_run(num_epochs=1)
     toy_run(start_batch=8, base_lr=0.01, max_steps=10, save_every_n=2, keep_last_k=2)
     assert checkpoint_names(exp) == ["checkpoint-10.pt", "checkpoint-8.pt", "epoch-1.pt"]
-    assert checkpoint_names(exp / "set-aside") == ["checkpoint-12.pt", "checkpoint-16.pt", "epoch-2.pt", "epoch-3.pt"]
+    assert checkpoint_names(exp / "set-aside") == [
+        "checkpoint-12.pt",
+        "checkpoint-16.pt",
+        "epoch-2.pt",
+        "epoch-3.pt",
+    ]
     toy_run(resume=True, base_lr=0.01, max_steps=11)
     assert load_checkpoint(exp / "checkpoint-11.pt")["step"] == 11
 
@@ -189,12 +230,17 @@ def test_a_request_to_stop_changes_no_average(toy_run, toy_task, tmp_path):
     toy_run(resume=True, **settings)
     whole, parts = (select_model(tmp_path / exp, 0, 12, 2, True)[0] for exp in ("whole", "exp"))
     assert all(torch.equal(whole[name], value) for name, value in parts.items())
-    assert checkpoint_names(tmp_path / "exp") == [*checkpoint_names(tmp_path / "whole"), "interrupted.pt"]
+    assert checkpoint_names(tmp_path / "exp") == [
+        *checkpoint_names(tmp_path / "whole"),
+        "interrupted.pt",
+    ]
 
 
 def test_processes_that_read_different_checkpoints_do_not_start(toy_run, monkeypatch):
     monkeypatch.setattr(resume, "gather_objects", lambda step: [step, 100])
-    with pytest.raises(CheckpointError, match=r"the processes start from different steps \(0, 100\)"):
+    with pytest.raises(
+        CheckpointError, match=r"the processes start from different steps \(0, 100\)"
+    ):
         toy_run()
 
 
@@ -202,7 +248,10 @@ def test_resume_says_what_it_restored(toy_run, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     toy_run(max_steps=8)
     toy_run(max_steps=9, resume=True, base_lr=0.01)
-    assert f"restored {tmp_path / 'exp' / 'checkpoint-8.pt'}: step 8, epoch 2 after batch 2" in caplog.text
+    assert (
+        f"restored {tmp_path / 'exp' / 'checkpoint-8.pt'}: step 8, epoch 2 after batch 2"
+        in caplog.text
+    )
     assert "base_lr changes from 0.045 to 0.01" in caplog.text
 
 
@@ -210,11 +259,23 @@ def test_resume_says_what_it_restored(toy_run, tmp_path, caplog):
 def test_an_exact_resume_refuses_what_would_change_it(toy_run, toy_data, toy_task, steps):
     """In the middle of an epoch and at its end."""
     toy_run(max_steps=steps)
-    with pytest.raises(CheckpointError, match="continued exactly, these have changed: accum_grad 1 -> 2; max_caption"):
+    with pytest.raises(
+        CheckpointError,
+        match="continued exactly, these have changed: accum_grad 1 -> 2; max_caption",
+    ):
         toy_run(resume=True, accum_grad=2, max_caption_tokens=12)
-    with pytest.raises(CheckpointError, match=r"these have changed: manifest None -> 'other'\. Restore the old values"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"these have changed: manifest None -> 'other'\. Restore the old values",
+    ):
         toy_run(toy_data(manifest="other"), resume=True)
-    toy_run(toy_data(manifest="other"), resume=True, resume_mode="reseed", accum_grad=2, max_steps=steps + 1)
+    toy_run(
+        toy_data(manifest="other"),
+        resume=True,
+        resume_mode="reseed",
+        accum_grad=2,
+        max_steps=steps + 1,
+    )
 
 
 def test_no_resume_continues_another_model(toy_run, toy_task):
@@ -225,7 +286,8 @@ def test_no_resume_continues_another_model(toy_run, toy_task):
     other.config |= {"tokenizer": {"model": torch.arange(1, 301)}, "coverage": {"any": 3}}
     for mode in ("exact", "reseed"):
         with pytest.raises(
-            CheckpointError, match=r"another model than the flags describe: tokenizer \(of other content"
+            CheckpointError,
+            match=r"another model than the flags describe: tokenizer \(of other content",
         ):
             toy_run(task=other, resume=True, resume_mode=mode)
     other.config["tokenizer"] = {"model": torch.arange(300)}
@@ -237,7 +299,10 @@ def test_another_number_of_processes_needs_reseed(toy_run, tmp_path):
     path = tmp_path / "exp" / "checkpoint-3.pt"
     content = load_checkpoint(path)
     save_checkpoint(path, content | {"ranks": content["ranks"] * 2})
-    with pytest.raises(CheckpointError, match="written by 2 processes, this run has 1: use the same number, or --res"):
+    with pytest.raises(
+        CheckpointError,
+        match="written by 2 processes, this run has 1: use the same number, or --res",
+    ):
         toy_run(resume=True)
     toy_run(resume=True, resume_mode="reseed", max_steps=4)
 
@@ -247,21 +312,54 @@ def test_records_and_the_progress_line(toy_run, toy_task, tmp_path, caplog):
     task = toy_task()
     task.samples = lambda: [("clip-0-1-0", "a dog", "ein Hund ü")]
     toy_run(task=task, num_epochs=1, log_interval=3, tensorboard=True)
-    train, valid = [[r for r in read_scalars(tmp_path / "exp") if r["kind"] == kind] for kind in ("train", "valid")]
-    names = {"kind", "step", "epoch", "time", "loss", "gauge", "learning_rate", "gradient_norm", "clipped_share"}
-    names |= {"batch_seconds", "padding_share", "audio_seconds_per_second", "data_wait_share", "failed_clips"}
-    assert [set(record) for record in train] == [names] * 2 and [record["step"] for record in train] == [3, 6]
-    assert train[0]["batch_seconds"] == 4.0 and train[0]["padding_share"] == 0.0 and train[0]["gradient_norm"] > 0
-    assert valid == [{"kind": "valid", "step": 6, "epoch": 1, "time": valid[0]["time"], "metric": 1.0}]
+    train, valid = [
+        [r for r in read_scalars(tmp_path / "exp") if r["kind"] == kind]
+        for kind in ("train", "valid")
+    ]
+    names = {
+        "kind",
+        "step",
+        "epoch",
+        "time",
+        "loss",
+        "gauge",
+        "learning_rate",
+        "gradient_norm",
+        "clipped_share",
+    }
+    names |= {
+        "batch_seconds",
+        "padding_share",
+        "audio_seconds_per_second",
+        "data_wait_share",
+        "failed_clips",
+    }
+    assert [set(record) for record in train] == [names] * 2 and [
+        record["step"] for record in train
+    ] == [3, 6]
+    assert (
+        train[0]["batch_seconds"] == 4.0
+        and train[0]["padding_share"] == 0.0
+        and train[0]["gradient_norm"] > 0
+    )
+    assert valid == [
+        {"kind": "valid", "step": 6, "epoch": 1, "time": valid[0]["time"], "metric": 1.0}
+    ]
     (line,) = [line for line in caplog.messages if line.startswith("epoch 1, step 3, loss ")]
     assert re.search(r", \d+ s/s, \d+ s left$", line)
     sample = json.loads((tmp_path / "exp" / "samples.jsonl").read_text())
-    assert sample == {"step": 6, "cut_id": "clip-0-1-0", "caption": "a dog", "hypothesis": "ein Hund ü"}
+    assert sample == {
+        "step": 6,
+        "cut_id": "clip-0-1-0",
+        "caption": "a dog",
+        "hypothesis": "ein Hund ü",
+    }
     assert list((tmp_path / "exp" / "tensorboard").iterdir())
 
 
 @pytest.mark.parametrize(
-    "seconds, shown", [(0, "0 s"), (59, "59 s"), (60, "1 min"), (5400, "1 h 30 min"), (200_000, "2 d 7 h")]
+    "seconds, shown",
+    [(0, "0 s"), (59, "59 s"), (60, "1 min"), (5400, "1 h 30 min"), (200_000, "2 d 7 h")],
 )
 def test_time_left_is_readable(seconds, shown):
     assert progress.as_time(seconds) == shown
@@ -270,5 +368,7 @@ def test_time_left_is_readable(seconds, shown):
 def test_launch_of_one_process_calls_the_function(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     seen = []
-    launch.launch(lambda rank, *args: seen.append((rank.rank, rank.world_size, args)), 1, 0, "cpu", "a")
+    launch.launch(
+        lambda rank, *args: seen.append((rank.rank, rank.world_size, args)), 1, 0, "cpu", "a"
+    )
     assert seen == [(0, 1, ("a",))]

@@ -6,13 +6,13 @@ import logging
 import pytest
 import torch
 
+from captionstew.checkpoint import random_state
+from captionstew.distributed import Rank
 from captionstew.models.contrastive import contrastive_losses
-from captionstew.training.checkpoint import random_state
-from captionstew.training.distributed import Rank
 from captionstew.training.flags import TrainingFlags
-from captionstew.training.loop import TrainingStopped
+from captionstew.training.nonfinite import TrainingStopped
 from captionstew.training.preflight import report_data, run_preflight
-from captionstew.training.run import new_run
+from captionstew.training.state import new_run
 from zipformer import training_state
 from zipformer.schedules import get_batch_count
 
@@ -87,11 +87,16 @@ def test_out_of_memory_names_a_max_duration_that_fits(toy_task, toy_data, limit,
     """Batches of four clips: of --max-duration 60, what `limit` clips take, less 5 %."""
     task = Limited(toy_task(), limit)
     run = new_run(torch.nn.Linear(8, 3), Flags(), CPU)
-    with pytest.raises(TrainingStopped, match=rf"--max-duration 60 needs more memory .* try --max-duration {advised}$"):
+    with pytest.raises(
+        TrainingStopped,
+        match=rf"--max-duration 60 needs more memory .* try --max-duration {advised}$",
+    ):
         run_preflight(run, task, toy_data(), Flags(), CPU)
 
 
 def test_out_of_memory_for_a_single_clip(toy_task, toy_data):
     run = new_run(torch.nn.Linear(8, 3), Flags(), CPU)
-    with pytest.raises(TrainingStopped, match="not even for one clip; take a smaller --encoder-preset"):
+    with pytest.raises(
+        TrainingStopped, match="not even for one clip; take a smaller --encoder-preset"
+    ):
         run_preflight(run, Limited(toy_task(), 0), toy_data(), Flags(), CPU)

@@ -2,7 +2,7 @@
 
 import torch
 
-from captionstew.training.task import Losses
+from captionstew.models.losses import Losses
 from captionstew.training.window import Window
 from zipformer.scaled_adam import StepReport
 

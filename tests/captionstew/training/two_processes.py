@@ -9,9 +9,16 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from captionstew.data.programs import run_main
-from captionstew.training.distributed import any_rank, barrier, gather_objects, main_first, sum_gradients
-from captionstew.training.launch import Rank, launch
+from captionstew.distributed import (
+    Rank,
+    any_rank,
+    barrier,
+    gather_objects,
+    main_first,
+    sum_gradients,
+)
+from captionstew.errors import run_main
+from captionstew.training.launch import launch
 
 
 def work(rank: Rank, what: str, folder: Path) -> None:

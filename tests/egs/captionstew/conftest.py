@@ -23,7 +23,10 @@ def make_corpus(folder: Path, clips: int, frequency: float, test_share: int = 0)
         samples = 0.1 * np.sin(np.arange(4_800 + 160 * number) * frequency * (1 + number))
         soundfile.write(folder / name, samples, 16_000)
         sound = SOUNDS[number % len(SOUNDS)]
-        captions += [f"{name},A {sound} sounds {number} times.", f'{name},"Somewhere, a {sound} near {folder.name}"']
+        captions += [
+            f"{name},A {sound} sounds {number} times.",
+            f'{name},"Somewhere, a {sound} near {folder.name}"',
+        ]
         split = "test" if test_share and number % test_share == 0 else "train"
         metadata.append(f"{name},{split},CC-BY-4.0")
     (folder / "captions.csv").write_text("\n".join(captions) + "\n")
@@ -39,7 +42,9 @@ def download(tmp_path):
     (folder / "beta" / "audio" / "003.wav").write_text("not audio")
     (folder / "beta" / "audio" / "004.wav").unlink()
     corpora = folder / "corpora.csv"
-    corpora.write_text("name,split,role,weight\nalpha,train,pretrain,1\nbeta,*,pretrain,2\nalpha,test,evaluation,\n")
+    corpora.write_text(
+        "name,split,role,weight\nalpha,train,pretrain,1\nbeta,*,pretrain,2\nalpha,test,evaluation,\n"
+    )
     return folder
 
 
@@ -52,14 +57,32 @@ def prepare(repository, download, tmp_path):
     """
 
     def prepare(data_dir, *flags, kill=None, recipe=repository / "egs" / "captionstew"):
-        command = [str(recipe / "prepare.sh"), "--corpora-dir", str(download), "--data-dir", str(data_dir)]
-        command += ["--corpora", str(download / "corpora.csv"), "--subsets", "40 all", "--num-jobs", "1", *flags]
+        command = [
+            str(recipe / "prepare.sh"),
+            "--corpora-dir",
+            str(download),
+            "--data-dir",
+            str(data_dir),
+        ]
+        command += [
+            "--corpora",
+            str(download / "corpora.csv"),
+            "--subsets",
+            "40 all",
+            "--num-jobs",
+            "1",
+            *flags,
+        ]
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
         log = tmp_path / "log"
         with open(log, "w") as stream:
             process = subprocess.Popen(
-                command, stdout=stream, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+                command,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
             )
             while process.poll() is None:
                 if kill is not None and kill(log.read_text()):

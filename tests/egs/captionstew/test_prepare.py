@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from captionstew.data.cuts import open_cuts
+from captionstew.data.manifests.cuts import open_cuts
 
 pytestmark = pytest.mark.slow
 
@@ -46,13 +46,20 @@ def test_stages_reports_and_second_run(prepare, tmp_path):
         "hours": 0,
     }
     assert (data / "audio_check" / "missing.txt").read_text().startswith("beta:audio/004.wav\t")
-    train, valid = open_cuts(data / "all" / "cuts_train.jsonl"), open_cuts(data / "all" / "cuts_valid.jsonl")
+    train, valid = (
+        open_cuts(data / "all" / "cuts_train.jsonl"),
+        open_cuts(data / "all" / "cuts_valid.jsonl"),
+    )
     assert len(train) + len(valid) == 63 and len(valid) >= 1
     keys = [{cut.supervisions[0].custom["audio_key"] for cut in cuts} for cuts in (train, valid)]
     assert not keys[0] & keys[1]
-    assert not any(key.startswith("alpha") and int(key[-7:-4]) % 8 == 0 for key in keys[0] | keys[1])
+    assert not any(
+        key.startswith("alpha") and int(key[-7:-4]) % 8 == 0 for key in keys[0] | keys[1]
+    )
     first = train[0].supervisions[0].custom
-    assert len(first["captions"]) == len(first["sources"]) == 2 and set(first["sources"]) == {"alpha"}
+    assert len(first["captions"]) == len(first["sources"]) == 2 and set(first["sources"]) == {
+        "alpha"
+    }
     small = open_cuts(data / "40" / "cuts_train.jsonl")
     assert len(small) == 20 and {cut.id for cut in small} < {cut.id for cut in train}
     sources = [cut.supervisions[0].custom["sources"][0] for cut in small]
@@ -61,7 +68,10 @@ def test_stages_reports_and_second_run(prepare, tmp_path):
     assert report["coverage"] == coverage and report["clips"] == len(train)
     page = (data / "analysis" / "index.html").read_text()
     assert "Table 4" in page and "data:image/png" in page and "5,572" not in page
-    before, stamps = contents(data), {path: path.stat().st_mtime_ns for path in data.rglob("*") if path.is_file()}
+    before, stamps = (
+        contents(data),
+        {path: path.stat().st_mtime_ns for path in data.rglob("*") if path.is_file()},
+    )
     status, output = prepare(data)
     assert status == 0 and output.count("done before") == 8
     assert contents(data) == before
@@ -80,7 +90,9 @@ def test_killed_in_every_stage(prepare, tmp_path):
 
         def kill(output, stage=stage, delay=delay, reached=reached):
             if stage == "6 has begun":
-                return (killed / "features").is_dir() and any((killed / "features").rglob("features.bin"))
+                return (killed / "features").is_dir() and any(
+                    (killed / "features").rglob("features.bin")
+                )
             if f"Stage {stage}:" in output and not reached:
                 reached.append(time.monotonic())
             return bool(reached) and time.monotonic() - reached[0] > delay
@@ -98,7 +110,9 @@ def test_killed_in_every_stage(prepare, tmp_path):
 def test_changed_settings_repeat_their_stage_and_all_later_ones(prepare, download, tmp_path):
     data = tmp_path / "data"
     assert prepare(data, "--stop-stage", "5")[0] == 0
-    status, output = prepare(data, "--stop-stage", "5", "--license-filter", "*-nc-*", "--leakage", "test-only")
+    status, output = prepare(
+        data, "--stop-stage", "5", "--license-filter", "*-nc-*", "--leakage", "test-only"
+    )
     assert status == 0 and output.count("done before") == 3  # two tables and the evaluation lists
     assert json.loads((data / "leakage.json").read_text())["mode"] == "test-only"
     (download / "corpora.csv").write_text("name,split,role,weight\nbeta,*,pretrain,1\n")
@@ -110,7 +124,11 @@ def test_clear_errors(prepare, download, tmp_path):
     status, output = prepare(tmp_path / "data", "--leekage", "strict")
     assert status == 2 and "unknown option --leekage" in output
     status, output = prepare(tmp_path / "data", "--corpora", "nope.csv")
-    assert status == 2 and output.startswith("prepare.sh: --corpora nope.csv: no such list") and output.count("\n") == 1
+    assert (
+        status == 2
+        and output.startswith("prepare.sh: --corpora nope.csv: no such list")
+        and output.count("\n") == 1
+    )
     (download / "corpora.csv").write_text("name,split,role,weight\ngamma,*,pretrain,1\n")
     status, output = prepare(tmp_path / "data")
     assert status != 0 and "gamma is not a folder; get the release from" in output.splitlines()[-1]
@@ -119,8 +137,14 @@ def test_clear_errors(prepare, download, tmp_path):
     )
     status, output = prepare(tmp_path / "data")
     assert status != 0 and "evaluation lists are missing" in output
-    assert "fsd50k:eval" in output and "zenodo.org/records/4060432" in output and "audiocaps:test" in output
-    status, output = prepare(tmp_path / "data", "--stop-stage", "2", "--allow-missing-lists", "true")
+    assert (
+        "fsd50k:eval" in output
+        and "zenodo.org/records/4060432" in output
+        and "audiocaps:test" in output
+    )
+    status, output = prepare(
+        tmp_path / "data", "--stop-stage", "2", "--allow-missing-lists", "true"
+    )
     assert status == 0, output
     assert "**Not protected: fsd50k:eval**" in (tmp_path / "data" / "leakage.md").read_text()
 
@@ -130,8 +154,12 @@ def readme_steps(repository):
     text = (repository / "egs" / "captionstew" / "README.md").read_text(encoding="utf-8")
     section = text.split("## Your own data\n")[1].split("\n## ")[0]
     first, corpora, middle, last, _ = re.split("```(?:bash)?", section)
-    copy, prepare = (re.search(rf"^{step}\. `([^`]+)`$", first + middle, re.MULTILINE)[1] for step in (1, 4))
-    corpora, last = ([line.strip() for line in block.strip().splitlines()] for block in (corpora, last))
+    copy, prepare = (
+        re.search(rf"^{step}\. `([^`]+)`$", first + middle, re.MULTILINE)[1] for step in (1, 4)
+    )
+    corpora, last = (
+        [line.strip() for line in block.strip().splitlines()] for block in (corpora, last)
+    )
     return corpora, copy, prepare, last
 
 
@@ -139,14 +167,21 @@ def test_copy_the_recipe_to_new_data_and_train(repository, make_folder_corpus, t
     """Every line of the README's section as it stands there; training itself is made small by further flags."""
     corpora, copy, prepare, (bpe, train) = readme_steps(repository)
     built = shutil.ignore_patterns("data", "exp", "download", "__pycache__")
-    shutil.copytree(repository / "egs" / "captionstew", tmp_path / "egs" / "captionstew", symlinks=True, ignore=built)
+    shutil.copytree(
+        repository / "egs" / "captionstew",
+        tmp_path / "egs" / "captionstew",
+        symlinks=True,
+        ignore=built,
+    )
     for name in ("shared", "local"):
         (tmp_path / name).symlink_to(repository / name)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
 
     def run(command, folder):
-        done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
     run(copy, tmp_path)
@@ -160,7 +195,9 @@ def test_copy_the_recipe_to_new_data_and_train(repository, make_folder_corpus, t
     assert list((recipe / "exp" / "contrastive").glob("*.pt"))
 
 
-def test_a_corpus_of_three_clips_gets_its_statistics_without_a_figure(prepare, download, make_folder_corpus, tmp_path):
+def test_a_corpus_of_three_clips_gets_its_statistics_without_a_figure(
+    prepare, download, make_folder_corpus, tmp_path
+):
     make_folder_corpus(download / "few", 3, 0.03)
     (download / "few" / "captions.csv").write_text(
         "file,caption\naudio/000.wav,A b\naudio/001.wav,A b\naudio/002.wav,A b\n"
@@ -168,7 +205,9 @@ def test_a_corpus_of_three_clips_gets_its_statistics_without_a_figure(prepare, d
     (download / "corpora.csv").write_text("name,split,role,weight\nfew,*,pretrain,1\n")
     status, output = prepare(tmp_path / "data", "--subsets", "all")
     assert status == 0, output
-    warnings = [line for line in output.splitlines() if line.startswith("warning: Figure 3 is left out")]
+    warnings = [
+        line for line in output.splitlines() if line.startswith("warning: Figure 3 is left out")
+    ]
     assert len(warnings) == 1 and "too few" in warnings[0]
     page = (tmp_path / "data" / "analysis" / "index.html").read_text()
     assert "Table 4" in page and "Figure 3" not in page
@@ -185,17 +224,23 @@ def test_the_mini_corpus_goes_through_the_same_stages(prepare, download, tmp_pat
     status, output = prepare(data, "--mini-clips", "60")
     assert status == 0, output
     train = open_cuts(data / "all" / "cuts_train.jsonl")
-    assert {cut.supervisions[0].custom["sources"][0] for cut in train} == {"events", "music", "voices"}
+    assert {cut.supervisions[0].custom["sources"][0] for cut in train} == {
+        "events",
+        "music",
+        "voices",
+    }
     leakage = json.loads((data / "leakage.json").read_text())
     assert leakage["lists"]["mini:fold5"] == 60 - leakage["total"]["clips"] > 0
-    assert leakage["total"]["kept_clips"] == len(train) + len(open_cuts(data / "all" / "cuts_valid.jsonl"))
+    assert leakage["total"]["kept_clips"] == len(train) + len(
+        open_cuts(data / "all" / "cuts_valid.jsonl")
+    )
 
 
 def test_features_stage_equals_one_process(prepare, tmp_path):
     data = tmp_path / "data"
     assert prepare(data, "--stop-stage", "6", "--features", "true")[0] == 0
-    from captionstew.data.fbank import FbankConfig
-    from captionstew.data.feature_store import build_feature_store
+    from captionstew.data.features.fbank import FbankConfig
+    from captionstew.data.features.store import build_feature_store
 
     cuts = open_cuts(data / "all" / "cuts_train.jsonl")
     store = build_feature_store(tmp_path / "alone", cuts, FbankConfig())
@@ -207,14 +252,21 @@ def test_features_stage_equals_one_process(prepare, tmp_path):
 def test_tables_keep_the_contract(prepare, tmp_path):
     assert prepare(tmp_path / "data", "--stop-stage", "1")[0] == 0
     rows = pq.read_table(tmp_path / "data" / "tables" / "alpha.parquet").to_pylist()
-    assert len(rows) == 70 and rows[0]["license"] == "CC-BY-4.0" and rows[0]["audio_key"] == "alpha:audio/001.wav"
+    assert (
+        len(rows) == 70
+        and rows[0]["license"] == "CC-BY-4.0"
+        and rows[0]["audio_key"] == "alpha:audio/001.wav"
+    )
 
 
 def test_the_top_level_program_looks_at_its_flags_before_it_installs_anything(repository, tmp_path):
     shutil.copy(repository / "prepare.sh", tmp_path)
     (tmp_path / "shared").symlink_to(repository / "shared")
     done = subprocess.run(
-        [tmp_path / "prepare.sh", "--corpus", "nowhere"], cwd=tmp_path, capture_output=True, text=True
+        [tmp_path / "prepare.sh", "--corpus", "nowhere"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == "prepare.sh: --corpus nowhere is not a folder (see prepare.sh --help)\n"

@@ -6,15 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from captionstew.data.cuts import open_cuts
+from captionstew.checkpoint import save_checkpoint
+from captionstew.data.manifests.cuts import open_cuts
 from captionstew.data.tokenizer import load_tokenizer
 from captionstew.models.contrastive import build_contrastive
-from captionstew.models.stored_embeddings import save_embeddings
-from captionstew.training.checkpoint import save_checkpoint
+from captionstew.models.encoders.stored import save_embeddings
 from zipformer import ZipformerConfig
 
 OWN = "egs/eval_lit/retrieval/own.py"
-METRICS = {"text_to_audio_r1", "text_to_audio_map10", "audio_to_text_r10", "audio_to_text_r1_interval"}
+METRICS = {
+    "text_to_audio_r1",
+    "text_to_audio_map10",
+    "audio_to_text_r10",
+    "audio_to_text_r1_interval",
+}
 
 
 @pytest.fixture
@@ -40,7 +45,14 @@ def vectors(mini_data, tmp_path):
 
 
 def flags_of(mini_data, tmp_path):
-    return ["--manifest", mini_data / "cuts_test.jsonl", "--exp-dir", tmp_path / "exp", "--num-workers", 0]
+    return [
+        "--manifest",
+        mini_data / "cuts_test.jsonl",
+        "--exp-dir",
+        tmp_path / "exp",
+        "--num-workers",
+        0,
+    ]
 
 
 def result_of(mini_data, tmp_path):
@@ -53,7 +65,11 @@ def test_stored_vectors_are_ranked_by_their_angle(program, mini_data, vectors, t
     files, captions = vectors(mistaken=3)
     program(OWN, *files, *flags_of(mini_data, tmp_path), "--system", "other")
     result = result_of(mini_data, tmp_path)
-    assert result["system"] == "other" and result["num_captions"] == captions and result["num_clips"] == 18
+    assert (
+        result["system"] == "other"
+        and result["num_captions"] == captions
+        and result["num_clips"] == 18
+    )
     assert result["metrics"].keys() >= METRICS
     assert result["metrics"]["text_to_audio_r1"] == pytest.approx(1 - 3 / captions)
 
@@ -67,7 +83,11 @@ def test_a_caption_without_a_vector_is_named(program, mini_data, vectors, tmp_pa
 
 
 def test_one_source_of_vectors_is_needed(program, tmp_path):
-    for given in ([], ["--audio-embeddings", "a.npz"], ["--checkpoint", "a.pt", "--text-embeddings", "b.npz"]):
+    for given in (
+        [],
+        ["--audio-embeddings", "a.npz"],
+        ["--checkpoint", "a.pt", "--text-embeddings", "b.npz"],
+    ):
         done = program(OWN, *given, "--exp-dir", tmp_path, check=False)
         assert done.returncode == 2 and "give either --checkpoint, or both" in done.stderr
 
@@ -92,5 +112,11 @@ def test_both_towers_of_a_checkpoint(program, mini_data, tmp_path):
     assert result["metrics"].keys() >= METRICS and result["encoder"]["pretraining"] == "contrastive"
 
     save_checkpoint(tmp_path / "b.pt", content | {"config": config | {"task": "captioning"}})
-    done = program(OWN, "--checkpoint", tmp_path / "b.pt", *flags_of(mini_data, tmp_path), check=False)
-    assert done.returncode == 1 and "trained for captioning" in done.stderr and "Traceback" not in done.stderr
+    done = program(
+        OWN, "--checkpoint", tmp_path / "b.pt", *flags_of(mini_data, tmp_path), check=False
+    )
+    assert (
+        done.returncode == 1
+        and "trained for captioning" in done.stderr
+        and "Traceback" not in done.stderr
+    )

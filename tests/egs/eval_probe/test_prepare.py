@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from captionstew.data.cuts import open_cuts
-from captionstew.data.identity import group_key
-from captionstew.data.labelled import class_names_of
+from captionstew.corpora.keys import group_key
+from captionstew.corpora.labelled import class_names_of
+from captionstew.data.manifests.cuts import open_cuts
 
 TASKS = ("fsd50k", "vggsound", "voxceleb2", "cremad", "magnatagatune", "nsynth", "audioset_strong")
-CLASSES = {"voxceleb2": 4, "cremad": 6}  # of the miniature's training clips; elsewhere the six it was made of, or more
+CLASSES = {
+    "voxceleb2": 4,
+    "cremad": 6,
+}  # of the miniature's training clips; elsewhere the six it was made of, or more
 FIELDS = {"fsd50k": "labels", "magnatagatune": "labels", "audioset_strong": "events"}
 
 
@@ -38,7 +41,12 @@ def prepare(repository, tmp_path):
     (tmp_path / "site" / "sitecustomize.py").write_text(DIE)
 
     def prepare(*flags, kill_after=None):
-        command = [str(repository / "egs" / "eval_probe" / "prepare.sh"), "--num-jobs", "1", *map(str, flags)]
+        command = [
+            str(repository / "egs" / "eval_probe" / "prepare.sh"),
+            "--num-jobs",
+            "1",
+            *map(str, flags),
+        ]
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
         if kill_after is not None:
@@ -46,7 +54,12 @@ def prepare(repository, tmp_path):
         log = tmp_path / "log"
         with open(log, "w") as stream:
             status = subprocess.call(
-                command, stdout=stream, stderr=subprocess.STDOUT, env=environment, start_new_session=True, cwd=tmp_path
+                command,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+                cwd=tmp_path,
             )
         return status, log.read_text()
 
@@ -59,8 +72,14 @@ def custom_of(manifest):
 
 def contents(folder):
     """Relative path -> bytes; an index holds the time stamp of its manifest."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and ".done" not in path.parts)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.suffix != ".index"}
+    files = (
+        path for path in sorted(folder.rglob("*")) if path.is_file() and ".done" not in path.parts
+    )
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in files
+        if path.suffix != ".index"
+    }
 
 
 @pytest.mark.slow
@@ -71,8 +90,14 @@ def test_all_tasks_from_their_releases(prepare, mini_release, tmp_path, real):
     status, output = prepare("--corpora-dir", corpora, "--data-dir", data)
     assert status == 0, output
     for task in TASKS:
-        custom = {split: custom_of(data / task / f"cuts_{split}.jsonl") for split in ("train", "valid", "test")}
-        broken = [json.loads(line) for line in (data / task / "broken_test.jsonl").read_text().splitlines()]
+        custom = {
+            split: custom_of(data / task / f"cuts_{split}.jsonl")
+            for split in ("train", "valid", "test")
+        }
+        broken = [
+            json.loads(line)
+            for line in (data / task / "broken_test.jsonl").read_text().splitlines()
+        ]
         report = json.loads((data / task / "report.json").read_text())["splits"]
         for split, rows in custom.items():
             assert report[split]["found"] == len(rows) > 0 and report[split]["missing"] == 0
@@ -81,14 +106,19 @@ def test_all_tasks_from_their_releases(prepare, mini_release, tmp_path, real):
         custom["test"].append(broken[0]["custom"])
         groups = [{group_key(row["audio_key"]) for row in rows} for rows in custom.values()]
         assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
-        classes = {split: {name for row in rows for name in class_names_of(row)} for split, rows in custom.items()}
+        classes = {
+            split: {name for row in rows for name in class_names_of(row)}
+            for split, rows in custom.items()
+        }
         assert classes["test"] <= classes["train"] and classes["valid"] <= classes["train"], task
         assert classes["train"] <= set(json.loads((data / task / "classes.json").read_text()))
         assert len(classes["train"]) >= CLASSES.get(task, 6)
     assert (data / "coverage.md").read_text().count("\n") == 4 + 3 * len(TASKS)
     before = contents(data)
     status, output = prepare("--corpora-dir", corpora, "--data-dir", data)
-    assert status == 0 and output.count("done before") == 2 * len(TASKS) and contents(data) == before
+    assert (
+        status == 0 and output.count("done before") == 2 * len(TASKS) and contents(data) == before
+    )
 
 
 @pytest.mark.slow
@@ -102,7 +132,11 @@ def test_killed_and_run_again_gives_the_same_bytes(prepare, mini_release, tmp_pa
         assert status == -9, output
     status, output = prepare(*flags, killed)
     assert status == 0, output
-    leftovers = {name for name in contents(killed).keys() - contents(reference).keys() if not name.endswith(".tmp")}
+    leftovers = {
+        name
+        for name in contents(killed).keys() - contents(reference).keys()
+        if not name.endswith(".tmp")
+    }
     assert not leftovers
     for name, expected in contents(reference).items():
         assert contents(killed)[name] == expected, name
@@ -110,15 +144,24 @@ def test_killed_and_run_again_gives_the_same_bytes(prepare, mini_release, tmp_pa
 
 def test_errors_are_one_clear_line(prepare, tmp_path):
     status, output = prepare("--tasks", "nsynth,fsd51k")
-    assert status == 2 and output.startswith("prepare.sh: --tasks: fsd51k is none of fsd50k vggsound")
+    assert status == 2 and output.startswith(
+        "prepare.sh: --tasks: fsd51k is none of fsd50k vggsound"
+    )
     status, output = prepare("--corpora-dir", tmp_path, "--tasks", "vggsound")
-    assert status == 1 and output.splitlines()[-1].startswith("prepare_vggsound.py: ")
-    assert "vggsound is not a folder; get the release from https://github.com/hche11/VGGSound" in output
+    assert status == 1 and output.splitlines()[-1].startswith("prepare_corpus.py: ")
+    assert (
+        "vggsound is not a folder; get the release from https://github.com/hche11/VGGSound"
+        in output
+    )
 
 
 @pytest.mark.slow
 def test_a_folder_of_ones_own(prepare, program, tmp_path):
-    program("local/split_mini.py", "--output-dir", tmp_path / "mini", "--num-clips", 30, "--num-jobs", 1)
-    status, output = prepare("--corpus", tmp_path / "mini" / "corpus", "--data-dir", tmp_path / "data")
+    program(
+        "local/split_mini.py", "--output-dir", tmp_path / "mini", "--num-clips", 30, "--num-jobs", 1
+    )
+    status, output = prepare(
+        "--corpus", tmp_path / "mini" / "corpus", "--data-dir", tmp_path / "data"
+    )
     assert status == 0, output
     assert custom_of(tmp_path / "data" / "cuts_train.jsonl")[0]["label"]

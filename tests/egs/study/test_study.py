@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from captionstew.evaluation.probing import read_task_table
+from captionstew.evaluation.probing.tasks import read_task_table
 
 STUDY = Path(__file__).resolve().parents[3] / "egs" / "study"
 
@@ -35,7 +35,11 @@ def plan(tmp_path):
 
     def write(*steps, sets=None, **variables):
         path = tmp_path / "plan.json"
-        content = {"variables": {"out": str(tmp_path)} | variables, "sets": sets or {}, "steps": list(steps)}
+        content = {
+            "variables": {"out": str(tmp_path)} | variables,
+            "sets": sets or {},
+            "steps": list(steps),
+        }
         path.write_text(json.dumps(content))
         return path
 
@@ -61,7 +65,9 @@ def step(name, *needs, **others):
 
 def test_a_step_of_a_set_stands_for_every_row_and_values_may_hold_variables(plan, tmp_path):
     rows = [{"run": "a-{size}"}, {"run": "b-{size}", "size": "9"}]
-    path = plan(step("data"), step("train-{run}", "data", **{"for": "runs"}), sets={"runs": rows}, size="3")
+    path = plan(
+        step("data"), step("train-{run}", "data", **{"for": "runs"}), sets={"runs": rows}, size="3"
+    )
     steps = study.read_plan(path, {})
     assert [one.name for one in steps] == ["data", "train-a-3", "train-b-9"]
     assert steps[1].makes == (f"{tmp_path}/train-a-3",)
@@ -133,19 +139,33 @@ def test_running_some_steps_removes_what_others_made_of_their_results(plan, run,
     run(path, "--only", "a", "--dry-run", "true")
     assert (tmp_path / "c").exists()
     run(path, "--only", "a")
-    assert not (tmp_path / "b").exists() and not (tmp_path / "c").exists() and (tmp_path / "other").exists()
+    assert (
+        not (tmp_path / "b").exists()
+        and not (tmp_path / "c").exists()
+        and (tmp_path / "other").exists()
+    )
     run(path)
     assert (tmp_path / "order").read_text().split() == ["a", "b", "c", "other", "a", "b", "c"]
 
 
-def test_what_is_to_be_repeated_is_not_forgotten_when_the_study_stops_before_it(plan, run, tmp_path):
-    path = plan(step("a"), step("b", "a", command=["test ! -e {out}/broken", "touch {out}/b"]), step("c", "b"))
+def test_what_is_to_be_repeated_is_not_forgotten_when_the_study_stops_before_it(
+    plan, run, tmp_path
+):
+    path = plan(
+        step("a"),
+        step("b", "a", command=["test ! -e {out}/broken", "touch {out}/b"]),
+        step("c", "b"),
+    )
     run(path)
     (tmp_path / "a").unlink()
     (tmp_path / "broken").touch()
     with pytest.raises(ValueError, match="step b failed"):
         run(path)
-    assert (tmp_path / "a").exists() and not (tmp_path / "b").exists() and not (tmp_path / "c").exists()
+    assert (
+        (tmp_path / "a").exists()
+        and not (tmp_path / "b").exists()
+        and not (tmp_path / "c").exists()
+    )
     (tmp_path / "broken").unlink()
     run(path)
     assert (tmp_path / "order").read_text().split() == ["a", "c", "a", "c"]
@@ -182,7 +202,9 @@ def test_a_stopped_study_stops_what_it_runs_and_waits_for_it(plan, tmp_path):
 
 
 def test_a_mistyped_path_is_not_taken_for_a_plan_of_ours(tmp_path):
-    assert study.plan_path(Path("mini")) == study.plan_path(Path("mini.json")) == STUDY / "mini.json"
+    assert (
+        study.plan_path(Path("mini")) == study.plan_path(Path("mini.json")) == STUDY / "mini.json"
+    )
     assert study.plan_path(tmp_path / "mini") == tmp_path / "mini"
 
 
@@ -196,7 +218,11 @@ echo $number
 
 def test_jobs_wait_for_the_line_before_and_for_what_they_need(plan, run, tmp_path):
     train = "recipe/train.py --name 'a b' --world-size 4 --resume true"
-    path = plan(step("data"), step("train", "data", command=[train, "echo $HOME"]), step("probe", "tr*", "data"))
+    path = plan(
+        step("data"),
+        step("train", "data", command=[train, "echo $HOME"]),
+        step("probe", "tr*", "data"),
+    )
     jobs, calls = tmp_path / "jobs", tmp_path / "calls"
     run(path, "--jobs-dir", jobs, "--sbatch", "--gpus-per-node 1")
     calls.mkdir()
@@ -204,17 +230,30 @@ def test_jobs_wait_for_the_line_before_and_for_what_they_need(plan, run, tmp_pat
     (calls / "sbatch").chmod(0o755)
     environment = os.environ | {"PATH": f"{calls}:{os.environ['PATH']}", "CALLS": str(calls)}
     subprocess.run(["bash", jobs / "submit.sh"], check=True, env=environment, cwd=tmp_path)
-    arguments = {number: (calls / str(number)).read_text().splitlines() for number in range(101, 107)}
+    arguments = {
+        number: (calls / str(number)).read_text().splitlines() for number in range(101, 107)
+    }
     assert not (calls / "107").exists()
     waits = {
-        number: next((word.split("=")[1] for word in words if word.startswith("--dependency")), None)
+        number: next(
+            (word.split("=")[1] for word in words if word.startswith("--dependency")), None
+        )
         for number, words in arguments.items()
     }
     assert waits == {
         101: None, 102: "afterok:101", 103: "afterok:102", 104: "afterok:103", 105: "afterok:102:104",
         106: "afterok:105",
     }  # fmt: skip
-    expected = ["--ntasks-per-node", "4", "--gpus-per-node", "4", "shared/slurm.sh", "recipe/train.py", "--name", "a b"]
+    expected = [
+        "--ntasks-per-node",
+        "4",
+        "--gpus-per-node",
+        "4",
+        "shared/slurm.sh",
+        "recipe/train.py",
+        "--name",
+        "a b",
+    ]
     assert arguments[103][-12:] == [*expected, "--world-size", "4", "--resume", "true"]
     assert arguments[104][-4:] == ["--gpus-per-node", "1", "--wrap", "echo $HOME"]
     assert arguments[104][arguments[104].index("--output") + 1] == f"{jobs}/%x-%j.txt"
@@ -224,7 +263,9 @@ def test_encoders_are_trained_on_labels_of_clips_only():
     """eval_probe/train.py --train-encoder true refuses detection."""
     tasks = read_task_table(STUDY.parent / "eval_probe" / "tasks.json")
     commands = [line for one in study.read_plan(STUDY / "paper.json", {}) for line in one.command]
-    trained = [re.search(r"--tasks (\S+)", line)[1] for line in commands if "--train-encoder true" in line]
+    trained = [
+        re.search(r"--tasks (\S+)", line)[1] for line in commands if "--train-encoder true" in line
+    ]
     assert len(trained) == 6 and not any(tasks[name].is_detection for name in trained)
 
 
@@ -239,14 +280,25 @@ def test_every_program_of_a_plan_takes_its_flags(name, repository, takes_flags):
 @pytest.mark.parametrize("name", ["mini", "paper"])
 def test_the_report_waits_for_every_result(name):
     steps = study.read_plan(STUDY / f"{name}.json", {})
-    needed = {one for pattern in steps[-1].needs for one in fnmatch.filter([step.name for step in steps], pattern)}
-    with_results = {step.name for step in steps if any("results/" in path or "scored" in path for path in step.makes)}
+    needed = {
+        one
+        for pattern in steps[-1].needs
+        for one in fnmatch.filter([step.name for step in steps], pattern)
+    }
+    with_results = {
+        step.name
+        for step in steps
+        if any("results/" in path or "scored" in path for path in step.makes)
+    }
     assert steps[-1].name == "report" and with_results and with_results <= needed
 
 
 @pytest.mark.parametrize(
     "options, message",
-    [(["--dry-run", "true"], "--dry-run is for --study"), (["--study", "mini", "--corpus", "x"], "not from --corpus")],
+    [
+        (["--dry-run", "true"], "--dry-run is for --study"),
+        (["--study", "mini", "--corpus", "x"], "not from --corpus"),
+    ],
 )
 def test_options_of_run_sh_that_contradict_are_refused(repository, options, message):
     done = subprocess.run([repository / "run.sh", *options], capture_output=True, text=True)

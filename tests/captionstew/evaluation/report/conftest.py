@@ -27,10 +27,16 @@ def tone(seconds=1.0, hertz=440):
 def experiment(tmp_path, result, retrieval_metrics):
     """A folder with results of several protocols, systems and data sizes, curves, examples and an analysis."""
     sizes = {"fsd50k": 10_231, "nsynth": 100}  # the paper's and another
-    for number, system in enumerate(("contrastive-scratch", "captioning-scratch", "random", HOSTILE)):
+    for number, system in enumerate(
+        ("contrastive-scratch", "captioning-scratch", "random", HOSTILE)
+    ):
         folder = tmp_path / f"system{number}"
         for task, metric, value in (("fsd50k", "map", 0.5), ("nsynth", "accuracy", 0.7)):
-            metrics = {metric: value + number / 100, f"{metric}_deviation": 0.01, f"{metric}_interval": (0.4, 0.8)}
+            metrics = {
+                metric: value + number / 100,
+                f"{metric}_deviation": 0.01,
+                f"{metric}_interval": (0.4, 0.8),
+            }
             for pooling in ("mean", "attention"):
                 result(folder, task=f"probe_{task}", system=system, metrics=metrics,
                        num_clips=sizes[task],
@@ -41,13 +47,22 @@ def experiment(tmp_path, result, retrieval_metrics):
     for size, value in (("400k", 0.3), ("1M", 0.4), ("4M", 0.45)):
         result(tmp_path / "scaling" / size, task="probe_fsd50k", system="contrastive-scratch",
                metrics={"map": value}, settings={"metric": "map", "pooling": "mean", "data_size": size})  # fmt: skip
-    records = [{"kind": "train", "step": step, "epoch": 1, "loss": 3.0 / step} for step in range(1, 9)]
-    records += [{"kind": "valid", "step": 8, "epoch": 1, "text_to_audio_r10": 0.2, "audio_to_text_r10": 0.3}]
-    lines = "".join(json.dumps(record) + "\n" for record in records) + '{"kind": "tr'  # killed while writing
+    records = [
+        {"kind": "train", "step": step, "epoch": 1, "loss": 3.0 / step} for step in range(1, 9)
+    ]
+    records += [
+        {"kind": "valid", "step": 8, "epoch": 1, "text_to_audio_r10": 0.2, "audio_to_text_r10": 0.3}
+    ]
+    lines = (
+        "".join(json.dumps(record) + "\n" for record in records) + '{"kind": "tr'
+    )  # killed while writing
     (tmp_path / "system0" / "scalars.jsonl").write_text(lines)
     found = [Retrieved(HOSTILE, 0.9, False), Retrieved("a low tone", 0.8, True)]
     retrieved = Example("a/b", tone(), RATE, [HOSTILE, HALF], None, found)
-    generated = [Example("a/b", tone(), RATE, ["a"], HOSTILE), Example("c", tone(20, 880), RATE, ["a high tone"], "x")]
+    generated = [
+        Example("a/b", tone(), RATE, ["a"], HOSTILE),
+        Example("c", tone(20, 880), RATE, ["a high tone"], "x"),
+    ]
     write_examples(tmp_path / "system0", HOSTILE, [retrieved])
     write_examples(tmp_path / "system1", "captioning", generated)
     return tmp_path
@@ -58,11 +73,15 @@ def analysis(tmp_path):
     """What egs/captionstew/local/analyse.py leaves."""
     words = {"captions": 60, "vocabulary": 4321, "mean_length": 7.5, "distinct1": 0.1, "distinct2": 0.2,
              "distinct3": 0.3, "distinct4": None}  # fmt: skip
-    statistics = {name: {"words": words, "equal_size": {"words": words}} for name in ("audiocaps", "mine")}
+    statistics = {
+        name: {"words": words, "equal_size": {"words": words}} for name in ("audiocaps", "mine")
+    }
     counts = {name: {"clips": 30, "captions": 60} for name in statistics}
     folder = tmp_path / "analysis"
     folder.mkdir()
-    (folder / "analysis.json").write_text(json.dumps({"statistics": statistics, "counts": counts, "figure": "x"}))
+    (folder / "analysis.json").write_text(
+        json.dumps({"statistics": statistics, "counts": counts, "figure": "x"})
+    )
     rows = 'x,y,source,caption\n0,0,audiocaps,"a dog, barking"\n0,0,audiocaps,second\n1,1,mine,<b>mine</b>\n'
     (folder / "points.csv").write_text(rows)
     (folder / "sources.png").write_bytes(b"\x89PNG not really")
@@ -74,7 +93,9 @@ def browser(tmp_path):
     """Headless Chromium without network."""
     program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if program is None:
-        pytest.skip(f"the page is not opened in a browser: none of {', '.join(BROWSERS)} is on PATH")
+        pytest.skip(
+            f"the page is not opened in a browser: none of {', '.join(BROWSERS)} is on PATH"
+        )
     opened = Browser(program, tmp_path / "profile")
     yield opened
     opened.close()
@@ -90,15 +111,27 @@ class Browser:
                  "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-extensions",
                  "--remote-debugging-pipe", f"--user-data-dir={profile}", "--window-size=1200,900"]  # fmt: skip
         # The protocol is spoken on the descriptors 3 and 4.
-        command = ["bash", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "bash", program, *flags]
+        command = [
+            "bash",
+            "-c",
+            f'exec "$@" 3<&{to_browser} 4>&{from_browser}',
+            "bash",
+            program,
+            *flags,
+        ]
         self._process = subprocess.Popen(
-            command, pass_fds=(to_browser, from_browser), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            pass_fds=(to_browser, from_browser),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         os.close(to_browser)
         os.close(from_browser)
         self._numbers, self._rest, self._session, self.events = itertools.count(1), b"", None, []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
         self.call("Page.setLifecycleEventsEnabled", enabled=True)
@@ -121,13 +154,18 @@ class Browser:
         while b"\0" not in self._rest:
             ready, _, _ = select.select([self._read], [], [], max(0, end - time.monotonic()))
             chunk = os.read(self._read, 1 << 16) if ready else b""
-            assert chunk, f"the browser did not answer within {seconds} s, or ended ({self._process.poll()})"
+            assert chunk, (
+                f"the browser did not answer within {seconds} s, or ended ({self._process.poll()})"
+            )
             self._rest += chunk
         line, self._rest = self._rest.split(b"\0", 1)
         return json.loads(line)
 
     def open(self, path):
-        loaded = {"loaderId": self.call("Page.navigate", url=path.as_uri())["loaderId"], "name": "load"}
+        loaded = {
+            "loaderId": self.call("Page.navigate", url=path.as_uri())["loaderId"],
+            "name": "load",
+        }
         while not any(loaded.items() <= event.get("params", {}).items() for event in self.events):
             self.events.append(self._receive())
 
@@ -144,13 +182,21 @@ class Browser:
             event
             for event in self.events
             if event.get("method") == "Runtime.exceptionThrown"
-            or (event.get("method") == "Runtime.consoleAPICalled" and event["params"]["type"] in ("error", "assert"))
-            or (event.get("method") == "Log.entryAdded" and event["params"]["entry"]["level"] == "error")
+            or (
+                event.get("method") == "Runtime.consoleAPICalled"
+                and event["params"]["type"] in ("error", "assert")
+            )
+            or (
+                event.get("method") == "Log.entryAdded"
+                and event["params"]["entry"]["level"] == "error"
+            )
         ]
 
     def requests(self):
         """Addresses that the page asked for."""
-        sent = [event for event in self.events if event.get("method") == "Network.requestWillBeSent"]
+        sent = [
+            event for event in self.events if event.get("method") == "Network.requestWillBeSent"
+        ]
         return [event["params"]["request"]["url"] for event in sent]
 
     def close(self):

@@ -60,19 +60,25 @@ def test_the_page_works_from_a_file_without_network(experiment, browser):
     assert [error for _, error in sounds] == [None, None]
     assert [seconds for seconds, _ in sounds] == pytest.approx([1, 10], abs=0.2)
     assert browser.run(PLAYED)
-    assert browser.run("[...document.images].every((image) => image.complete && image.naturalWidth > 100)")
+    assert browser.run(
+        "[...document.images].every((image) => image.complete && image.naturalWidth > 100)"
+    )
     assert browser.run("document.images.length") == 3  # curves, probes, scaling
 
     assert browser.errors() == []
     assert {address.split(":")[0] for address in browser.requests()} <= {"file", "data"}
     picture = base64.b64decode(browser.call("Page.captureScreenshot")["data"])
     (page.parent / "screenshot.png").write_bytes(picture)
-    assert picture.startswith(b"\x89PNG") and len(picture) > 20_000  # an empty page has a few kilobytes
+    assert (
+        picture.startswith(b"\x89PNG") and len(picture) > 20_000
+    )  # an empty page has a few kilobytes
 
 
 @pytest.mark.slow
 def test_the_checks_see_a_broken_page(browser, tmp_path):
     page = tmp_path / "broken.html"
-    page.write_text('<audio src="data:audio/mpeg;base64,AAAA"></audio><script>throw new Error("no")</script>')
+    page.write_text(
+        '<audio src="data:audio/mpeg;base64,AAAA"></audio><script>throw new Error("no")</script>'
+    )
     browser.open(page)
     assert browser.errors() and browser.run(AUDIO)[0][1]

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from captionstew.data.audio import inspect_audio
-from captionstew.data.cuts import make_cut, open_cuts, write_cuts
+from captionstew.data.manifests.cuts import make_cut, open_cuts, write_cuts
 from captionstew.evaluation.report.examples import (
     Example,
     best_captions,
@@ -25,8 +25,13 @@ RATE = 16000
 
 @pytest.fixture
 def cuts(write_sounds, tmp_path):
-    folder = write_sounds({f"{number}.wav": (0.5 + number / 10, 300 + number) for number in range(4)})
-    made = [make_cut(x.name, x, inspect_audio(x), [f"tone {x.stem}"], ["tones"]) for x in sorted(folder.iterdir())]
+    folder = write_sounds(
+        {f"{number}.wav": (0.5 + number / 10, 300 + number) for number in range(4)}
+    )
+    made = [
+        make_cut(x.name, x, inspect_audio(x), [f"tone {x.stem}"], ["tones"])
+        for x in sorted(folder.iterdir())
+    ]
     write_cuts(tmp_path / "cuts_test.jsonl", made)
     return open_cuts(tmp_path / "cuts_test.jsonl")
 
@@ -49,14 +54,23 @@ def test_written_and_read_again(tmp_path, capsys):
 def test_systems_show_the_same_clips():
     ids = [f"cut{number}" for number in range(100)]
     assert choose_examples(ids) == choose_examples(reversed(ids)) != ids[:8]
-    assert set(choose_examples(ids[:50], 3)) & set(choose_examples(ids, 20)) == set(choose_examples(ids[:50], 3))
+    assert set(choose_examples(ids[:50], 3)) & set(choose_examples(ids, 20)) == set(
+        choose_examples(ids[:50], 3)
+    )
 
 
 def test_best_captions_of_a_clip():
     text = np.eye(3)[[0, 1, 2, 0]]
-    clips = EmbeddedClips(np.array([[0.9, 0.5, 0], [0, 0.1, 1]]), text, [0, 0, 1, 1], list("abcd"), [], [], ["x", "y"])
+    clips = EmbeddedClips(
+        np.array([[0.9, 0.5, 0], [0, 0.1, 1]]), text, [0, 0, 1, 1], list("abcd"), [], [], ["x", "y"]
+    )
     best = best_captions(clips)
-    assert [(one.caption, one.own) for one in best["x"]] == [("a", True), ("d", False), ("b", True), ("c", False)]
+    assert [(one.caption, one.own) for one in best["x"]] == [
+        ("a", True),
+        ("d", False),
+        ("b", True),
+        ("c", False),
+    ]
     assert best["y"][0].caption == "c" and best["y"][0].score == pytest.approx(1.0)
 
 
@@ -66,7 +80,10 @@ def test_examples_of_a_manifest(cuts):
     assert {example.cut_id for example in examples} == set(choose_examples(generated, 2))
     for example in examples:
         cut = next(cut for cut in cuts if cut.id == example.cut_id)
-        assert example.captions == cut.supervisions[0].custom["captions"] and example.generated == generated[cut.id]
+        assert (
+            example.captions == cut.supervisions[0].custom["captions"]
+            and example.generated == generated[cut.id]
+        )
         assert len(example.waveform) == pytest.approx(cut.duration * RATE, abs=RATE // 100)
 
 
@@ -77,7 +94,9 @@ def test_broken_lines_are_named(tmp_path, line):
     outside = tmp_path.parent / "outside.mp3"
     outside.write_bytes(b"")
     path.write_text(line or json.dumps(row | {"audio": "../outside.mp3"}))
-    with pytest.raises(ValueError, match=r"examples\.jsonl, line 1: not an example .* decode again"):
+    with pytest.raises(
+        ValueError, match=r"examples\.jsonl, line 1: not an example .* decode again"
+    ):
         read_examples(tmp_path)
 
 

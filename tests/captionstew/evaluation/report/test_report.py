@@ -14,7 +14,9 @@ from captionstew.evaluation.report.tables import MISSING, NONE, Table, as_markdo
 from captionstew.evaluation.results import read_results
 from captionstew.paper import paper
 
-TITLES = [f"Table {number}:" for number in ("1", "2", "3a", "3b", "4", "5", "6", "7", "8", "9", "10")]
+TITLES = [
+    f"Table {number}:" for number in ("1", "2", "3a", "3b", "4", "5", "6", "7", "8", "9", "10")
+]
 
 
 def table(tables, title):
@@ -37,8 +39,15 @@ def test_report_of_a_small_run(tmp_path, result, retrieval_metrics, monkeypatch,
     result(tmp_path / "probe" / "ours", task="probe_average")
     result(tmp_path / "probe" / "ours", split="valid", metrics={"accuracy": 0.99})
     result(tmp_path / "probe" / "floor", system="logmel", task="probe_average")
-    zero_shot = {"accuracy": 0.4, "accuracy_interval": (0.3, 0.5), "majority_class_share": 0.1, "num_classes": 10}
-    result(tmp_path / "contrastive", task="zero_shot", metrics=zero_shot, settings={"subset": "esc10"})
+    zero_shot = {
+        "accuracy": 0.4,
+        "accuracy_interval": (0.3, 0.5),
+        "majority_class_share": 0.1,
+        "num_classes": 10,
+    }
+    result(
+        tmp_path / "contrastive", task="zero_shot", metrics=zero_shot, settings={"subset": "esc10"}
+    )
     monkeypatch.setattr("sys.argv", ["report", "--exp-dir", str(tmp_path)])
     main()
     text = (tmp_path / "report" / "report.md").read_text()
@@ -72,27 +81,54 @@ def test_our_numbers_stand_beside_the_papers(experiment):
     probing = table(tables, "Table 3a")
     assert probing.head[3:5] == ["AEC FSD50K mAP, paper", "ours"]
     assert row_of(probing, "Contrastive-scratch")[3:5] == ["0.625", "0.500 ± 0.010"]
-    assert row_of(probing, "Captioning-scratch")[13:15] == ["63.10", "71.00 ± 1.00 (n = 100)"]  # NSynth, in percent
+    assert row_of(probing, "Captioning-scratch")[13:15] == [
+        "63.10",
+        "71.00 ± 1.00 (n = 100)",
+    ]  # NSynth, in percent
     assert row_of(probing, "BEATs")[3:7] == ["0.565†", MISSING, NONE, MISSING]
     assert row_of(probing, "random")[3:5] == [NONE, "0.520 ± 0.010"]
     assert row_of(probing, "SOTA")[4] == NONE
-    assert row_of(table(tables, "Table 9"), "Contrastive-scratch")[3:5] == ["0.640", "0.500 ± 0.010"]
-    assert row_of(table(tables, "Table 3b"), "Captioning-scratch")[9:11] == ["36.9", "30.0 (n = 100)"]
+    assert row_of(table(tables, "Table 9"), "Contrastive-scratch")[3:5] == [
+        "0.640",
+        "0.500 ± 0.010",
+    ]
+    assert row_of(table(tables, "Table 3b"), "Captioning-scratch")[9:11] == [
+        "36.9",
+        "30.0 (n = 100)",
+    ]
     assert row_of(table(tables, "Table 2"), "FSD50K")[-1] == "4 systems"
-    assert row_of(table(tables, "Table 8"), "FSD50K")[1:7] == ["37,168", "1,234", "10,231", "10,231", "200", MISSING]
+    assert row_of(table(tables, "Table 8"), "FSD50K")[1:7] == [
+        "37,168",
+        "1,234",
+        "10,231",
+        "10,231",
+        "200",
+        MISSING,
+    ]
     assert row_of(table(tables, "Table 7"), "ours")[1:] == [MISSING] * 6
     assert row_of(table(tables, "Table 1"), "Clotho") == ["Clotho", "5K", MISSING, "4,366", MISSING]
 
 
 def test_corpora_that_were_analysed(experiment, analysis):
     tables = paper_tables([], analysis)
-    assert row_of(table(tables, "Table 1"), "AudioCaps") == ["AudioCaps", "46K", "60", "4,844", "4,321"]
+    assert row_of(table(tables, "Table 1"), "AudioCaps") == [
+        "AudioCaps",
+        "46K",
+        "60",
+        "4,844",
+        "4,321",
+    ]
     assert row_of(table(tables, "Table 1"), "mine") == ["mine", NONE, "60", NONE, "4,321"]
     words = row_of(table(tables, "Table 4"), "AudioCaps")
-    assert words[1:7] == ["5,572", "4,321", "8.46", "7.50", "0.011", "0.100"] and words[12] == MISSING
+    assert (
+        words[1:7] == ["5,572", "4,321", "8.46", "7.50", "0.011", "0.100"] and words[12] == MISSING
+    )
     assert row_of(table(tables, "Table 5"), "AudioCaps")[1:3] == ["46k/46k", "30/60"]
     examples = table(tables, "Table 6")
-    assert row_of(examples, "AudioCaps")[1] == "a dog, barking" and row_of(examples, "mine")[1] == "<b>mine</b>"
+    assert (
+        row_of(examples, "AudioCaps")[1] == "a dog, barking"
+        and row_of(examples, "mine")[1] == "<b>mine</b>"
+    )
     assert "&lt;b>mine" in as_markdown(examples)
 
 
@@ -103,9 +139,13 @@ def test_scaling_curves_of_any_task(tmp_path, result, monkeypatch):
             for system in ("contrastive-scratch", "captioning-init"):
                 result(tmp_path / system / size, task=task, system=system, metrics={"map": value},
                        settings={"metric": "map", "data_size": size})  # fmt: skip
-    result(tmp_path, task="probe_nsynth", settings={"metric": "accuracy"})  # says nothing about its data
+    result(
+        tmp_path, task="probe_nsynth", settings={"metric": "accuracy"}
+    )  # says nothing about its data
     figures = []
-    monkeypatch.setattr("captionstew.evaluation.report.figures._finish", lambda figure, *_: figures.append(figure))
+    monkeypatch.setattr(
+        "captionstew.evaluation.report.figures._finish", lambda figure, *_: figures.append(figure)
+    )
     assert draw_scaling(read_results(tmp_path), tmp_path / "scaling.png")
     first, second = (axes for axes in figures[0].axes if axes.lines)
     assert [first.get_title(), second.get_title()] == ["FSD50K AEC", "probe_events"]
@@ -128,8 +168,12 @@ def test_data_sizes_have_rows_of_their_own(tmp_path, result):
 
 def test_vectors_of_other_systems_have_their_row(tmp_path, result):
     settings = {"metric": "accuracy", "pooling": "embeddings"}
-    result(tmp_path, task="probe_nsynth", system="theirs", metrics={"accuracy": 0.5}, settings=settings)
-    assert "50.00" in " ".join(row_of(table(paper_tables(read_results(tmp_path), None), "Table 3a"), "theirs"))
+    result(
+        tmp_path, task="probe_nsynth", system="theirs", metrics={"accuracy": 0.5}, settings=settings
+    )
+    assert "50.00" in " ".join(
+        row_of(table(paper_tables(read_results(tmp_path), None), "Table 3a"), "theirs")
+    )
 
 
 def test_supervised_and_own_retrieval(tmp_path, result, retrieval_metrics):
@@ -141,7 +185,9 @@ def test_supervised_and_own_retrieval(tmp_path, result, retrieval_metrics):
                settings={"duplicate_captions": rule}, variant=rule)  # fmt: skip
     tables = paper_tables(read_results(tmp_path), None)
     assert row_of(table(tables, "Table 7"), "ours")[1:3] == ["0.457 (n = 100)", "50.00 (n = 100)"]
-    assert all(row[6] in (MISSING, NONE) for row in table(tables, "Table 3a").rows)  # not of a frozen encoder
+    assert all(
+        row[6] in (MISSING, NONE) for row in table(tables, "Table 3a").rows
+    )  # not of a frozen encoder
     assert row_of(table(tables, "Table 10"), "Contrastive-init")[1:4] == [
         "44.4 / 79.0",
         "44.4 / 44.4 (n = 100)",
@@ -182,13 +228,19 @@ def test_the_papers_numbers_are_complete():
 def test_the_papers_numbers_stand_in_the_paper(shared_dir):
     text = (shared_dir / "paper.txt").read_text(encoding="utf-8")
     printed = {
-        re.sub(r"[^\d.]", "", word) for word in re.split(r"[\s/*]", text.replace("<u>", " ").replace("</u>", " "))
+        re.sub(r"[^\d.]", "", word)
+        for word in re.split(r"[\s/*]", text.replace("<u>", " ").replace("</u>", " "))
     }
     cells = []
     for name in ("table_3a", "table_3b", "table_9", "table_10", "table_4"):
         cells += [cell for row in paper()[name]["rows"].values() for cell in row]
-    numbers = [part for cell in cells for part in re.findall(r"\d[\d,.]*", cell) if cell[0].isdigit()]
-    assert len(numbers) > 200 and [number for number in numbers if number.replace(",", "") not in printed] == []
+    numbers = [
+        part for cell in cells for part in re.findall(r"\d[\d,.]*", cell) if cell[0].isdigit()
+    ]
+    assert (
+        len(numbers) > 200
+        and [number for number in numbers if number.replace(",", "") not in printed] == []
+    )
 
 
 def test_tables_must_be_rectangular():
@@ -198,12 +250,16 @@ def test_tables_must_be_rectangular():
 
 def test_a_probe_without_its_metric_is_named(tmp_path, result):
     result(tmp_path, settings={})
-    with pytest.raises(ValueError, match=r"probe_esc10-test\.json: settings\.metric None is none of its metrics"):
+    with pytest.raises(
+        ValueError, match=r"probe_esc10-test\.json: settings\.metric None is none of its metrics"
+    ):
         write_report(tmp_path)
 
 
 def test_only_protocols_with_results_have_tables(tmp_path, result):
-    result(tmp_path, task="qa_emotion", metrics={"accuracy": 0.4, "strict_accuracy": 0.3}, settings={})
+    result(
+        tmp_path, task="qa_emotion", metrics={"accuracy": 0.4, "strict_accuracy": 0.3}, settings={}
+    )
     tables = measured_tables(read_results(tmp_path))
     assert [one.title for one in tables] == ["Other evaluations"]
     assert tables[0].rows[0][4] == "accuracy 0.400, strict_accuracy 0.300"

@@ -1,0 +1,69 @@
+"""AudioCaps: AudioSet clips with human captions. Kim et al., NAACL 2019.
+
+Release: https://github.com/cdjkim/audiocaps, folders `dataset/` (version 1) and `dataset2.0/` (version 2),
+files train.csv, val.csv, test.csv. Audio: 10 s of YouTube video each, to be requested through
+https://audiocaps.github.io. Put the CSVs of one version in CORPUS_DIR (or its `dataset/`, with `--version 2`
+in `dataset2.0/` or `v2/`); the corrected training captions of https://github.com/Labbeti/aac-datasets go
+there as train_fixed.csv and are read with `--splits train_fixed`.
+
+    audiocap_id,youtube_id,start_time,caption
+    91139,r1nicOVtvkQ,130,A woman talks nearby as water pours
+
+    python local/prepare_corpus.py audiocaps --corpus-dir download/audiocaps --output-dir data/tables --splits train
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from captionstew.corpora.captioned import Corpus
+from captionstew.corpora.keys import video_key, youtube_id, youtube_key
+from captionstew.corpora.release import AudioFolder, Report, find_release_file, read_csv
+
+AUDIOCAPS_HOME = "https://github.com/cdjkim/audiocaps"
+
+
+def _audiocaps(corpora: Path, split: str) -> Iterator[str]:
+    path = find_release_file(
+        corpora / "audiocaps", [f"dataset/{split}.csv", f"{split}.csv"], AUDIOCAPS_HOME
+    )
+    for row in read_csv(path, ("youtube_id",)):
+        yield video_key(row["youtube_id"])
+
+
+HOME = "https://github.com/cdjkim/audiocaps"
+LICENSE = "MIT, academic use"
+FOLDERS = {1: ("dataset/", ""), 2: ("dataset2.0/", "v2/")}
+
+
+def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
+    """One row per caption; val and test have five per clip."""
+    audio = AudioFolder(args.audio_dir)
+    for split in args.splits:
+        path = find_release_file(
+            args.corpus_dir, [f"{x}{split}.csv" for x in FOLDERS[args.version]], HOME
+        )
+        for row in read_csv(path, ("audiocap_id", "youtube_id", "start_time", "caption")):
+            with report.counting_bad_names(row):
+                video, start = youtube_id(row["youtube_id"]), row["start_time"]
+                yield from report.row(
+                    row["caption"],
+                    "audiocaps",
+                    audio_key=youtube_key(video, start),
+                    audio_path=audio.path(
+                        f"{video}_{start}.flac", f"Y{video}", video, row["audiocap_id"]
+                    ),
+                    duration=10.0,
+                    split="train" if split == "train_fixed" else split,
+                    license=LICENSE,
+                )
+
+
+CORPUS = Corpus(
+    name="audiocaps",
+    home=HOME,
+    splits=("train", "val", "test", "train_fixed"),
+    default_splits=("train", "val", "test"),
+    rows=rows,
+    flags={"--version": {"type": int, "choices": (1, 2), "default": 1, "help": "of the captions"}},
+)

@@ -1,0 +1,147 @@
+"""AudioSet-strong: 10 s of YouTube videos with events and their times. Hershey et al., 2021.
+
+Release: https://research.google.com/audioset/download_strong.html (CC BY 4.0), audioset_train_strong.tsv and
+audioset_eval_strong.tsv into CORPUS_DIR. Audio: YouTube, named Y<video>.wav, <video>_<start in ms>.wav or
+<video>_<start>.wav, 10 s from the start.
+
+103,463 clips to train, 5 % of whose videos validate (seeded), 16,996 to test. Of the 456 classes 447 are in train, 416
+in eval, 407 in both: those 407 can be learned and scored. Overlapping events of one class are joined, and events
+without length (27 in eval) left out. `custom.events` is a list of [onset, offset, class] in seconds from the clip's
+start; the class is a MID, because the names of strong and weak labels differ.
+
+    segment_id           start_time_seconds  end_time_seconds  label          tab-separated
+    YxlGt805lTA_30000    2.627               7.237             /m/053hz1      the clip begins at 30 s: milliseconds
+
+    python local/prepare_corpus.py audioset_strong --corpus-dir download/audioset_strong --output-dir data/audioset_strong
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from captionstew.corpora.keys import strong_segment, video_key, youtube_key
+from captionstew.corpora.labelled import (
+    LabelledClip,
+    LabelledCorpus,
+    held_out_for_validation,
+)
+from captionstew.corpora.release import (
+    AudioFolder,
+    ReleaseError,
+    Report,
+    find_release_file,
+    read_csv,
+    read_jsonl,
+)
+
+STRONG_HOME = "https://research.google.com/audioset/download_strong.html"
+
+
+class StrongClip(NamedTuple):
+    """A clip of AudioSet-strong: start in the video (whole seconds) and events (onset, offset in seconds,
+    label).
+    """
+
+    video: str
+    start: int
+    events: list[tuple[float | None, float | None, str]]
+
+
+def read_audioset_strong(path: Path) -> list[StrongClip]:
+    """audioset_{train,eval}_strong.tsv, one row per event; or JSON lines with `id` and
+    `events`/`events_list`.
+    """
+    clips: dict[str, list] = defaultdict(list)
+    if ".jsonl" in path.suffixes:
+        for record in read_jsonl(path):
+            clips[record["id"]] += _events_of_record(record)
+    else:
+        columns = ("segment_id", "start_time_seconds", "end_time_seconds", "label")
+        for row in read_csv(path, columns, delimiter="\t"):
+            clips[row["segment_id"]].append(
+                (float(row["start_time_seconds"]), float(row["end_time_seconds"]), row["label"])
+            )
+    return [StrongClip(*strong_segment(segment), events) for segment, events in clips.items()]
+
+
+def _events_of_record(record: dict) -> Iterator[tuple[float | None, float | None, str]]:
+    for line in record.get("events", "").splitlines():  # "[2.29-3.51] Squeak"
+        times, _, label = line.partition("] ")
+        onset, offset = times.lstrip("[").split("-")
+        yield float(onset), float(offset), label
+    for label in record.get("events_list", ()):
+        yield None, None, label
+
+
+def read_strong_classes(path: Path) -> list[tuple[str, str]]:
+    """(MID, name) pairs of a header-less class list; join on the MID, names differ from the weak labels'."""
+    return [(row["mid"], row["name"]) for row in read_csv(path, ("mid", "name"), header=False)]
+
+
+def _audioset_strong(corpora: Path, split: str) -> Iterator[str]:
+    names = [f"audioset_{split}_strong.tsv", f"{split}_events.jsonl"]
+    for clip in read_audioset_strong(
+        find_release_file(corpora / "audioset_strong", names, STRONG_HOME)
+    ):
+        yield video_key(clip.video)
+
+
+DURATION = 10.0
+
+
+def join_events(events: Iterable[tuple[float, float, str]]) -> list[list]:
+    """[onset, offset, class] in order of time: of each class the union of its intervals, without empty ones."""
+    by_class: dict[str, list[list]] = defaultdict(list)
+    for onset, offset, label in sorted(events):
+        if offset <= onset:
+            continue
+        joined = by_class[label]
+        if joined and onset <= joined[-1][1]:
+            joined[-1][1] = max(joined[-1][1], offset)
+        else:
+            joined.append([onset, offset, label])
+    return sorted(event for joined in by_class.values() for event in joined)
+
+
+def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[LabelledClip]]:
+    parts = {}
+    for part in ("train", "eval"):
+        path = find_release_file(args.corpus_dir, [f"audioset_{part}_strong.tsv"], STRONG_HOME)
+        parts[part] = read_audioset_strong(path)
+    classes = [{label for clip in clips for *_, label in clip.events} for clips in parts.values()]
+    train, evaluation = classes
+    print(
+        f"{len(train)} classes to train on, {len(evaluation)} to test, {len(train & evaluation)} in both"
+    )
+    return sorted(train | evaluation), clips(args, report, parts)
+
+
+def clips(
+    args: argparse.Namespace, report: Report, parts: dict[str, list[StrongClip]]
+) -> Iterator[LabelledClip]:
+    audio = AudioFolder(args.audio_dir)
+    for part, listed in parts.items():
+        for clip in listed:
+            for onset, offset, label in clip.events:
+                if offset < onset:
+                    raise ReleaseError(
+                        f"{part}: an event {label} of {clip.video} ends at {offset} before {onset}"
+                    )
+                if offset == onset:
+                    report.drop("event without length", f"{clip.video} {onset} {label}")
+            events = join_events(clip.events)
+            if not events:
+                report.drop("clip without events", clip.video)
+                continue
+            key = youtube_key(clip.video, clip.start)
+            split = (
+                "test" if part == "eval" else "valid" if held_out_for_validation(key) else "train"
+            )
+            names = (f"{clip.video}_{clip.start * 1000}", f"{clip.video}_{clip.start}", clip.video)
+            path = audio.path(f"Y{clip.video}.wav", *names)
+            yield LabelledClip(key, path, split, {"events": events}, DURATION)
+
+
+CORPUS = LabelledCorpus(name="audioset_strong", home=STRONG_HOME, read=read, ships_audio=False)

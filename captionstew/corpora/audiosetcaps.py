@@ -1,0 +1,71 @@
+"""AudioSetCaps: 6M captions by language models for AudioSet, VGGSound and YouTube-8M. Bai et al., 2025.
+
+Captions are under CC BY 4.0.
+
+Release: https://huggingface.co/datasets/baijs/AudioSetCaps, files Dataset/AudioSetCaps_caption.csv,
+Dataset/VGGSound_AudioSetCaps_caption.csv and Dataset/YouTube-8M_AudioSetCaps_caption.csv, into CORPUS_DIR.
+Audio: AudioSet and VGGSound as you have them, YouTube-8M clips from the authors' drive
+(batch<N>/<category>/<id>.mp3).
+
+    id,caption
+    Y---1_cCGK4M,A man speaks ...                (AudioSet: Y + video)
+    OxPnZzn1_L8_000883,A woman sings ...         (VGGSound: video _ start)
+    9eUrEyAR3xk_84_10,An engine idles ...        (YouTube-8M: video _ start _ duration)
+
+Evaluation clips of AudioCaps, VGGSound and others are inside: the leakage filter removes them.
+
+    python local/prepare_corpus.py audiosetcaps --corpus-dir download/audiosetcaps --output-dir data/tables
+"""
+
+import argparse
+from collections.abc import Iterator
+
+from captionstew.corpora.captioned import Corpus
+from captionstew.corpora.keys import IdentityError, name_stem, youtube_key, youtube_segment
+from captionstew.corpora.release import AudioFolder, Report, find_release_file, read_csv
+
+HOME = "https://huggingface.co/datasets/baijs/AudioSetCaps"
+LICENSE = "CC-BY-4.0"
+FILES = {
+    "audioset": "AudioSetCaps_caption.csv",
+    "vggsound": "VGGSound_AudioSetCaps_caption.csv",
+    "youtube8m": "YouTube-8M_AudioSetCaps_caption.csv",
+}
+
+
+def audio_key(part: str, clip_id: str) -> str:
+    """The file decides the form of the id: a VGGSound or YouTube-8M video may itself begin with "Y"."""
+    video, start = youtube_segment(clip_id)
+    if (start is None) != (part == "audioset"):
+        raise IdentityError(f"{clip_id!r} does not have the id form of the {part} part")
+    return youtube_key(video, start)
+
+
+def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
+    """One row per clip, 10 s each."""
+    audio = AudioFolder(args.audio_dir)
+    for part in args.splits:
+        path = find_release_file(args.corpus_dir, [f"Dataset/{FILES[part]}", FILES[part]], HOME)
+        for row in read_csv(path, ("id", "caption")):
+            clip_id = row["id"].strip()
+            with report.counting_bad_names(clip_id):
+                key = audio_key(part, clip_id)
+                bare = (
+                    name_stem(clip_id).removeprefix("Y") if part == "audioset" else f"{clip_id}-0"
+                )
+                yield from report.row(
+                    row["caption"],
+                    f"audiosetcaps_{part}",
+                    audio_key=key,
+                    audio_path=audio.path(
+                        f"{part}/{clip_id}.{'mp3' if part == 'youtube8m' else 'wav'}", bare
+                    ),
+                    duration=10.0,
+                    split=part,
+                    license=LICENSE,
+                )
+
+
+CORPUS = Corpus(
+    name="audiosetcaps", home=HOME, splits=tuple(FILES), default_splits=tuple(FILES), rows=rows
+)

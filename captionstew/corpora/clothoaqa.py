@@ -1,0 +1,73 @@
+"""ClothoAQA: crowd-sourced questions on Clotho recordings. Lipping et al., EUSIPCO 2022.
+
+Release: https://zenodo.org/records/6473207, clotho_aqa_<split>.csv into CORPUS_DIR and audio_files.zip unpacked into
+AUDIO_DIR. Three annotators answered every question; their answers are merged into one row: the answer that most of
+them gave, of equally frequent ones the first in the file. Train on the split `train` only: AIR-Bench asks about the
+others.
+
+    file_name,QuestionText,answer
+    River mouth.wav,Is there water?,yes
+
+    python local/prepare_corpus.py clothoaqa --corpus-dir download/clothoaqa --output-dir data/tables
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from captionstew.corpora.captioned import Corpus
+from captionstew.corpora.clotho import _clotho_ids, clotho_key
+from captionstew.corpora.questions import qa_row
+from captionstew.corpora.release import AudioFolder, Report, find_release_file, read_csv
+from captionstew.data.captions import normalise_caption
+from captionstew.data.tables.question_table import QA_FIELDS
+
+CLOTHOAQA_HOME = "https://zenodo.org/records/6473207"
+
+
+def _clothoaqa(corpora: Path, split: str) -> Iterator[str]:
+    path = find_release_file(corpora / "clothoaqa", [f"clotho_aqa_{split}.csv"], CLOTHOAQA_HOME)
+    metadata = _clotho_ids(corpora)
+    for row in read_csv(path, ("file_name",), encoding="iso-8859-1"):
+        name = row["file_name"].strip()
+        yield f"clotho:{name}"
+        yield clotho_key(name, metadata.get(name, {}))
+
+
+LICENSE = "MIT (questions); the recordings' own Freesound licences"
+
+
+def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
+    """One row per question, in the order of the release."""
+    audio = AudioFolder(args.audio_dir)
+    for split in args.splits:
+        path = find_release_file(args.corpus_dir, [f"clotho_aqa_{split}.csv"], CLOTHOAQA_HOME)
+        answers: dict[tuple[str, str], Counter[str]] = {}
+        for row in read_csv(path, ("file_name", "QuestionText", "answer"), encoding="iso-8859-1"):
+            question = row["file_name"].strip(), normalise_caption(row["QuestionText"])
+            # The reference code compares in upper case, so case says nothing.
+            answers.setdefault(question, Counter())[normalise_caption(row["answer"]).lower()] += 1
+        for number, ((name, question), votes) in enumerate(answers.items()):
+            yield from qa_row(
+                report,
+                "clothoaqa",
+                question=question,
+                answer=votes.most_common(1)[0][0],  # of equal counts the one that came first
+                task="qa_sound",
+                item=f"clothoaqa-{split}-{number}",
+                audio_key=f"clotho:{name}",
+                audio_path=audio.path(name),
+                split=split,
+                license=LICENSE,
+            )
+
+
+CORPUS = Corpus(
+    name="clothoaqa",
+    home=CLOTHOAQA_HOME,
+    splits=("train", "val", "test"),
+    default_splits=("train",),
+    rows=rows,
+    extra=QA_FIELDS,
+)

@@ -1,0 +1,97 @@
+"""MusicCaps: 10 s of AudioSet music with captions by musicians. Agostinelli et al., 2023.
+
+Release: https://www.kaggle.com/datasets/googleai/musiccaps or
+https://huggingface.co/datasets/google/MusicCaps, file musiccaps-public.csv (CC BY-SA 4.0), into CORPUS_DIR.
+Audio: YouTube, named <ytid>.wav or <ytid>_<start>_<end>.wav. Split `train` is the part outside AudioSet eval
+(2,663 clips), `eval` the part inside (2,858).
+
+    ytid,start_s,end_s,audioset_positive_labels,aspect_list,caption,author_id,is_balanced_subset,is_audioset_eval
+    -0Gj8-vB1q4,30,40,"/m/0140xf,...","['low quality', 'soulful']","The low quality ...",4,False,True
+
+    python local/prepare_corpus.py musiccaps --corpus-dir download/musiccaps --output-dir data/tables --splits train
+"""
+
+import argparse
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from captionstew.corpora.captioned import Corpus
+from captionstew.corpora.keys import video_key, youtube_id, youtube_key
+from captionstew.corpora.release import (
+    AudioFolder,
+    ReleaseError,
+    Report,
+    find_release_file,
+    read_csv,
+)
+
+MUSICCAPS_HOME = "https://www.kaggle.com/datasets/googleai/musiccaps"
+
+
+def read_musiccaps(folder: Path) -> Iterator[dict[str, str]]:
+    """Rows of musiccaps-public.csv (five captions span lines) with `split`: eval if in AudioSet eval, else
+    train.
+    """
+    path = find_release_file(folder, ["musiccaps-public.csv"], MUSICCAPS_HOME)
+    splits = {"True": "eval", "False": "train"}
+    for row in read_csv(
+        path, ("ytid", "start_s", "end_s", "aspect_list", "caption", "is_audioset_eval")
+    ):
+        if row["is_audioset_eval"] not in splits:
+            raise ReleaseError(
+                f"{path}: is_audioset_eval is {row['is_audioset_eval']!r}, expected True or False"
+            )
+        yield {**row, "split": splits[row["is_audioset_eval"]]}
+
+
+def _musiccaps(corpora: Path, split: str) -> Iterator[str]:
+    for row in read_musiccaps(corpora / "musiccaps"):
+        if row["split"] == split:
+            yield video_key(row["ytid"])
+
+
+LICENSE = "CC-BY-SA-4.0"
+
+
+def parse_aspects(text: str) -> list[str]:
+    """The aspects, which the release writes as a Python list of strings."""
+    try:
+        aspects = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError) as error:
+        raise ReleaseError(f"aspect_list is not a list of strings: {text!r}") from error
+    return [str(aspect) for aspect in aspects]
+
+
+def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
+    """One row per clip."""
+    audio = AudioFolder(args.audio_dir)
+    for row in read_musiccaps(args.corpus_dir):
+        if row["split"] not in args.splits:
+            continue
+        with report.counting_bad_names(row["ytid"]):
+            video, start, end = youtube_id(row["ytid"]), row["start_s"], row["end_s"]
+            yield from report.row(
+                row["caption"],
+                "musiccaps",
+                audio_key=youtube_key(video, start),
+                audio_path=audio.path(
+                    f"{video}.wav", f"{video}_{start}_{end}", f"{video}_{start}", f"Y{video}"
+                ),
+                duration=float(end) - float(start),
+                split=row["split"],
+                license=LICENSE,
+                aspects=parse_aspects(row["aspect_list"]),
+            )
+
+
+CORPUS = Corpus(
+    name="musiccaps",
+    home=MUSICCAPS_HOME,
+    splits=("train", "eval"),
+    default_splits=("train", "eval"),
+    rows=rows,
+    extra=(pa.field("aspects", pa.list_(pa.string())),),
+)

@@ -1,0 +1,121 @@
+"""ParaSpeechCaps: how people speak, by annotators (base) and at scale (scaled). Diwan et al., 2025.
+
+Under CC BY-NC-SA 4.0.
+
+Release: https://huggingface.co/datasets/ajd12342/paraspeechcaps, Parquet files data/<split>-*.parquet into
+CORPUS_DIR. It has no audio: put under AUDIO_DIR the trees voxceleb1/ and voxceleb2/
+(https://mm.kaist.ac.kr/datasets/voxceleb; the original recordings, whose names lack `_voicefixer`), EARS
+p001/..p107/ (https://github.com/facebookresearch/ears_dataset), Expresso audio_48khz/ (textlesslib; the
+conversations cut by VAD_segments.txt into audio_48khz/conversational_vad_segmented/) and Emilia EN/
+(https://huggingface.co/datasets/amphion/Emilia-Dataset).
+
+    source     relative_audio_path                                            text_description       duration
+    voxceleb   voxceleb1/dev/wav/id11127/fIXU5ExruI0/00014_voicefixer.wav     [" A male speaker ..."]  6.6
+
+A clip has one or two descriptions, each a caption of its own.
+
+    python local/prepare_corpus.py paraspeechcaps --corpus-dir download/paraspeechcaps --output-dir data/tables
+"""
+
+import argparse
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from captionstew.corpora.captioned import Corpus
+from captionstew.corpora.keys import paraspeech_key
+from captionstew.corpora.release import (
+    AudioFolder,
+    Report,
+    find_release_file,
+    read_jsonl,
+    read_parquet,
+)
+
+PARASPEECHCAPS_HOME = "https://huggingface.co/datasets/ajd12342/paraspeechcaps"
+
+
+def read_paraspeech_split(
+    folder: Path, split: str, columns: tuple[str, ...] = ()
+) -> Iterator[dict]:
+    """Records of one ParaSpeechCaps split: the release's Parquet files, or the JSON lines of a mirror (`id`,
+    `caption`).
+    """
+    files = sorted(folder.glob(f"**/{split}-*.parquet")) or sorted(
+        folder.glob(f"**/{split}.parquet")
+    )
+    if files:
+        for file in files:
+            yield from read_parquet(file, ("relative_audio_path", *columns))
+        return
+    names = [f"{split}.parquet", f"psc_{split}_captions.jsonl", f"psc_{split}_ids.jsonl"]
+    for record in read_jsonl(find_release_file(folder, names, PARASPEECHCAPS_HOME)):
+        texts = [record["caption"]] if "caption" in record else []
+        yield {**record, "relative_audio_path": record["id"], "text_description": texts}
+
+
+def _paraspeechcaps(corpora: Path, split: str) -> Iterator[str]:
+    for record in read_paraspeech_split(corpora / "paraspeechcaps", split):
+        yield paraspeech_key(record["relative_audio_path"])
+
+
+LICENSE = "CC-BY-NC-SA-4.0"
+SOURCES = {
+    "train_scaled": "paraspeechcaps_scaled"
+}  # every other split was annotated like the base part
+COLUMNS = ("source", "text_description", "speakerid", "duration", "gender", "all_tags")
+ENDINGS = {"v1": ".wav", "v2": ".m4a"}
+
+
+def audio_path(audio: AudioFolder, relative: str, key: str) -> str:
+    """The original VoxCeleb recording rather than the denoised copy; elsewhere what the release names."""
+    if key.startswith("vox:"):
+        _, version, speaker, video, utterance = key.split(":")
+        part = "test" if re.match(r"voxceleb[12][/_]test[/_]", relative) else "dev"
+        folder = {"v1": f"voxceleb1/{part}/wav", "v2": f"voxceleb2/{part}/aac"}[version]
+        original = f"{folder}/{speaker}/{video}/{utterance}"
+        return audio.path_in_tree(original + ENDINGS[version], f"{original}_voicefixer.wav")
+    corpus = key.split(":")[0]
+    return audio.path_in_tree(relative, f"{corpus}/{relative}")
+
+
+def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
+    """One row per description."""
+    audio = AudioFolder(args.audio_dir)
+    for split in args.splits:
+        for record in read_paraspeech_split(args.corpus_dir, split, COLUMNS):
+            relative = record["relative_audio_path"]
+            with report.counting_bad_names(relative):
+                key = paraspeech_key(relative)
+                descriptions = record["text_description"] or []
+                if not descriptions:
+                    report.drop("no description", relative)
+                for text in descriptions:
+                    yield from report.row(
+                        text,
+                        SOURCES.get(split, "paraspeechcaps_base"),
+                        audio_key=key,
+                        audio_path=audio_path(audio, relative, key),
+                        duration=record["duration"],
+                        split=split,
+                        license=LICENSE,
+                        speaker=record.get("speakerid"),
+                        gender=record.get("gender"),
+                        tags=record.get("all_tags") or [],
+                    )
+
+
+CORPUS = Corpus(
+    name="paraspeechcaps",
+    home=PARASPEECHCAPS_HOME,
+    splits=("train_base", "train_scaled", "dev", "holdout", "test"),
+    default_splits=("train_base", "train_scaled"),
+    rows=rows,
+    extra=(
+        pa.field("speaker", pa.string()),
+        pa.field("gender", pa.string()),
+        pa.field("tags", pa.list_(pa.string())),
+    ),
+)

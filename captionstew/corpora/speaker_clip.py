@@ -1,0 +1,79 @@
+"""."""
+
+from dataclasses import dataclass
+
+EMOTIONS = (
+    "angry",
+    "calm",
+    "disgusted",
+    "excited",
+    "fearful",
+    "frustrated",
+    "happy",
+    "neutral",
+    "sad",
+    "surprised",
+)
+
+
+GENDERS = ("female", "male")
+
+
+# AIR-Bench asks in these words (its "fourties" included), two decades at a time.
+AGES = ("teens to twenties", "thirties to fourties", "fifties to sixties", "seventies to eighties")
+
+
+DECADES = (
+    "teens",
+    "twenties",
+    "thirties",
+    "fourties",
+    "fifties",
+    "sixties",
+    "seventies",
+    "eighties",
+)
+
+
+HOMES = {
+    "commonvoice": "https://commonvoice.mozilla.org/datasets (13.0, English)",
+    "iemocap": "https://sail.usc.edu/iemocap (licence form)",
+    "cremad": "https://github.com/CheyneyComputerScience/CREMA-D",
+    "ravdess": "https://zenodo.org/records/1188976",
+    "meld": "https://github.com/declare-lab/MELD",
+}
+
+
+LICENSES = {
+    "commonvoice": "CC0-1.0",
+    "iemocap": "IEMOCAP licence form (research)",
+    "cremad": "ODbL-1.0 / DbCL-1.0",
+    "ravdess": "CC-BY-NC-SA-4.0",
+    "meld": "GPL-3.0",
+}
+
+
+@dataclass(frozen=True)
+class SpeakerClip:
+    """One utterance and what is known of its speaker: labels of EMOTIONS, GENDERS, AGES, or None."""
+
+    corpus: str
+    audio_key: str
+    audio_path: str
+    emotion: str | None = None
+    gender: str | None = None
+    age: str | None = None
+
+    def label(self, attribute: str) -> str | None:
+        """The label of `emotion`, `gender` or `age`."""
+        return getattr(self, attribute)
+
+
+def age_of_decade(decade: str) -> str | None:
+    """`twenties` -> `teens to twenties`; None for anything that is no decade of AGES."""
+    return AGES[DECADES.index(decade) // 2] if decade in DECADES else None
+
+
+def age_of_years(years: int) -> str | None:
+    """10 to 89 years -> the AGES they belong to."""
+    return age_of_decade(DECADES[years // 10 - 1]) if 10 <= years < 90 else None

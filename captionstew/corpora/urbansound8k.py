@@ -1,0 +1,27 @@
+"""."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from captionstew.corpora.keys import freesound_key
+from captionstew.corpora.release import find_release_file, read_csv
+
+URBANSOUND8K_HOME = "https://urbansounddataset.weebly.com/urbansound8k.html"
+
+
+def read_urbansound8k(folder: Path) -> Iterator[tuple[str, str, int, str]]:
+    """(slice file, Freesound id, fold, class)."""
+    names = ["metadata/UrbanSound8K.csv", "UrbanSound8K.csv"]
+    path = find_release_file(folder, names, URBANSOUND8K_HOME)
+    for row in read_csv(path, ("slice_file_name", "fsID", "fold")):
+        yield (
+            row["slice_file_name"],
+            row["fsID"],
+            int(row["fold"]),
+            row.get("class") or row["class_name"],
+        )
+
+
+def _urbansound8k(corpora: Path, split: str) -> Iterator[str]:
+    for _, sound_id, _, _ in read_urbansound8k(corpora / "urbansound8k"):
+        yield freesound_key(sound_id)

@@ -1,0 +1,81 @@
+"""WavCaps: descriptions from the web rewritten by a language model. Mei et al., TASLP 2024.
+
+Academic use only.
+
+Release: https://huggingface.co/datasets/cvssp/WavCaps, files json_files/{AudioSet_SL/as_final,
+BBC_Sound_Effects/bbc_final, FreeSound/fsd_final, SoundBible/sb_final}.json into CORPUS_DIR (with or without
+those folders), and Zip_files/<source> (join the split archives with `zip -FF` first) unpacked into AUDIO_DIR:
+FLAC, 32 kHz, mono, <id>.flac.
+
+    {"num_captions_per_audio": 1, "data": [{"id": "Yb0RFKhbpFJA.wav", "caption": "Wind and a man ...",
+    "audio": "wav_path", "duration": 10.0}, ...]}
+
+The AudioSet part gives no start (its ids are `Y<video>.wav`) and contains AudioSet *evaluation* clips, which
+the published blacklists do not remove: the leakage filter does.
+
+    python local/prepare_corpus.py wavcaps --corpus-dir download/wavcaps --output-dir data/tables --splits bbc
+"""
+
+import argparse
+from collections.abc import Iterator
+
+from captionstew.corpora.captioned import Corpus
+from captionstew.corpora.keys import (
+    IdentityError,
+    freesound_key,
+    name_stem,
+    youtube_id,
+    youtube_key,
+)
+from captionstew.corpora.release import AudioFolder, Report, find_release_file, read_json_list
+
+WAVCAPS_HOME = "https://huggingface.co/datasets/cvssp/WavCaps"
+
+
+LICENSE = "academic use only"
+FILES = {
+    "audioset": ("AudioSet_SL", "as_final.json"),
+    "bbc": ("BBC_Sound_Effects", "bbc_final.json"),
+    "freesound": ("FreeSound", "fsd_final.json"),
+    "soundbible": ("SoundBible", "sb_final.json"),
+}
+
+
+def audio_key(part: str, clip_id: str) -> str:
+    """The canonical key. BBC ids keep their leading zeros: they are names, not numbers."""
+    stem = name_stem(clip_id)
+    if not stem:
+        raise IdentityError("empty id")
+    if part == "audioset":
+        return youtube_key(youtube_id(clip_id), None)
+    return freesound_key(stem) if part == "freesound" else f"{part}:{stem}"
+
+
+def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
+    """One row per clip."""
+    audio = AudioFolder(args.audio_dir)
+    for part in args.splits:
+        folder, file = FILES[part]
+        names = [f"json_files/{folder}/{file}", f"{folder}/{file}", file]
+        for record in read_json_list(
+            find_release_file(args.corpus_dir, names, WAVCAPS_HOME), "data"
+        ):
+            clip_id = str(record["id"])
+            with report.counting_bad_names(clip_id):
+                stem = name_stem(clip_id)
+                yield from report.row(
+                    record["caption"],
+                    f"wavcaps_{part}",
+                    audio_key=audio_key(part, clip_id),
+                    audio_path=audio.path_in_tree(
+                        f"{folder}/{stem}.flac", f"{folder}_flac/{stem}", stem
+                    ),
+                    duration=float(record["duration"]) if record.get("duration") else None,
+                    split=part,
+                    license=LICENSE,
+                )
+
+
+CORPUS = Corpus(
+    name="wavcaps", home=WAVCAPS_HOME, splits=tuple(FILES), default_splits=tuple(FILES), rows=rows
+)

@@ -1,0 +1,111 @@
+"""Batches of labelled clips, for the tagger."""
+
+import logging
+from typing import Any
+
+from captionstew.data.batches.captioned import Batch, TrainingBatches
+from captionstew.data.batches.weighted import WeightedDraw, inverse_frequency_weights
+from captionstew.data.features.mixup import mixup
+from captionstew.data.features.noise import NoiseMixer
+from captionstew.data.manifests.index import IndexedCuts
+from captionstew.data.manifests.labels import (
+    LabelTable,
+    clip_labels,
+    multi_hot,
+    read_class_list,
+    read_labels,
+)
+
+
+class TaggingBatches(TrainingBatches):
+    """Training batches have `targets` (B, C) float32: zeros and ones, with mixup what lies between.
+
+    Clips without a label of the class list are left out, of training and of validation.
+
+    Attributes:
+      classes: C names, those of --class-list, else of classes.json beside the manifests, else those of training.
+    """
+
+    def __init__(self, flags: Any, rank: int, world_size: int) -> None:
+        self._labelled: dict[str, tuple[IndexedCuts, LabelTable]] = {}
+        beside = flags.manifest_dir / "classes.json"
+        listed = flags.class_list or (beside if beside.is_file() else None)
+        self.classes = read_class_list(listed) if listed else None
+        super().__init__(flags, rank, world_size)
+        self._places = {name: place for place, name in enumerate(self.classes)}
+        self.clips("valid")
+
+    def clips(self, split: str) -> IndexedCuts:
+        """The labelled cuts of a split.
+
+        Raises:
+          ValueError: there are none.
+        """
+        if split not in self._labelled:
+            self._labelled[split] = labelled_cuts(
+                super().clips(split), self._flags.label_field, self.classes
+            )
+        cuts, table = self._labelled[split]
+        self.classes = table.classes
+        return cuts
+
+    def draw(self, cuts: IndexedCuts) -> WeightedDraw | None:
+        """With --weighted-sampler clips come by the inverse frequency of their classes."""
+        if not self._flags.weighted_sampler:
+            return None
+        weights = inverse_frequency_weights(self._labelled["train"][1])
+        return WeightedDraw(weights, self._flags.num_samples or len(cuts))
+
+    def noise(self) -> NoiseMixer | None:
+        """With --enable-musan half of the clips get noise."""
+        if not self._flags.enable_musan:
+            return None
+        noise = NoiseMixer(self._flags.musan_dir, seed=self._flags.seed)
+        logging.info(
+            "noise from %s: %d recordings, %.2f h",
+            self._flags.musan_dir,
+            len(noise.files),
+            noise.hours,
+        )
+        return noise
+
+    def augment_batch(self, batch: Batch) -> Batch:
+        """Targets, then mixup, then SpecAugment."""
+        labels = [clip_labels(custom, self._flags.label_field) for custom in batch["custom"]]
+        batch["targets"] = multi_hot(labels, self._places)
+        if self._flags.mixup > 0:
+            names = ("features", "feature_lengths", "targets")
+            mixed = mixup(
+                *(batch[name] for name in names), self._flags.mixup, self._flags.mixup_alpha
+            )
+            batch |= dict(zip(names, mixed))
+        return super().augment_batch(batch)
+
+
+def labelled_cuts(
+    cuts: IndexedCuts, label_field: str, classes: list[str] | None = None
+) -> tuple[IndexedCuts, LabelTable]:
+    """The cuts with a label among `classes` (default: with any), and their labels; says what is left out.
+
+    Raises:
+      ValueError: there are none.
+    """
+    table = read_labels(cuts, label_field, classes)
+    if table.unknown:
+        logging.warning(
+            "%s: %d labels are not among the %d classes and left out, e.g. %s",
+            cuts.path, table.unknown.total(), len(table.classes), ", ".join(sorted(table.unknown)[:5]),
+        )  # fmt: skip
+    rows = table.per_clip.nonzero()[0]
+    if len(rows) == 0:
+        raise ValueError(
+            f"{cuts.path}: no cut has a known label in its {label_field!r}; look at --label-field and --class-list"
+        )
+    logging.info(
+        "%s: %d of %d cuts have labels, of %d classes",
+        cuts.path,
+        len(rows),
+        len(cuts),
+        len(table.classes),
+    )
+    return (cuts, table) if len(rows) == len(cuts) else (cuts.select(rows), table.select(rows))

@@ -1,0 +1,77 @@
+"""Which weights of a training run an evaluation uses: flags, and what result files say of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from captionstew.checkpoint import CheckpointError, StateDict, load_checkpoint, select_model
+from captionstew.flags import flag
+from captionstew.hashing import sha256_of_file
+
+
+@dataclass(frozen=True)
+class SelectionFlags:
+    """Weights as in icefall (--epoch or --iter, --avg, --use-averaged-model), or those of one file."""
+
+    exp_dir: Path = flag(Path("exp"), "folder of the training run; results go below it")
+    checkpoint: Path | None = flag(None, "checkpoint with the weights to use")
+    epoch: int = flag(10, "take epoch-<epoch>.pt")
+    iter: int = flag(0, "if positive, take checkpoint-<iter>.pt instead of an epoch")
+    avg: int = flag(
+        1, "average this many checkpoints, or this many intervals with --use-averaged-model"
+    )
+    use_averaged_model: bool = flag(
+        True, "use the running average of the parameters over the chosen steps"
+    )
+
+
+@dataclass(frozen=True)
+class SelectedWeights:
+    """Weights of a whole model and where they come from.
+
+    Attributes:
+      config: what the checkpoint says of the model.
+      source: the newest file that the weights come from.
+      choice: the flags that chose them, in words.
+    """
+
+    weights: StateDict
+    config: dict[str, Any]
+    source: Path
+    choice: str
+
+    def describe_encoder(self) -> dict[str, Any]:
+        """What a result file says of the audio encoder."""
+        return {
+            "path": str(self.source),
+            "sha256": sha256_of_file(self.source),
+            "preset": self.config["preset"],
+            "pretraining": self.config["task"],
+            "data_size": self.config.get("coverage", {}).get("subset", "all"),
+        }
+
+
+def select_weights(flags: SelectionFlags, task: str = "") -> SelectedWeights:
+    """Reads the weights that the flags name.
+
+    Args:
+      task: what the model must have been trained for (default: anything).
+
+    Raises:
+      CheckpointError: a file that the choice needs is not there, cannot be used, or is of another task.
+    """
+    if flags.checkpoint is not None:
+        content = load_checkpoint(flags.checkpoint)
+        weights, source, choice = content["model"], flags.checkpoint, "file"
+    else:
+        weights, source = select_model(
+            flags.exp_dir, flags.epoch, flags.iter, flags.avg, flags.use_averaged_model
+        )
+        choice = f"epoch {flags.epoch} iter {flags.iter} avg {flags.avg} use-averaged-model {flags.use_averaged_model}"
+        content = load_checkpoint(source)
+    config = content["config"]
+    if task and config["task"] != task:
+        raise CheckpointError(
+            f"{source}: trained for {config['task']}, but this program needs {task}"
+        )
+    return SelectedWeights(weights, config, source, choice)

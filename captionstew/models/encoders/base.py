@@ -1,0 +1,170 @@
+"""The contract of frozen audio encoders, and what their loaders share."""
+
+import json
+import math
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from captionstew.checkpoint import CheckpointError
+from captionstew.data.audio import MIN_DURATION, read_audio
+from captionstew.hashing import hash_of, sha256_of_file
+from captionstew.models.pooling import mean_pool
+
+
+class FrozenEncoder(nn.Module):
+    """Contract of all encoders. Evaluation mode for good, no gradients, a clip's frames never depend on its batch.
+
+    Attributes:
+      sampling_rate: Hz of the waveforms it takes.
+      frame_rate: frames per second it gives.
+      dim: channels of a frame.
+      description: what it is, for result files: path, sha256 (changes whenever its frames would), preset, pretraining,
+        layer, preprocessing, and the three numbers above.
+    """
+
+    sampling_rate: int
+    frame_rate: float
+    dim: int
+    description: dict[str, Any]
+
+    def train(self, mode: bool = True) -> "FrozenEncoder":
+        """Stays in evaluation mode whatever the surrounding model does."""
+        return super().train(False)
+
+    def freeze(self) -> "FrozenEncoder":
+        """Turns gradients off; called once by load_encoder."""
+        return self.requires_grad_(False).train(False)
+
+    @property
+    def device(self) -> torch.device:
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    def forward(
+        self, waveforms: Tensor, num_samples: Tensor | Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """(B, N) float in [-1, 1], (B,) -> frames (B, T, dim), lengths (B,)
+
+        A clip shorter than 0.25 s is padded with zeros to 0.25 s, as everywhere in this repository.
+
+        Raises:
+          ValueError: shapes that do not fit, or a clip without samples.
+        """
+        counts = torch.as_tensor(num_samples).tolist()
+        if waveforms.ndim != 2 or not isinstance(counts, list) or len(counts) != len(waveforms):
+            raise ValueError(
+                f"expected waveforms (B, N) and B numbers of samples, got {tuple(waveforms.shape)}, {counts}"
+            )
+        if not all(1 <= count <= waveforms.size(1) for count in counts):
+            raise ValueError(
+                f"numbers of samples must lie between 1 and {waveforms.size(1)}: {counts}"
+            )
+        shortest = math.ceil(MIN_DURATION * self.sampling_rate)
+        clips = [
+            F.pad(clip[:count], (0, max(shortest - count, 0)))
+            for clip, count in zip(waveforms, counts)
+        ]
+        return self.encode_clips(clips)
+
+    def encode_clips(self, clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """B clips (N_i,) of at least 0.25 s -> frames (B, T, dim), lengths (B,)"""
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def embed(self, audio: str | Path | np.ndarray, sampling_rate: int | None = None) -> np.ndarray:
+        """A file, or samples (N,) at `sampling_rate` -> clip embedding (dim,): the mean over frames.
+
+        Raises:
+          BadAudio: the file cannot be used.
+          ValueError: samples without their rate, or at another rate than the encoder's.
+        """
+        if isinstance(audio, (str, Path)):
+            samples = read_audio(audio, sampling_rate=self.sampling_rate)
+        elif sampling_rate != self.sampling_rate:
+            raise ValueError(
+                f"give samples at {self.sampling_rate} Hz and say so: sampling_rate={self.sampling_rate}"
+            )
+        else:
+            samples = np.asarray(audio, dtype=np.float32)
+        waveform = torch.from_numpy(samples).to(self.device)
+        frames, lengths = self(waveform.unsqueeze(0), [len(samples)])
+        return mean_pool(frames, lengths)[0].float().cpu().numpy()
+
+    def describe(
+        self,
+        *,
+        path: str,
+        sha256: str,
+        preset: str,
+        pretraining: str,
+        layer: str,
+        preprocessing: str,
+    ) -> None:
+        """Sets `description`, once rates and dimension are known."""
+        self.description = {
+            "path": path,
+            "sha256": sha256,
+            "preset": preset,
+            "pretraining": pretraining,
+            "layer": layer,
+            "preprocessing": preprocessing,
+            "sampling_rate": self.sampling_rate,
+            "frame_rate": self.frame_rate,
+            "dim": self.dim,
+        }
+
+
+def checkpoint_entries(path: Path) -> dict[str, Any]:
+    """The top level of a pickled checkpoint, read with weights-only safety; tensors stay on disk where possible.
+
+    Raises:
+      CheckpointError: not a file that torch can read, or without names.
+    """
+    try:
+        content = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except OSError:
+        raise
+    except Exception as error:  # torch raises many kinds for files that are something else
+        if "Unsupported global" in str(error):
+            return {}  # the loader of the format explains what to do about other objects in a pickle
+        raise CheckpointError(
+            f"{path}: torch cannot read it as a checkpoint ({type(error).__name__}); it is damaged or something else"
+        ) from error
+    return content if isinstance(content, dict) else {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises CheckpointError that names the file, where it is missing or no JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: missing; it belongs to the weights, download it too"
+        ) from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{path}: holds a {type(content).__name__}, not an object with settings"
+        )
+    return content
+
+
+def folder_hash(folder: Path) -> str:
+    """Changes with the weights and settings in a folder, and with nothing else."""
+    files = sorted(
+        {
+            *folder.glob("*config.json"),
+            *folder.glob("*.safetensors"),
+            *folder.glob("pytorch_model*.bin"),
+        }
+    )
+    return f"folder-{hash_of({file.name: sha256_of_file(file) for file in files})}"

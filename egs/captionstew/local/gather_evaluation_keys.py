@@ -1,0 +1,96 @@
+"""Gather the keys of all evaluation sets (leakage filter) and the starts of AudioSet (consolidation).
+
+Releases (list files only, no audio), one folder each in CORPORA_DIR:
+
+    audiocaps/ clotho/ musiccaps/ paraspeechcaps/   as their prepare programs read them
+    audioset/         eval_segments.csv, balanced_train_segments.csv, unbalanced_train_segments.csv
+    audioset_strong/  audioset_train_strong.tsv, audioset_eval_strong.tsv
+    vggsound/         test.csv
+    fsd50k/           FSD50K.ground_truth/{dev,eval}.csv
+    urbansound8k/     metadata/UrbanSound8K.csv
+    voxceleb/         of the set `voxceleb2`: voxceleb2/dev/aac/..., or vox2_dev_utterances.txt (a line:
+                      id00012/21Uxsk56VDQ/00001)
+    clothoaqa/        clotho_aqa_{val,test}.csv
+    airbench/         Foundation/Foundation_meta.json, Chat/Chat_meta.json
+
+A row of AudioSet (no header, a blank after each comma):
+
+    --4gqARaEJE, 0.000, 10.000, "/m/068hy,/m/07q6cd_,/m/0bt9lr,/m/0jbk"
+
+    python egs/captionstew/local/gather_evaluation_keys.py --corpora-dir download --output-dir data --sets audiocaps:test
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+
+from captionstew.corpora.build.evaluation_keys import audioset_starts, evaluation_keys
+from captionstew.corpora.keys import IdentityError
+from captionstew.corpora.release import ReleaseError, write_records
+from captionstew.errors import run_main
+from captionstew.files import write_json
+
+KEYS = pa.schema([("evaluation_set", pa.string()), ("split", pa.string()), ("key", pa.string())])
+STARTS = pa.schema([("video", pa.string()), ("start", pa.int64())])
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--corpora-dir", type=Path, required=True, help="one folder per corpus")
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        required=True,
+        help="evaluation_keys.parquet, audioset_starts.parquet",
+    )
+    parser.add_argument(
+        "--sets", nargs="*", default=[], metavar="NAME:SPLIT", help="evaluation lists to read"
+    )
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="go on without lists that are not there; the report says which evaluations are then unprotected",
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = get_parser().parse_args(argv)
+    rows, missing = [], {}
+    for entry in args.sets:
+        name, _, split = entry.partition(":")
+        try:
+            rows += [
+                {"evaluation_set": name, "split": split, "key": key}
+                for key in evaluation_keys(args.corpora_dir, name, split)
+            ]
+        except ReleaseError as error:
+            missing[entry] = str(error)
+        except IdentityError as error:
+            sys.exit(f"{entry}: {error}")
+    if missing and not args.allow_missing:
+        lines = "\n".join(f"  {entry}: {error}" for entry, error in missing.items())
+        sys.exit(
+            "evaluation lists are missing; get them, take them out of the list of corpora, or pass "
+            f"--allow-missing:\n{lines}"
+        )
+    write_records(args.output_dir / "evaluation_keys.parquet", KEYS, iter(rows))
+    starts = (
+        {"video": video, "start": start}
+        for video, start in sorted(set(audioset_starts(args.corpora_dir)))
+    )
+    write_records(args.output_dir / "audioset_starts.parquet", STARTS, starts)
+    write_json(
+        args.output_dir / "evaluation_lists.json", {"missing": missing, "sets": sorted(args.sets)}
+    )
+    print(
+        f"{len(rows)} evaluation keys of {len(args.sets) - len(missing)} lists, {len(missing)} missing"
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)

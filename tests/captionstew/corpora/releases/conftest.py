@@ -1,0 +1,60 @@
+"""Reads releases with the module of their corpus."""
+
+import importlib
+import runpy
+
+import pyarrow.parquet as pq
+import pytest
+
+from captionstew.corpora.captioned import run
+from captionstew.corpora.labelled import run_labelled
+
+MODULES = {
+    "own": "captionstew.corpora.own.caption_rows",
+    "ownqa": "captionstew.corpora.own.question_rows",
+}
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    """prepare("audiocaps", corpus_dir, "--splits", "train") -> rows of the table that it writes."""
+
+    def prepare(name: str, corpus_dir, *flags: str) -> list[dict]:
+        module = importlib.import_module(MODULES.get(name, f"captionstew.corpora.{name}"))
+        table = run(
+            module.CORPUS,
+            module.__doc__,
+            ["--corpus-dir", str(corpus_dir), "--output-dir", str(tmp_path / "tables"), *flags],
+        )
+        return pq.read_table(table).to_pylist()
+
+    return prepare
+
+
+@pytest.fixture
+def prepare_labelled(tmp_path):
+    """prepare_labelled("nsynth", corpus_dir, "--lists-only") -> folder that it wrote."""
+
+    def prepare(name: str, corpus_dir, *flags: str):
+        module = importlib.import_module(MODULES.get(name, f"captionstew.corpora.{name}"))
+        output = tmp_path / "manifests" / name
+        flags = [
+            "--corpus-dir",
+            str(corpus_dir),
+            "--output-dir",
+            str(output),
+            "--num-jobs",
+            "1",
+            *map(str, flags),
+        ]
+        run_labelled(module.CORPUS, module.__doc__, flags)
+        return output
+
+    return prepare
+
+
+@pytest.fixture
+def gather_evaluation_keys(repository):
+    """gather_evaluation_keys(["--corpora-dir", ...]): the program in this process."""
+    path = repository / "egs" / "captionstew" / "local" / "gather_evaluation_keys.py"
+    return runpy.run_path(str(path))["main"]

@@ -1,0 +1,153 @@
+"""The audio check: what counts as found, and where the rest is listed."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from captionstew.corpora.build.consolidate import consolidate
+from captionstew.data.tables.audio_check import check_audio, check_clip, coverage_as_markdown
+from captionstew.data.tables.caption_table import write_table
+
+
+def tone(path, seconds, rate=16_000):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.1 * np.sin(np.arange(round(seconds * rate)) * 0.1), rate)
+    return str(path)
+
+
+def file(path, source="mine", offset=0.0, duration=None):
+    return {"source": source, "path": str(path), "offset": offset, "duration": duration}
+
+
+def clip(*files, key="mine:x"):
+    return {"audio_key": key, "files": list(files)}
+
+
+def test_true_length_and_rate(tmp_path):
+    path = tone(tmp_path / "a.wav", 1.5, 22_050)
+    found = check_clip(clip(file(path, duration=10.0)))
+    assert found["status"] == "found" and found["clip_duration"] == pytest.approx(1.5)
+    assert (found["sampling_rate"], found["num_samples"], found["channels"]) == (22_050, 33_075, 1)
+    assert check_clip(clip(file(path, duration=1.0)))["clip_duration"] == 1.0
+    assert check_clip(clip(file(path, offset=0.5)))["clip_duration"] == pytest.approx(1.0)
+
+
+def test_second_file_counts_when_the_first_is_missing_or_broken(tmp_path):
+    (tmp_path / "broken.wav").write_text("not audio")
+    path = tone(tmp_path / "good.wav", 1.0)
+    assert (
+        check_clip(clip(file(tmp_path / "none.wav"), file(tmp_path / "broken.wav"), file(path)))[
+            "path"
+        ]
+        == path
+    )
+    both = check_clip(clip(file(tmp_path / "none.wav"), file(tmp_path / "broken.wav")))
+    assert both["status"] == "broken" and "not readable" in both["reason"]
+    assert check_clip(clip(file(tmp_path / "none.wav")))["status"] == "missing"
+
+
+def test_lengths_that_cannot_be(tmp_path):
+    path = tone(tmp_path / "long.wav", 61.0, 8_000)
+    assert check_clip(clip(file(path)))["status"] == "too long"
+    assert check_clip(clip(file(path)), max_duration=62.0)["status"] == "found"
+    assert (
+        check_clip(clip(file(path, offset=30.0, duration=30.0)))["status"] == "found"
+    )  # a segment of a track
+    assert "begins at 70.00 s" in check_clip(clip(file(path, offset=70.0)))["reason"]
+    whole_video = check_clip(clip(file(path, duration=10.0), key="yt:r1nicOVtvkQ:30"))
+    assert (
+        whole_video["status"] == "broken"
+        and "cut the clip out of the video" in whole_video["reason"]
+    )
+
+
+@pytest.fixture
+def clips(tmp_path, connection, make_starts):
+    rows = []
+    for number in range(60):
+        path = tmp_path / "audio" / f"{number}.wav"
+        if number % 5:
+            tone(path, 0.3 + 0.01 * number)
+        if number % 15 == 5:
+            path.write_text("not audio")
+        for source in ("a", "b") if number % 2 else ("a",):
+            rows.append(
+                {
+                    "audio_key": f"mine:{number:02d}",
+                    "caption": f"{source} {number}",
+                    "source": source,
+                    "audio_path": str(path),
+                    "offset": 0.0,
+                    "duration": None,
+                    "split": "train",
+                    "license": "free",
+                }
+            )
+    write_table(tmp_path / "mine.parquet", rows)
+    consolidate(
+        connection, [tmp_path / "mine.parquet"], make_starts({}), tmp_path / "clips.parquet"
+    )
+    return tmp_path / "clips.parquet"
+
+
+def test_coverage_table_and_lists(clips, tmp_path):
+    table = check_audio(clips, tmp_path / "check", clips_per_share=7)
+    assert table["total"] | {"hours": 0} == {
+        "listed": 60,
+        "found": 48,
+        "missing": 8,
+        "broken": 4,
+        "too long": 0,
+        "hours": 0,
+    }
+    assert table["sources"]["b"]["listed"] == 30 and table["sources"]["a"] == table["total"]
+    hours = sum(0.3 + 0.01 * number for number in range(60) if number % 5) / 3600
+    assert table["total"]["hours"] == pytest.approx(hours, abs=1e-4)
+    checked = pq.read_table(tmp_path / "check" / "checked.parquet")
+    assert checked.num_rows == 48 and checked["audio_key"].to_pylist() == sorted(
+        checked["audio_key"].to_pylist()
+    )
+    missing = (tmp_path / "check" / "missing.txt").read_text().splitlines()
+    assert len(missing) == 8 and missing[0].split("\t") == [
+        "mine:00",
+        str(tmp_path / "audio/0.wav"),
+        "file does not exist",
+    ]
+    assert "not readable" in (tmp_path / "check" / "broken.txt").read_text()
+    assert not list((tmp_path / "check").glob("shares-*"))
+    assert "| a | 60 | 48 | 8 | 4 | 0 |" in coverage_as_markdown(table)
+
+
+def test_interrupted_check_goes_on_and_gives_the_same_bytes(clips, tmp_path, monkeypatch):
+    check_audio(clips, tmp_path / "whole", clips_per_share=1_000)
+    check_audio(clips, tmp_path / "reference", clips_per_share=7)
+    from captionstew.data.tables import audio_check as coverage
+
+    done, work = [], coverage._check_share
+
+    def dying(share):
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append(share.output.name)
+        work(share)
+
+    monkeypatch.setattr(coverage, "_check_share", dying)
+    with pytest.raises(KeyboardInterrupt):
+        check_audio(clips, tmp_path / "killed", clips_per_share=7)
+    assert len(list((tmp_path / "killed").glob("shares-*/*.parquet"))) == 4
+    monkeypatch.setattr(
+        coverage, "_check_share", lambda share: (done.append(share.output.name), work(share))
+    )
+    check_audio(clips, tmp_path / "killed", clips_per_share=7)
+    assert len(done) == len(set(done)) == 9  # nothing twice
+    for name in ("checked.parquet", "missing.txt", "broken.txt", "coverage.json", "coverage.md"):
+        reference = (tmp_path / "reference" / name).read_bytes()
+        assert (tmp_path / "killed" / name).read_bytes() == reference, name
+        assert (tmp_path / "whole" / name).read_bytes() == reference, name
+
+
+def test_new_audio_is_seen_by_the_next_check(clips, tmp_path):
+    assert check_audio(clips, tmp_path / "check")["total"]["missing"] == 8
+    tone(tmp_path / "audio" / "0.wav", 1.0)
+    assert check_audio(clips, tmp_path / "check")["total"]["missing"] == 7
