@@ -1,9 +1,11 @@
-"""Time and memory of the corpus programs at full size: leakage filter, consolidation, duration rule, subsets.
+"""Time and memory of the corpus programs at full size: leakage filter, consolidation, duration
+rule, subsets.
 
     python benchmarks/corpus.py --work-dir scale                            # 1M captions and 10.7M captions
     python benchmarks/corpus.py --work-dir scale --sizes 1000000
 
-Tables are made once per size by benchmarks/make_scale_tables.py (not timed) and kept. Each size runs in a fresh process.
+Tables are made once per size by benchmarks/make_scale_tables.py (not timed) and kept. Each size
+runs in a fresh process.
 """
 
 import argparse
@@ -25,7 +27,9 @@ GENERATOR = Path(__file__).resolve().with_name("make_scale_tables.py")
 
 
 def run_stages(folder: Path, memory_gb: float, threads: int) -> dict:
-    """Run the timed stages on the tables in `folder`; seconds per stage, peak memory (GB), counts."""
+    """Run the timed stages on the tables in `folder`; seconds per stage, peak memory (GB),
+    counts.
+    """
     seconds = {}
 
     def timed(name: str, start: float) -> float:
@@ -90,7 +94,8 @@ def main() -> None:
         result = results[-1]
         stages = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
         print(
-            f"{result['captions']} captions, {result['clips']} clips: {sum(result['seconds'].values()):.1f} s",
+            f"{result['captions']} captions, {result['clips']} clips:"
+            f" {sum(result['seconds'].values()):.1f} s",
             end=" ",
         )
         print(f"({stages}); peak memory {result['peak_gb']:.2f} GB")
@@ -99,7 +104,8 @@ def main() -> None:
         growth = sum(large["seconds"].values()) / sum(small["seconds"].values())
         n, m = small["captions"], large["captions"]
         print(
-            f"time grew {growth:.2f} times; n log n grows {m * math.log(m) / (n * math.log(n)):.2f} times"
+            f"time grew {growth:.2f} times; n log n grows {m * math.log(m) / (n * math.log(n)):.2f}"
+            " times"
         )
 
 

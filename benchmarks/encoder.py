@@ -1,11 +1,13 @@
-"""Speed and memory of the encoder beside a plain PyTorch version of it; prints figures, asserts nothing.
+"""Speed and memory of the encoder beside a plain PyTorch version of it; prints figures, asserts
+nothing.
 
     python benchmarks/encoder.py --preset captionstew --threads 2 --batch-size 4 --seconds 10
     python benchmarks/encoder.py --preset captionstew --device cuda --dtype bfloat16 --batch-size 64
 
-A training step is forward, backward and ScaledAdam with clipping. Both implementations have the same weights, input
-and seeds and take turns, so that the ratios hold on a machine whose speed drifts. Clips are between 80 % and 100 %
-of `--seconds` long, and seconds of audio are those of the clips, without padding.
+A training step is forward, backward and ScaledAdam with clipping. Both implementations have the
+same weights, input and seeds and take turns, so that the ratios hold on a machine whose speed
+drifts. Clips are between 80 % and 100 % of `--seconds` long, and seconds of audio are those of the
+clips, without padding.
 """
 
 import argparse
@@ -58,9 +60,10 @@ def main() -> None:
             memory = peak_memory(name, mode, args)
             share = share_of_products(getattr(run, mode), args)
             print(
-                f"{mode:9s} {name:5s}  {run.audio / median:8.1f} s of audio per s   {median * 1e3:8.1f} ms"
-                f"   peak memory {memory / 2**20:6.0f} MiB   products and convolutions {share:4.0%} of the time"
-                f"   {achieved / 1e9:7.1f} GFLOP/s = {achieved / peak:4.0%} of peak"
+                f"{mode:9s} {name:5s}  {run.audio / median:8.1f} s of audio per s  "
+                f" {median * 1e3:8.1f} ms   peak memory {memory / 2**20:6.0f} MiB   products and"
+                f" convolutions {share:4.0%} of the time   {achieved / 1e9:7.1f} GFLOP/s ="
+                f" {achieved / peak:4.0%} of peak"
             )
         if len(runs) == 2:
             ratios = [plain / ours for ours, plain in zip(seconds["ours"], seconds["plain"])]
@@ -91,7 +94,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 class Run:
-    """One implementation with its input and optimizer; `inference()` and `training()` do one batch."""
+    """One implementation with its input and optimizer; `inference()` and `training()` do one
+    batch.
+    """
 
     def __init__(self, name: str, args: argparse.Namespace):
         torch.manual_seed(0)
@@ -149,7 +154,9 @@ def timed(work: Callable[[], None], device: str, seed: int) -> float:
 def interleaved_times(
     work: dict[str, Callable[[], None]], args: argparse.Namespace
 ) -> dict[str, list[float]]:
-    """Seconds of each repeat; the implementations take turns, after one round that does not count."""
+    """Seconds of each repeat; the implementations take turns, after one round that does not
+    count.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for repeat in range(-1, args.repeats):
         for name, function in work.items():
@@ -171,9 +178,11 @@ def gemm_peak(args: argparse.Namespace) -> float:
 
 
 def count_flops(args: argparse.Namespace) -> dict[str, float]:
-    """FLOP per second of audio in products and convolutions, without gradient modifiers and optimizer.
+    """FLOP per second of audio in products and convolutions, without gradient modifiers and
+    optimizer.
 
-    The backward counts as two forwards, as usual: torch counts too much for grouped convolutions there.
+    The backward counts as two forwards, as usual: torch counts too much for grouped convolutions
+    there.
     """
     run = Run("ours", args)
     run.model.eval()
@@ -181,7 +190,8 @@ def count_flops(args: argparse.Namespace) -> dict[str, float]:
         run.forward()
     forward = counter.get_total_flops() / run.audio
     print(
-        f"model: {forward / 1e9:.2f} GFLOP per second of audio forward, three times that per training step"
+        f"model: {forward / 1e9:.2f} GFLOP per second of audio forward, three times that per"
+        " training step"
     )
     return {"inference": forward, "training": 3.0 * forward}
 
@@ -204,7 +214,9 @@ def share_of_products(work: Callable[[], None], args: argparse.Namespace) -> flo
 
 
 def peak_memory(name: str, mode: str, args: argparse.Namespace) -> float:
-    """Largest memory in bytes that one call adds to model and optimizer: allocated on a GPU, resident on a CPU."""
+    """Largest memory in bytes that one call adds to model and optimizer: allocated on a GPU,
+    resident on a CPU.
+    """
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(measure_memory, (name, mode, args))
@@ -226,7 +238,8 @@ def measure_memory(name: str, mode: str, args: argparse.Namespace) -> float:
 
 
 def resident_memory(entry: str) -> float:
-    """Resident memory of this process in bytes, present (VmRSS) or largest so far (VmHWM); Linux only.
+    """Resident memory of this process in bytes, present (VmRSS) or largest so far (VmHWM); Linux
+    only.
 
     The resource module's figure will not do: a child process inherits its parent's.
     """
@@ -240,8 +253,8 @@ def print_setting(args: argparse.Namespace, run: Run) -> None:
         torch.cuda.get_device_name() if args.device == "cuda" else f"cpu, {args.threads} threads"
     )
     print(
-        f"{args.preset}: {parameters / 1e6:.1f} M parameters, {args.batch_size} clips of up to {args.seconds:g} s, "
-        f"{args.dtype}, {device}, torch {torch.__version__}"
+        f"{args.preset}: {parameters / 1e6:.1f} M parameters, {args.batch_size} clips of up to"
+        f" {args.seconds:g} s, {args.dtype}, {device}, torch {torch.__version__}"
     )
 
 

@@ -1,9 +1,11 @@
-"""Features: seconds of audio per second for each step from file to batch. Prints figures, asserts nothing.
+"""Features: seconds of audio per second for each step from file to batch. Prints figures, asserts
+nothing.
 
     python benchmarks/features.py --seconds 10 --clips 64 --num-workers 0 2
     python benchmarks/features.py --device cuda --backend kaldifeat
 
-Clips are made-up noise in FLAC files at 44.1 and 16 kHz. Each figure is the median of `--repeats` runs.
+Clips are made-up noise in FLAC files at 44.1 and 16 kHz. Each figure is the median of `--repeats`
+runs.
 """
 
 import argparse

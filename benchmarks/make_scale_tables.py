@@ -1,10 +1,11 @@
-"""Made-up caption tables of the size and shape of the real eight corpora, to test the corpus programs at
-scale.
+"""Made-up caption tables of the size and shape of the real eight corpora, to test the corpus
+programs at scale.
 
-The default, 10.7M captions, has the proportions, key forms and overlaps of the releases: AudioSet videos
-shared by five corpora, missing starts, YouTube-8M and VGGSound cuts of AudioSet videos at other seconds,
-evaluation clips inside the training lists, Clotho sounds inside WavCaps. Texts are random sentences of the
-corpora's lengths. It writes the files that `egs/captionstew/prepare.sh` expects after its first stage:
+The default, 10.7M captions, has the proportions, key forms and overlaps of the releases: AudioSet
+videos shared by five corpora, missing starts, YouTube-8M and VGGSound cuts of AudioSet videos at
+other seconds, evaluation clips inside the training lists, Clotho sounds inside WavCaps. Texts are
+random sentences of the corpora's lengths. It writes the files that `egs/captionstew/prepare.sh`
+expects after its first stage:
 
     OUTPUT_DIR/tables/<name>.parquet   OUTPUT_DIR/evaluation_keys.parquet   OUTPUT_DIR/audioset_starts.parquet
     OUTPUT_DIR/corpora.csv
@@ -29,8 +30,8 @@ AUDIOSET = 2_084_320  # videos, of which the first 20,371 are AudioSet's evaluat
 
 @dataclass(frozen=True)
 class Part:
-    """One split of one corpus. `key` and `keep` are SQL over the clip's number `i`; `sentences` sets the
-    length.
+    """One split of one corpus. `key` and `keep` are SQL over the clip's number `i`; `sentences`
+    sets the length.
     """
 
     name: str
@@ -44,7 +45,9 @@ class Part:
 
 
 def video(space: str, number: str) -> str:
-    """SQL: an 11-character id from a number, with "-", "Y" and "_" in every place, as real ones have."""
+    """SQL: an 11-character id from a number, with "-", "Y" and "_" in every place, as real ones
+    have.
+    """
     code = f"base64(unhex(md5('{space}' || ({number})::varchar)))"
     return f"replace(replace(substr({code}, 1, 11), '+', '-'), '/', '_')"
 
@@ -58,8 +61,8 @@ def audioset_key(number: str, start: str = AS_START) -> str:
 
 
 def parts() -> list[Part]:
-    """The eight corpora at full size; every fifth VGGSound and fiftieth YouTube-8M clip is of an AudioSet
-    video.
+    """The eight corpora at full size; every fifth VGGSound and fiftieth YouTube-8M clip is of an
+    AudioSet video.
     """
     own = (
         "'yt:' || "
@@ -113,21 +116,17 @@ EVALUATION = {  # list -> SQL of its keys over a number i, and how many at full 
 def sentence_table(connection: duckdb.DuckDBPyConnection) -> None:
     """fragments: a list of 4,096 random clauses of about eight words."""
     connection.execute("create temp macro pick(n, size) as (hash(n) % size)::bigint + 1")
-    connection.execute(
-        """create temp table words as select list(w order by n) as w from (
+    connection.execute("""create temp table words as select list(w order by n) as w from (
         select n, substr(translate(md5(n::varchar), '0123456789', 'ghijklmnop'), 1, 2 + n % 7) as w
-        from range(3000) t(n))"""
-    )
-    connection.execute(
-        """create temp table fragments as select list(text order by n) as f from (
+        from range(3000) t(n))""")
+    connection.execute("""create temp table fragments as select list(text order by n) as f from (
         select n, array_to_string([w[pick(n * 31 + k, 3000)] for k in range(8)], ' ') as text
-        from range(4096) t(n), words)"""
-    )
+        from range(4096) t(n), words)""")
 
 
 def write_part_query(part: Part, clips: int) -> str:
-    """SQL of one part's rows. `i` numbers clips over the full size, so that a small corpus keeps the
-    overlaps.
+    """SQL of one part's rows. `i` numbers clips over the full size, so that a small corpus keeps
+    the overlaps.
     """
     text = " || ' ' || ".join(
         f"f[pick(i * 10 + c + {1000 * k}, 4096)]" for k in range(part.sentences)
@@ -155,8 +154,9 @@ def write_tables(output: Path, num_captions: int, memory_gb: float = 3.0) -> int
             path = output / "tables" / f"{name}.parquet"
             total += write_query(connection, " union all ".join(queries), path, caption_schema())
         lists = [
-            f"select {literal(entry.split(':')[0])} as evaluation_set, {literal(entry.split(':')[1])} as split, "
-            f"{key} as key from range({max(1, round(count * scale))}) t(i)"
+            f"select {literal(entry.split(':')[0])} as evaluation_set,"
+            f" {literal(entry.split(':')[1])} as split, {key} as key from"
+            f" range({max(1, round(count * scale))}) t(i)"
             for entry, (key, count) in EVALUATION.items()
         ]
         keys = pa.schema([(name, pa.string()) for name in ("evaluation_set", "split", "key")])

@@ -3,10 +3,11 @@
     python benchmarks/manifest.py --work-dir manifests                    # 9.3M cuts, 6.5 GB of disk
     python benchmarks/manifest.py --work-dir manifests --num-cuts 200000
 
-The manifest holds made-up cuts of the corpus's lengths and caption sizes (written once, not timed). No audio
-is read: this is the sampler's part. Prints the time to the first batch, the cuts per second that the sampler
-gives, the cuts per second that one loader worker reads from the manifest, and the time to resume in mid-epoch
-at the end of a segment, where most has to be replayed; each on the clock and in processor time.
+The manifest holds made-up cuts of the corpus's lengths and caption sizes (written once, not timed).
+No audio is read: this is the sampler's part. Prints the time to the first batch, the cuts per
+second that the sampler gives, the cuts per second that one loader worker reads from the manifest,
+and the time to resume in mid-epoch at the end of a segment, where most has to be replayed; each on
+the clock and in processor time.
 """
 
 import argparse
@@ -33,7 +34,9 @@ READ_BATCHES = 200
 
 
 def write_manifest(path: Path, durations: np.ndarray) -> None:
-    """One template cut with other ids and durations (N,) in seconds, and the index; nothing is checked."""
+    """One template cut with other ids and durations (N,) in seconds, and the index; nothing is
+    checked.
+    """
     info = AudioInfo(
         duration=60.0, sampling_rate=16_000, channels=1, num_samples=960_000, fingerprint="0" * 32
     )
@@ -79,7 +82,9 @@ def timed() -> Iterator[list[float]]:
 def measure(
     path: Path, max_duration: float, world_size: int, num_batches: int
 ) -> dict[str, list[float]]:
-    """Seconds (clock, processor) to `start` and `resume`; cuts per second of the `sampler` and of `reading`."""
+    """Seconds (clock, processor) to `start` and `resume`; cuts per second of the `sampler` and of
+    `reading`.
+    """
     settings = {"max_duration": max_duration, "seed": 42, "world_size": world_size}
     with timed() as start:
         batches = EpochBatches(open_cuts(path), **settings)

@@ -1,4 +1,6 @@
-"""Activations, dropout, normalisation and gradient modifiers of the plain Zipformer; see `plain_zipformer.py`."""
+"""Activations, dropout, normalisation and gradient modifiers of the plain Zipformer; see
+`plain_zipformer.py`.
+"""
 
 import math
 import random
@@ -133,7 +135,9 @@ def value(number: ScheduledFloat | float) -> float:
 
 
 class Balancer(ScheduledModule):
-    """Keeps each channel's share of positive values and mean absolute value inside limits, through the gradient."""
+    """Keeps each channel's share of positive values and mean absolute value inside limits, through
+    the gradient.
+    """
 
     def __init__(self, channel_dim, min_positive, max_positive, min_abs, max_abs, prob=None):
         super().__init__()
@@ -188,7 +192,9 @@ class WhitenFunction(torch.autograd.Function):
 
 
 def whitening_metric(x: Tensor, num_groups: int) -> Tensor:
-    """(..., C) -> (): 1 if the covariance of the channels of each group is a multiple of the identity, else more."""
+    """(..., C) -> (): 1 if the covariance of the channels of each group is a multiple of the
+    identity, else more.
+    """
     channels = x.shape[-1]
     x = x.reshape(-1, num_groups, channels // num_groups).transpose(0, 1)
     x = x - x.mean(dim=1, keepdim=True)

@@ -1,7 +1,9 @@
-"""The Zipformer written module by module in plain PyTorch: the baseline that the package has to beat.
+"""The Zipformer written module by module in plain PyTorch: the baseline that the package has to
+beat.
 
-Every formula stands where the paper has it, differentiated by autograd, in the layout (T, N, C); nothing is fused,
-shared or recomputed. Numbers and state-dict keys are those of the package, so weights go either way:
+Every formula stands where the paper has it, differentiated by autograd, in the layout (T, N, C);
+nothing is fused, shared or recomputed. Numbers and state-dict keys are those of the package, so
+weights go either way:
 
     plain = PlainZipformer(config)
     plain.load_state_dict(Zipformer(config).state_dict())
@@ -405,7 +407,9 @@ class Encoder(nn.Module):
 
 
 class PlainZipformer(nn.Module):
-    """The whole encoder, called like `zipformer.Zipformer`. Raises ValueError for causal configurations."""
+    """The whole encoder, called like `zipformer.Zipformer`. Raises ValueError for causal
+    configurations.
+    """
 
     def __init__(self, config: ZipformerConfig):
         super().__init__()

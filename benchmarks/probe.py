@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Seconds that 50 probing heads (10 learning rates x 5 seeds) take on cached vectors of 10,000 clips.
+"""Seconds that 50 probing heads (10 learning rates x 5 seeds) take on cached vectors of 10,000
+clips.
 
     python benchmarks/probe.py
     python benchmarks/probe.py --tasks multi_label --num-clips 2000
 
-Vectors are synthetic: class centres in noise, such that heads end between chance and perfection and stop by their
-patience, as on real data. CPU seconds stand beside wall-clock seconds, for machines that do other things too.
+Vectors are synthetic: class centres in noise, such that heads end between chance and perfection and
+stop by their patience, as on real data. CPU seconds stand beside wall-clock seconds, for machines
+that do other things too.
 """
 
 import argparse
@@ -83,9 +85,9 @@ def main() -> None:
         probe = train_probe(LinearHead(args.dim, classes), train, valid, loss, metric, settings)
         wall, cpu = time.perf_counter() - started, time.process_time() - cpu
         print(
-            f"{name}: {len(RATES) * len(settings.seeds)} heads, {classes} classes, D {args.dim}, "
-            f"{args.num_clips} clips: {wall:.0f} s, {cpu:.0f} CPU s; rate {probe.learning_rate:g}, validation "
-            f"{sum(probe.valid_metric) / len(probe.valid_metric):.3f}",
+            f"{name}: {len(RATES) * len(settings.seeds)} heads, {classes} classes, D {args.dim},"
+            f" {args.num_clips} clips: {wall:.0f} s, {cpu:.0f} CPU s; rate {probe.learning_rate:g},"
+            f" validation {sum(probe.valid_metric) / len(probe.valid_metric):.3f}",
             flush=True,
         )
 

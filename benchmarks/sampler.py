@@ -1,4 +1,5 @@
-"""The sampler on a made-up manifest: start, speed, padding, resume. Prints figures, asserts nothing.
+"""The sampler on a made-up manifest: start, speed, padding, resume. Prints figures, asserts
+nothing.
 
     python benchmarks/sampler.py --num-cuts 100000 --max-duration 640 --world-size 8
     python benchmarks/sampler.py --manifest data/mine/cuts_train.jsonl --max-duration 100

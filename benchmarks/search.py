@@ -4,7 +4,8 @@
     python benchmarks/search.py                                 # random weights, 10,000 random vectors
     python benchmarks/search.py --checkpoint exp/contrastive/pretrained.pt --clips 100000
 
-Prints milliseconds per query: from the text to the list of files, the text tower and the comparison with every clip.
+Prints milliseconds per query: from the text to the list of files, the text tower and the comparison
+with every clip.
 """
 
 import argparse
@@ -86,9 +87,9 @@ def main() -> None:
         times.append(1000 * (time.perf_counter() - start))
         processor.append(1000 * (time.process_time() - start_processor))
     print(
-        f"query: first {times[0]:.1f} ms, median {statistics.median(times):.1f} ms, slowest {max(times):.1f} ms, "
-        f"processor time {statistics.median(processor):.1f} ms ({options.queries} queries, "
-        f"{options.num_threads} threads)"
+        f"query: first {times[0]:.1f} ms, median {statistics.median(times):.1f} ms, slowest"
+        f" {max(times):.1f} ms, processor time {statistics.median(processor):.1f} ms"
+        f" ({options.queries} queries, {options.num_threads} threads)"
     )
 
 

@@ -1,6 +1,7 @@
 """One checkpoint format for every model of this repository.
 
-A checkpoint is a `torch.save`d dict of tensors, numbers and strings, so it loads with weights-only safety:
+A checkpoint is a `torch.save`d dict of tensors, numbers and strings, so it loads with weights-only
+safety:
 
     format, version      "captionstew", 1
     model                state dict of the whole model; the audio encoder is under "encoder.", in a tagger at the top
@@ -33,7 +34,8 @@ from captionstew.errors import UserError
 
 FORMAT = "captionstew"
 VERSION = 1
-INTERRUPTED = "interrupted.pt"  # of a run that was asked to stop; --iter, --avg and --keep-last-k do not count it
+# of a run that was asked to stop; --iter, --avg and --keep-last-k do not count it
+INTERRUPTED = "interrupted.pt"
 StateDict = dict[str, Tensor]
 
 
@@ -42,7 +44,8 @@ class CheckpointError(UserError):
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Writes atomically: a kill or a full disk leaves either the old file or none, never half a file.
+    """Writes atomically: a kill or a full disk leaves either the old file or none, never half a
+    file.
 
     Raises:
       OSError: the disk refused; nothing is left behind under `path` or its temporary name.
@@ -97,7 +100,9 @@ def step_checkpoints(exp_dir: Path) -> list[Path]:
 
 
 def all_checkpoints(exp_dir: Path) -> list[tuple[int, Path]]:
-    """(step, path) of every checkpoint that a run can go on from, newest first; unreadable ones come first of all."""
+    """(step, path) of every checkpoint that a run can go on from, newest first; unreadable ones
+    come first of all.
+    """
     paths = epoch_checkpoints(exp_dir) + step_checkpoints(exp_dir) + list(exp_dir.glob(INTERRUPTED))
     return sorted(((_step_of(path), path) for path in paths), reverse=True)
 
@@ -136,13 +141,16 @@ def newest_checkpoint(exp_dir: Path) -> tuple[Path, dict[str, Any]] | None:
             logging.warning("falling back to an older checkpoint: %s", error)
     if paths:
         raise CheckpointError(
-            f"{exp_dir}: none of its {len(paths)} checkpoints can be read; remove them to start anew"
+            f"{exp_dir}: none of its {len(paths)} checkpoints can be read; remove them to start"
+            " anew"
         )
     return None
 
 
 def _step_of(path: Path) -> int:
-    """Step of a checkpoint without reading its tensors; unreadable files come first, so that they get reported."""
+    """Step of a checkpoint without reading its tensors; unreadable files come first, so that they
+    get reported.
+    """
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["step"]
     except Exception as error:
@@ -158,9 +166,11 @@ def remove_old_checkpoints(exp_dir: Path, keep: int) -> None:
 
 @torch.no_grad()
 def update_running_average(average: StateDict, model: nn.Module, step: int, period: int) -> None:
-    """Moves `average` (float64, in place) to the mean over all periods so far (icefall's model_avg).
+    """Moves `average` (float64, in place) to the mean over all periods so far (icefall's
+    model_avg).
 
-    average := model * period/step + average * (1 - period/step), at every step divisible by `period`.
+    average := model * period/step + average * (1 - period/step), at every step divisible by
+    `period`.
     """
     weight = period / step
     for name, value in model.state_dict().items():
@@ -171,7 +181,9 @@ def update_running_average(average: StateDict, model: nn.Module, step: int, peri
 
 
 def average_checkpoints(paths: Sequence[Path]) -> StateDict:
-    """Mean of the `model` entries, computed in float64; integer entries come from the first file."""
+    """Mean of the `model` entries, computed in float64; integer entries come from the first
+    file.
+    """
     if not paths:
         raise CheckpointError("nothing to average")
     total = _as_float64(load_checkpoint(paths[0])["model"])
@@ -187,11 +199,13 @@ def average_checkpoints(paths: Sequence[Path]) -> StateDict:
 
 
 def average_between(start: Path | None, end: Path) -> StateDict:
-    """Mean of the parameters over the steps after `start` up to `end`, from the two running averages.
+    """Mean of the parameters over the steps after `start` up to `end`, from the two running
+    averages.
 
-    With m the running average of a checkpoint and n the last step that it took in (a multiple of the period):
-    (n_end m_end - n_start m_start) / (n_end - n_start), as icefall's --use-averaged-model, which takes the steps of
-    the checkpoints for n: the same where they are such multiples, else an extrapolation. Without a start this is m_end.
+    With m the running average of a checkpoint and n the last step that it took in (a multiple of
+    the period): (n_end m_end - n_start m_start) / (n_end - n_start), as icefall's
+    --use-averaged-model, which takes the steps of the checkpoints for n: the same where they are
+    such multiples, else an extrapolation. Without a start this is m_end.
 
     Raises:
       CheckpointError: wrong order, or no running average was taken between the two.
@@ -212,14 +226,17 @@ def average_between(start: Path | None, end: Path) -> StateDict:
     steps = _averaged_steps(last) - _averaged_steps(first)
     if steps == 0:
         raise CheckpointError(
-            f"{end}: no running average was taken between steps {first['step']} and {last['step']} (--average-period "
-            f"{last['average_period']}); use a larger --avg, or --use-averaged-model false"
+            f"{end}: no running average was taken between steps {first['step']} and {last['step']}"
+            f" (--average-period {last['average_period']}); use a larger --avg, or"
+            " --use-averaged-model false"
         )
     weight = _averaged_steps(last) / steps
     mean = {
-        name: value * weight + first["model_avg"][name] * (1 - weight)
-        if value.is_floating_point()
-        else value
+        name: (
+            value * weight + first["model_avg"][name] * (1 - weight)
+            if value.is_floating_point()
+            else value
+        )
         for name, value in last["model_avg"].items()
     }
     return _like(mean, last["model"])
@@ -233,7 +250,8 @@ def _averaged_steps(content: dict[str, Any]) -> int:
 def select_model(
     exp_dir: Path, epoch: int, iteration: int, avg: int, use_averaged_model: bool
 ) -> tuple[StateDict, Path]:
-    """Weights named by icefall's --epoch/--iter/--avg/--use-averaged-model, and the newest file they come from.
+    """Weights named by icefall's --epoch/--iter/--avg/--use-averaged-model, and the newest file
+    they come from.
 
     Raises:
       CheckpointError: a file that the choice needs is not there.
@@ -253,7 +271,8 @@ def select_model(
                 f"{exp_dir}: there is no checkpoint-{iteration}.pt; there are {_names(there)}"
             )
     else:
-        # A running average covers the epochs in between, so its two ends are enough; epoch 0 has no file.
+        # A running average covers the epochs in between, so its two ends are enough; epoch 0 has no
+        # file.
         numbers = (epoch, epoch - avg) if use_averaged_model else range(epoch, epoch - avg, -1)
         wanted = [exp_dir / f"epoch-{number}.pt" for number in numbers if number > 0]
         needed, files = len(wanted), [path for path in wanted if path.is_file()]
@@ -321,7 +340,9 @@ def provenance() -> dict[str, str]:
 
 
 def git_sha() -> str:
-    """Commit of the checkout, with "-dirty" if files differ from it; "unknown" outside a git checkout."""
+    """Commit of the checkout, with "-dirty" if files differ from it; "unknown" outside a git
+    checkout.
+    """
     folder = Path(__file__).parent
     try:
         command = [
@@ -340,7 +361,9 @@ def git_sha() -> str:
 
 
 def load_weights(model: nn.Module, state: StateDict, source: Path | str) -> None:
-    """Strict load_state_dict whose CheckpointError lists what is missing, unexpected or of another shape."""
+    """Strict load_state_dict whose CheckpointError lists what is missing, unexpected or of another
+    shape.
+    """
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -349,7 +372,8 @@ def load_weights(model: nn.Module, state: StateDict, source: Path | str) -> None
         ) from error
     if missing or unexpected:
         raise CheckpointError(
-            f"{source}: does not fit the model; missing: {_listed(missing)}; unexpected: {_listed(unexpected)}"
+            f"{source}: does not fit the model; missing: {_listed(missing)}; unexpected:"
+            f" {_listed(unexpected)}"
         )
 
 

@@ -6,10 +6,11 @@
     captionstew classify FILES... --checkpoint exp/contrastive/pretrained.pt --labels dog,rain,siren
     captionstew export   CHECKPOINT --format safetensors --output encoder
 
-FILES are audio files and folders with audio files. Results go to stdout, tab-separated; a file that cannot be read is
-named on stderr with the reason, and the others are worked on.
+FILES are audio files and folders with audio files. Results go to stdout, tab-separated; a file that
+cannot be read is named on stderr with the reason, and the others are worked on.
 
-Exit status: 0 everything was used, 3 some files could not be read, 1 nothing could be done, 2 wrong options.
+Exit status: 0 everything was used, 3 some files could not be read, 1 nothing could be done, 2 wrong
+options.
 """
 
 import argparse
@@ -71,7 +72,9 @@ def caption(options: argparse.Namespace) -> int:
 
 
 def search(options: argparse.Namespace) -> int:
-    """cosine, file: for each query the nearest files, from a saved index that is brought up to date first"""
+    """cosine, file: for each query the nearest files, from a saved index that is brought up to date
+    first
+    """
     from captionstew.inference.retriever import load_retriever
     from captionstew.inference.search_index import load_index
 
@@ -118,12 +121,14 @@ def export(options: argparse.Namespace) -> int:
     if options.format == "safetensors":
         encoder = export_safetensors(options.checkpoint, options.output)
         print(
-            f"wrote {options.output}: {sum(p.numel() for p in encoder.parameters())} parameters and config.json"
+            f"wrote {options.output}: {sum(p.numel() for p in encoder.parameters())} parameters and"
+            " config.json"
         )
     else:
         difference = export_onnx(options.checkpoint, options.output)
         print(
-            f"wrote {options.output}: frames equal the encoder's to {difference:.1g} of the largest value"
+            f"wrote {options.output}: frames equal the encoder's to {difference:.1g} of the largest"
+            " value"
         )
     return 0
 
@@ -239,7 +244,9 @@ def _files(options: argparse.Namespace):
 
 
 def _report(failed: dict[str, str], total: int) -> int:
-    """Names the files that could not be read, and returns the exit status. Raises UserError where none could be."""
+    """Names the files that could not be read, and returns the exit status. Raises UserError where
+    none could be.
+    """
     for file, reason in failed.items():
         print(f"captionstew: {_printable(file)}: {reason}", file=sys.stderr)
     if failed and len(failed) == total:

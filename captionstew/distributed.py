@@ -48,7 +48,9 @@ def barrier() -> None:
 
 @contextmanager
 def main_first(rank: Rank) -> Iterator[None]:
-    """The others enter the block when the main process has left it, be it after days, when a barrier would give up."""
+    """The others enter the block when the main process has left it, be it after days, when a
+    barrier would give up.
+    """
     group = dist.new_group(backend="gloo", timeout=timedelta(days=30)) if is_distributed() else None
     if group is not None and not rank.is_main:
         dist.barrier(group)
@@ -58,10 +60,11 @@ def main_first(rank: Rank) -> Iterator[None]:
 
 
 def gather_rows(x: Tensor) -> tuple[Tensor, int]:
-    """(n_r, D) of each rank -> ((sum of n_r, D), first row of this rank), with gradients to every rank.
+    """(n_r, D) of each rank -> ((sum of n_r, D), first row of this rank), with gradients to every
+    rank.
 
-    Ranks may hold different numbers of rows. The backward pass sums the gradients of all ranks' losses, so the sum of
-    the local losses behaves like one loss on one process.
+    Ranks may hold different numbers of rows. The backward pass sums the gradients of all ranks'
+    losses, so the sum of the local losses behaves like one loss on one process.
     """
     if not is_distributed():
         return x, 0
@@ -77,7 +80,9 @@ def gather_rows(x: Tensor) -> tuple[Tensor, int]:
 
 
 class _AllGather(torch.autograd.Function):
-    """(n, D) -> (world_size, n, D); the gradient of a rank's rows is summed over the losses of all ranks."""
+    """(n, D) -> (world_size, n, D); the gradient of a rank's rows is summed over the losses of all
+    ranks.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:

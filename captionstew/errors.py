@@ -10,13 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-TRACEBACK_VARIABLE = (
-    "CAPTIONSTEW_TRACEBACK"  # set to anything: user errors show where they were raised
+TRACEBACK_VARIABLE = (  # set to anything: user errors show where they were raised
+    "CAPTIONSTEW_TRACEBACK"
 )
 
 
 class UserError(Exception):
-    """Input, flags or surroundings that a program cannot work with; the message says which and what to do."""
+    """Input, flags or surroundings that a program cannot work with; the message says which and what
+    to do.
+    """
 
 
 USER_ERRORS = (UserError, ValueError, OSError)
@@ -25,8 +27,8 @@ USER_ERRORS = (UserError, ValueError, OSError)
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Calls `main` and exits with its status.
 
-    UserError, ValueError and OSError end with `<program>: <message>` on stderr and status 1, an interrupt from the
-    keyboard with status 130. Every other exception keeps its traceback.
+    UserError, ValueError and OSError end with `<program>: <message>` on stderr and status 1, an
+    interrupt from the keyboard with status 130. Every other exception keeps its traceback.
     """
     try:
         sys.exit(main())
@@ -45,7 +47,9 @@ def program_name() -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The error's message without line breaks; of an error in a loading process, what was raised there."""
+    """The error's message without line breaks; of an error in a loading process, what was raised
+    there.
+    """
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     lines = str(error).strip().splitlines() or [type(error).__name__]

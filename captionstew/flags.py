@@ -1,4 +1,13 @@
-"""."""
+"""Command-line flags as fields of frozen dataclasses.
+
+    @dataclass(frozen=True)
+    class Flags:
+        seed: int = flag(42, "seed of shuffling")
+
+    flags = parse_flags(Flags, __doc__)
+
+Every flag takes a value (`--use-fp16 true`); unknown ones and wrong values end the program.
+"""
 
 import argparse
 import dataclasses
@@ -17,7 +26,8 @@ def flag(default: Any, help: str, choices: tuple | None = None) -> Any:
 
 
 def free_flag(default: Any, help: str, choices: tuple | None = None) -> Any:
-    """A flag that an exact resume may change: it decides nothing that a step computes, or is a rate, or a path.
+    """A flag that an exact resume may change: it decides nothing that a step computes, or is a
+    rate, or a path.
 
     What the path of a manifest or a tokenizer leads to is compared by its content.
     """

@@ -14,7 +14,9 @@ def key_hash(audio_key: str, seed: int) -> int:
 
 
 def stable_hash(*parts: int | str) -> int:
-    """A 64-bit hash of `parts`, the same on every machine and in every process (Python's own is not)."""
+    """A 64-bit hash of `parts`, the same on every machine and in every process (Python's own is
+    not).
+    """
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 

@@ -1,8 +1,8 @@
 """Work in shares, on local processes or on a Dask cluster, that survives the loss of a worker.
 
-A share is a small picklable description; the work writes its result under the share's own file name,
-atomically, so a share that is there is never done twice, and a share that a dying worker leaves behind is
-simply done again.
+A share is a small picklable description; the work writes its result under the share's own file
+name, atomically, so a share that is there is never done twice, and a share that a dying worker
+leaves behind is simply done again.
 """
 
 import multiprocessing
@@ -32,8 +32,9 @@ def run_shares(
 ) -> None:
     """Call `work` once for every share; an exception of `work` itself stops everything.
 
-    `dask_scheduler`: address (tcp://...) of a running cluster, or "local" to start one with `num_jobs`
-    workers; without it `num_jobs` processes of this machine, or this process alone for 1.
+    `dask_scheduler`: address (tcp://...) of a running cluster, or "local" to start one with
+    `num_jobs` workers; without it `num_jobs` processes of this machine, or this process alone for
+    1.
     """
     with tqdm(total=len(shares), desc=title, unit="share", disable=len(shares) < 2) as bar:
         if dask_scheduler:
@@ -64,7 +65,8 @@ def _run_on_pool(work: Callable[[Any], None], shares: list, num_jobs: int, bar: 
             losses += 1
             if losses >= MAX_LOSSES:
                 raise WorkersLost(
-                    f"{losses} times in a row a worker process died (out of memory?); unfinished: {shares[:3]}"
+                    f"{losses} times in a row a worker process died (out of memory?); unfinished:"
+                    f" {shares[:3]}"
                 ) from error
             tqdm.write(
                 f"a worker process died; its share is done again ({len(shares)} shares left)"
@@ -81,7 +83,8 @@ def _run_on_dask(
             "--dask-scheduler needs dask: pip install 'captionstew[cluster]'"
         ) from error
     with _cluster(address, num_jobs, LocalCluster) as cluster, Client(cluster) as client:
-        # Dask itself gives the shares of a lost worker to another one; retries cover the ones it half did.
+        # Dask itself gives the shares of a lost worker to another one; retries cover the ones it
+        # half did.
         futures = [client.submit(work, share, pure=False, retries=MAX_LOSSES) for share in shares]
         for future in as_completed(futures):
             future.result()

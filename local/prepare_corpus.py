@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Read one corpus as it is released: captions or questions into a table, labelled clips into manifests.
+"""Read one corpus as it is released: captions or questions into a table, labelled clips into
+manifests.
 
 python local/prepare_corpus.py audiocaps --corpus-dir download/audiocaps --output-dir data/tables
 python local/prepare_corpus.py nsynth --corpus-dir download/nsynth --output-dir data/nsynth

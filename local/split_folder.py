@@ -1,10 +1,11 @@
-"""Checks a folder of recordings with captions.csv (or a folder of such folders) and splits it into manifests.
+"""Checks a folder of recordings with captions.csv (or a folder of such folders) and splits it into
+manifests.
 
     python local/split_folder.py --corpus-dir my_recordings --output-dir data/mine --num-jobs 8
 
-The form of the tables is described in captionstew/corpora/own/read.py. Clips of `--test-folds` and `--valid-folds`
-are held out; clips without a fold are held out by a hash of their speaker, or of their name. A second run
-does nothing.
+The form of the tables is described in captionstew/corpora/own/read.py. Clips of `--test-folds` and
+`--valid-folds` are held out; clips without a fold are held out by a hash of their speaker, or of
+their name. A second run does nothing.
 """
 
 import argparse

@@ -2,7 +2,8 @@
 
     python local/split_mini.py --output-dir data/mini --num-jobs 2
 
-The audio goes to `corpus` below the output folder, which may be moved as a whole. A second run does nothing.
+The audio goes to `corpus` below the output folder, which may be moved as a whole. A second run does
+nothing.
 """
 
 import argparse

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""The first captions of a training manifest, by a hash of (seed, clip), with the same validation and test clips.
+"""The first captions of a training manifest, by a hash of (seed, clip), with the same validation
+and test clips.
 
     python local/subset_manifest.py --manifest-dir data/mini --captions 1000 --output-dir data/mini/1000
 
-Subsets are nested and keep clips whole: one of N captions is the longest row of clips, in the hash's order, with at
-most N captions. CaptionStew's own subsets come from egs/captionstew/prepare.sh.
+Subsets are nested and keep clips whole: one of N captions is the longest row of clips, in the
+hash's order, with at most N captions. CaptionStew's own subsets come from
+egs/captionstew/prepare.sh.
 """
 
 import argparse

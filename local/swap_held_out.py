@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The same manifests with validation and test exchanged, so that a small corpus is tested on all that it holds out.
+"""The same manifests with validation and test exchanged, so that a small corpus is tested on all
+that it holds out.
 
 python local/swap_held_out.py --manifest-dir data/recordings --output-dir data/recordings/swapped
 """

@@ -3,8 +3,8 @@
 
     python local/train_bpe.py --manifest data/mini/cuts_train.jsonl --output data/mini/bpe.model --vocab-size 2000
 
-The result is a sentencepiece model with BART's ids (<s> 0, <pad> 1, </s> 2, <unk> 3) and a <mask>. A small corpus gives
-fewer pieces than asked for.
+The result is a sentencepiece model with BART's ids (<s> 0, <pad> 1, </s> 2, <unk> 3) and a <mask>.
+A small corpus gives fewer pieces than asked for.
 """
 
 import argparse
@@ -34,7 +34,8 @@ def main() -> None:
     with atomic_write(args.output) as file:
         file.write(model)
     print(
-        f"wrote {args.output}: {SentencePieceTokenizer(model).vocab_size} pieces from {len(cuts)} clips"
+        f"wrote {args.output}: {SentencePieceTokenizer(model).vocab_size} pieces from {len(cuts)}"
+        " clips"
     )
 
 

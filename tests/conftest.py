@@ -19,7 +19,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """Folder of reference data (golden numbers, real recordings, real metadata); absent on a user's machine."""
+    """Folder of reference data (golden numbers, real recordings, real metadata); absent on a user's
+    machine.
+    """
     folder = Path(os.environ.get("CAPTIONSTEW_SHARED", REPOSITORY.parent / "shared"))
     if not (folder / "zipformer_golden").is_dir():
         pytest.skip(f"reference data not found in {folder}; set CAPTIONSTEW_SHARED to its folder")
@@ -33,7 +35,9 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def small_encoder(tmp_path_factory):
-    """small_encoder("wav2vec2") -> folder or file with a small random-weight encoder of that kind, made once."""
+    """small_encoder("wav2vec2") -> folder or file with a small random-weight encoder of that kind,
+    made once.
+    """
     import torch
 
     from captionstew.errors import UserError
@@ -60,7 +64,9 @@ def small_encoder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def free_port():
-    """free_port() -> a port for processes to meet on, outside the range that the system hands to anybody who asks."""
+    """free_port() -> a port for processes to meet on, outside the range that the system hands to
+    anybody who asks.
+    """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     ports = itertools.count(12_000 + 2_000 * worker + os.getpid() % 1_000)
 
@@ -102,7 +108,8 @@ def flags_class(path: Path):
 
 @pytest.fixture
 def takes_flags(monkeypatch):
-    """takes_flags("egs/a/train.py --x 1", folder) fails unless the program, run in `folder`, takes this command.
+    """takes_flags("egs/a/train.py --x 1", folder) fails unless the program, run in `folder`, takes
+    this command.
 
     A command that ends in `...` is not complete: only the names of its flags are checked.
     """

@@ -1,4 +1,6 @@
-"""Small random-weight instances of other projects' encoders, saved as the real ones are (fixture `small_encoder`)."""
+"""Small random-weight instances of other projects' encoders, saved as the real ones are (fixture
+`small_encoder`).
+"""
 
 import json
 from pathlib import Path
@@ -69,7 +71,9 @@ def save_wavlm(folder: Path) -> None:
 
 
 def save_mert(folder: Path) -> None:
-    """As m-a-p/MERT-v1-95M: a pickle with the weight norm's old names, and a model type of its own."""
+    """As m-a-p/MERT-v1-95M: a pickle with the weight norm's old names, and a model type of its
+    own.
+    """
     from transformers import HubertConfig, HubertModel
 
     config = HubertConfig(**SPEECH)

@@ -1,4 +1,5 @@
-"""The commands that a README shows: programs and flags exist, and those for a small machine run as they are written.
+"""The commands that a README shows: programs and flags exist, and those for a small machine run as
+they are written.
 
 All but `./run.sh`, `./run.sh --study mini` and `./test.sh`, which take too long.
 """
@@ -36,7 +37,9 @@ def block(readme, beginning):
 
 
 def commands(readme):
-    """Lines of a README that call a program of ours, with variables filled in, starters left out."""
+    """Lines of a README that call a program of ours, with variables filled in, starters left
+    out.
+    """
     for text in blocks(readme, "bash"):
         variables = {}
         for line in text.replace("\\\n", " ").splitlines():
@@ -87,13 +90,16 @@ def checkout(tmp_path_factory):
     bash(top, "python local/split_mini.py --output-dir data/mini --num-clips 90")
     bash(
         top,
-        "python local/train_bpe.py --manifest data/mini/cuts_train.jsonl --output data/mini/bpe.model --vocab-size 300",
+        "python local/train_bpe.py --manifest data/mini/cuts_train.jsonl --output"
+        " data/mini/bpe.model --vocab-size 300",
     )
     return top
 
 
 def bash(folder, script, top=None):
-    """Runs a block of shell in a folder of the checkout as a user would; returns what it prints on stdout."""
+    """Runs a block of shell in a folder of the checkout as a user would; returns what it prints on
+    stdout.
+    """
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": str(top or folder),

@@ -1,4 +1,6 @@
-"""Rules of the repository: who may import whom, sizes, no machine's paths, programs that answer --help."""
+"""Rules of the repository: who may import whom, sizes, no machine's paths, programs that answer
+--help.
+"""
 
 import ast
 import re
@@ -15,7 +17,9 @@ MAX_LINES = 500
 
 
 def tracked(*patterns):
-    """Paths of tracked files, relative to the repository; in an export without git, of all files."""
+    """Paths of tracked files, relative to the repository; in an export without git, of all
+    files.
+    """
     command = ["git", "-C", str(REPOSITORY), "ls-files", "--", *patterns]
     listed = subprocess.run(command, capture_output=True, text=True)
     if listed.returncode == 0:
@@ -173,7 +177,10 @@ def test_nobody_edits_the_import_path():
 
 def test_package_fronts_are_nearly_empty():
     """Importing captionstew must not import torch, lhotse or transformers."""
-    code = "import sys, captionstew; print([m for m in ('torch', 'lhotse', 'transformers') if m in sys.modules])"
+    code = (
+        "import sys, captionstew; print([m for m in ('torch', 'lhotse', 'transformers') if m in"
+        " sys.modules])"
+    )
     shown = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout

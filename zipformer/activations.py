@@ -1,9 +1,11 @@
-"""SwooshL and SwooshR (Zipformer paper, section 3.4), alone and fused with the dropout and linear layer that follow.
+"""SwooshL and SwooshR (Zipformer paper, section 3.4), alone and fused with the dropout and linear
+layer that follow.
 
     SwooshL(x) = log(1 + exp(x - 4)) - 0.08 x - 0.035           slope = sigmoid(x - 4) - 0.08
     SwooshR(x) = log(1 + exp(x - 1)) - 0.08 x - 0.313261687     slope = sigmoid(x - 1) - 0.08
 
-In the backward everything is recomputed from the input, so that nothing but the input is kept, and slopes are exact.
+In the backward everything is recomputed from the input, so that nothing but the input is kept, and
+slopes are exact.
 """
 
 from __future__ import annotations
@@ -59,8 +61,8 @@ def _k2():
         import k2
     except ImportError as error:
         raise ImportError(
-            "swoosh_backend 'k2' needs the k2 library (https://k2-fsa.github.io/k2); install it for your torch, or use "
-            "swoosh_backend 'torch', which needs nothing"
+            "swoosh_backend 'k2' needs the k2 library (https://k2-fsa.github.io/k2); install it for"
+            " your torch, or use swoosh_backend 'torch', which needs nothing"
         ) from error
     return k2
 
@@ -187,7 +189,9 @@ class SwooshDropoutLinear(StochasticModule, nn.Linear):
 
 @torch.no_grad()
 def scale_initial_(layer: nn.Module, scale: float) -> nn.Module:
-    """Multiplies the default weight of a fresh layer by `scale` and draws its bias from U(-0.1 scale, 0.1 scale)."""
+    """Multiplies the default weight of a fresh layer by `scale` and draws its bias from U(-0.1
+    scale, 0.1 scale).
+    """
     layer.weight.mul_(scale)
     if layer.bias is not None:
         layer.bias.uniform_(-0.1 * scale, 0.1 * scale)

@@ -1,6 +1,7 @@
 """Attention of the encoder layer: weights computed once, used three times.
 
-Sizes: N batch, T frames, D channels, H heads; dk, dp, dv channels per head of queries, position queries and values.
+Sizes: N batch, T frames, D channels, H heads; dk, dp, dv channels per head of queries, position
+queries and values.
 """
 
 from __future__ import annotations
@@ -80,21 +81,26 @@ class AttentionWeights(StochasticModule):
         if penalised:
             scores = penalize_abs(scores, self.penalty_limit, self.penalty)
         scores = self._mask(scores, frames, in_place=not penalised)
-        # Autocast would return float32 weights and keep them for the backward; the kernels use float32 inside anyway.
+        # Autocast would return float32 weights and keep them for the backward; the kernels use
+        # float32 inside anyway.
         with torch.autocast(scores.device.type, enabled=False):
             return scores.view(self.num_heads, n, t, t).softmax(dim=-1)
 
     def _mask(self, scores: Tensor, frames: Frames, in_place: bool) -> Tensor:
-        """(H * N, T, T) -> the same with scores at keys that are not allowed so low that their weight is exactly 0"""
+        """(H * N, T, T) -> the same with scores at keys that are not allowed so low that their
+        weight is exactly 0
+        """
         if frames.blocked is not None:
-            # All keys of a row may be blocked: then every score must be the same, so that the weights are equal.
+            # All keys of a row may be blocked: then every score must be the same, so that the
+            # weights are equal.
             scores = scores.masked_fill(frames.blocked, _BLOCKED)
             if frames.padding is not None:
                 scores = scores.masked_fill(
                     frames.padding.repeat(self.num_heads, 1)[:, None], _BLOCKED
                 )
         elif frames.padding is not None:
-            # A row always has an allowed key here, and adding needs neither a copy nor a backward pass.
+            # A row always has an allowed key here, and adding needs neither a copy nor a backward
+            # pass.
             bias = torch.zeros_like(frames.padding, dtype=scores.dtype).masked_fill_(
                 frames.padding, _BLOCKED
             )

@@ -9,7 +9,8 @@ What is read, and where the encoder lies in it:
     captionstew     pickled dict with "format": "captionstew", weights under "model", sizes under "config"
     a folder        `model.safetensors` and, with the encoder's sizes under "encoder", `config.json`
 
-A leading `module.` is dropped and heads are ignored. Pickles are read with `weights_only`: a file cannot run code.
+A leading `module.` is dropped and heads are ignored. Pickles are read with `weights_only`: a file
+cannot run code.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ def load_pretrained(
 
     Args:
         path: a file or folder as described above.
-        config: sizes, where the checkpoint neither holds them nor has the shapes of a preset (number and size of
-            heads and `encoder_unmasked_dim` cannot be read off the shapes).
+        config: sizes, where the checkpoint neither holds them nor has the shapes of a preset
+            (number and size of heads and `encoder_unmasked_dim` cannot be read off the shapes).
         overrides: single fields of the configuration to set, such as batch_invariant=True.
 
-    Raises FileNotFoundError, or ValueError that says what does not fit: no checkpoint, no encoder found, unknown sizes,
-    keys missing, unexpected or of another shape.
+    Raises FileNotFoundError, or ValueError that says what does not fit: no checkpoint, no encoder
+    found, unknown sizes, keys missing, unexpected or of another shape.
     """
     path = Path(path)
     weights, stored = read_checkpoint(path)
@@ -93,7 +94,9 @@ def encoder_state(weights: Mapping[str, Tensor], path: str | Path) -> dict[str, 
 
 
 def infer_config(state: Mapping[str, Tensor], path: str | Path) -> ZipformerConfig:
-    """The preset with the shapes of an encoder's weights. Raises ValueError with the sizes found if there is none."""
+    """The preset with the shapes of an encoder's weights. Raises ValueError with the sizes found if
+    there is none.
+    """
     try:
         found = _sizes(state)
     except (IndexError, KeyError, StopIteration) as error:
@@ -144,9 +147,10 @@ def _read_pickle(path: Path) -> dict[str, Any]:
                 f"{path} is no checkpoint that torch can read: damaged, or another kind of file"
             ) from error
         raise ValueError(
-            f"{path} holds more than tensors and plain values (icefall training checkpoints may), and "
-            "is not opened in a way that could run code. If you trust its source, keep its weights alone with "
-            "torch.save({'model': torch.load(path, weights_only=False)['model']}, new_path), and load that file"
+            f"{path} holds more than tensors and plain values (icefall training checkpoints may),"
+            " and is not opened in a way that could run code. If you trust its source, keep its"
+            " weights alone with torch.save({'model': torch.load(path,"
+            " weights_only=False)['model']}, new_path), and load that file"
         ) from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a dict with weights")

@@ -3,8 +3,8 @@
     >>> ZipformerConfig.preset("captionstew").output_dim
     768
 
-Sizes that may differ between stacks are tuples with one entry per stack; a single number (or a tuple of one) is
-repeated.
+Sizes that may differ between stacks are tuples with one entry per stack; a single number (or a
+tuple of one) is repeated.
 """
 
 from __future__ import annotations
@@ -30,26 +30,32 @@ class ZipformerConfig:
     """Sizes and options of one encoder. Raises ValueError for sizes that do not fit together.
 
     Attributes:
-        downsampling_factor: frame-rate reduction inside each stack, relative to the frontend's 50 frames per second.
+        downsampling_factor: frame-rate reduction inside each stack, relative to the frontend's 50
+            frames per second.
         encoder_dim: channels of each stack.
         num_encoder_layers: layers of each stack.
-        encoder_unmasked_dim: channels of each stack that the feature mask of training never touches.
-        query_head_dim, pos_head_dim, value_head_dim: channels per head of queries and keys, of position queries, and
+        encoder_unmasked_dim: channels of each stack that the feature mask of training never
+        touches. query_head_dim, pos_head_dim, value_head_dim: channels per head of queries and
+        keys, of position queries, and
             of values.
         num_heads: attention heads of each stack.
-        feedforward_dim: hidden size of the second of the three feed-forward modules; the others have 3/4 and 5/4.
+        feedforward_dim: hidden size of the second of the three feed-forward modules; the others
+            have 3/4 and 5/4.
         cnn_module_kernel: frames of the depthwise convolution, odd.
         pos_dim: channels of the relative positional encoding, even.
-        output_downsampling_factor: reduction from 50 frames per second to the output; only 2 is defined.
+        output_downsampling_factor: reduction from 50 frames per second to the output; only 2 is
+            defined.
         feature_dim: log-mel bands.
-        frontend_channels: channels of the three convolutions of the frontend; the ConvNeXt block has the last one's.
+        frontend_channels: channels of the three convolutions of the frontend; the ConvNeXt block
+            has the last one's.
         dropout: points (batch count, probability) of the dropout schedule.
         warmup_batches: batch count over which the layers are switched on one after the other.
         causal: chunk-wise attention and convolution.
-        chunk_size: chunk lengths of causal models in frames at 50 Hz, one drawn per batch; -1 is the whole sequence.
+        chunk_size: chunk lengths of causal models in frames at 50 Hz, one drawn per batch; -1 is
+            the whole sequence.
         left_context_frames: left contexts of causal models, likewise; -1 is unlimited.
-        batch_invariant: every clip gets the frames that it would get alone; False follows the original, where padding
-            reaches the last valid frames.
+        batch_invariant: every clip gets the frames that it would get alone; False follows the
+            original, where padding reaches the last valid frames.
         swoosh_backend: "torch", or "k2" for the kernels of the k2 library.
     """
 
@@ -108,7 +114,9 @@ class ZipformerConfig:
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> ZipformerConfig:
-        """Configuration of a published size (see `PRESETS`), with single fields replaced by `overrides`."""
+        """Configuration of a published size (see `PRESETS`), with single fields replaced by
+        `overrides`.
+        """
         if name not in PRESETS:
             raise ValueError(f"unknown encoder preset {name!r}; choose one of {', '.join(PRESETS)}")
         return cls(**{**PRESETS[name], **overrides})
@@ -140,7 +148,8 @@ class ZipformerConfig:
             raise ValueError(f"cnn_module_kernel must be odd: {self.cnn_module_kernel}")
         if any(u > d for u, d in zip(self.encoder_unmasked_dim, self.encoder_dim)):
             raise ValueError(
-                f"encoder_unmasked_dim {self.encoder_unmasked_dim} exceeds encoder_dim {self.encoder_dim}"
+                f"encoder_unmasked_dim {self.encoder_unmasked_dim} exceeds encoder_dim"
+                f" {self.encoder_dim}"
             )
         if self.pos_dim < 2 or self.pos_dim % 2:
             raise ValueError(f"pos_dim must be even: {self.pos_dim}")
@@ -168,8 +177,9 @@ class ZipformerConfig:
                 )
                 if frames != -1 and context < reach:
                     raise ValueError(
-                        f"a left context of {context} frames (chunk_size {chunk}, left_context_frames {frames}) is "
-                        f"shorter than the {reach} frames that the convolutions look back"
+                        f"a left context of {context} frames (chunk_size {chunk},"
+                        f" left_context_frames {frames}) is shorter than the {reach} frames that"
+                        " the convolutions look back"
                     )
 
 
@@ -190,9 +200,10 @@ _LARGE_LAYERS = (2, 2, 4, 5, 4, 2)
 _LARGE_DIMS = (192, 256, 512, 768, 512, 256)
 _UNMASKED = (192, 192, 256, 256, 256, 192)
 
-# small, medium and large are icefall's, auden-base and auden-large those of Auden, captionstew is the paper's encoder.
-# mini is ours, to train on two CPU cores: at most 25 frames per second in the stacks, and a frontend that is small
-# because pointwise work on its many bands would take longer than all the layers.
+# small, medium and large are icefall's, auden-base and auden-large those of Auden, captionstew is
+# the paper's encoder. mini is ours, to train on two CPU cores: at most 25 frames per second in the
+# stacks, and a frontend that is small because pointwise work on its many bands would take longer
+# than all the layers.
 PRESETS: dict[str, dict[str, Any]] = {
     "mini": {
         "downsampling_factor": (2, 4, 8, 4),

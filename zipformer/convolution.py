@@ -1,4 +1,5 @@
-"""Convolution module of the encoder layer, with the chunk-causal variant of its depthwise convolution.
+"""Convolution module of the encoder layer, with the chunk-causal variant of its depthwise
+convolution.
 
 Sizes: N batch, T frames, D channels, K kernel, c frames per chunk.
 """
@@ -32,7 +33,9 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> 
 
 
 class _DepthwiseOnCpu(torch.autograd.Function):
-    """The same convolution with a weight gradient of its own: oneDNN's takes several times longer on a CPU."""
+    """The same convolution with a weight gradient of its own: oneDNN's takes several times longer
+    on a CPU.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
@@ -56,10 +59,12 @@ class _DepthwiseOnCpu(torch.autograd.Function):
 def _depthwise_grad_weight(
     x: Tensor, grad: Tensor, kernel: int, padding: int, block: int = 16
 ) -> Tensor:
-    """(N, T, D), (N, T', D) -> (D, 1, K): dW[d, k] = sum over n, t of x[n, t + k - padding, d] grad[n, t, d]
+    """(N, T, D), (N, T', D) -> (D, 1, K): dW[d, k] = sum over n, t of x[n, t + k - padding, d]
+    grad[n, t, d]
 
-    As matrix products: time is cut into blocks; of the products of a block of the gradient with all inputs it sees,
-    (block + K - 1, block) summed over all blocks, the k-th diagonal sums to dW[d, k].
+    As matrix products: time is cut into blocks; of the products of a block of the gradient with all
+    inputs it sees, (block + K - 1, block) summed over all blocks, the k-th diagonal sums to dW[d,
+    k].
     """
     n, t, d = grad.shape
     blocks = -(-t // block)
@@ -85,7 +90,9 @@ class DepthwiseConv(nn.Conv1d):
 
 
 class ChunkCausalDepthwiseConv(nn.Module):
-    """A causal convolution plus one that sees only its own chunk, scaled by the position inside the chunk."""
+    """A causal convolution plus one that sees only its own chunk, scaled by the position inside the
+    chunk.
+    """
 
     def __init__(self, dim: int, kernel: int) -> None:
         super().__init__()
@@ -109,7 +116,8 @@ class ChunkCausalDepthwiseConv(nn.Module):
         return causal + inside[:, :t]
 
     def _edge_factor(self, chunk: int, lengths: Tensor | None, device: torch.device) -> Tensor:
-        """Factor g of every position j of a chunk, (1, c, D), or (N, c, D) where items are shorter than a chunk.
+        """Factor g of every position j of a chunk, (1, c, D), or (N, c, D) where items are shorter
+        than a chunk.
 
             g[j] = 1 + left[j] + right[j + K - c],     left and right (D, K) are zero outside 0 .. K-1
 

@@ -1,10 +1,13 @@
-"""Learning rates that fall with the number of batches and of epochs (Zipformer, Yao et al. 2024)."""
+"""Learning rates that fall with the number of batches and of epochs (Zipformer, Yao et al.
+2024).
+"""
 
 from torch.optim import Optimizer
 
 
 class Eden:
-    """Learning rate that falls as a power of both the batch and the epoch index, with a linear warm-up.
+    """Learning rate that falls as a power of both the batch and the epoch index, with a linear
+    warm-up.
 
         lr = base_lr * ((b^2 + B^2) / B^2)^(-1/4) * ((e^2 + E^2) / E^2)^(-1/4) * warmup(b)
 
@@ -12,8 +15,9 @@ class Eden:
     B, E: `lr_batches`, `lr_epochs`, where the decay sets in.
     warmup: rises linearly from `warmup_start` at b = 0 to 1 at `warmup_batches`.
 
-    `base_lr` is kept in each parameter group: its `lr` at construction, unless given. Construction leaves the
-    rates alone: call `step_epoch(epoch)` when an epoch starts (from 0) and `step_batch()` after each update.
+    `base_lr` is kept in each parameter group: its `lr` at construction, unless given. Construction
+    leaves the rates alone: call `step_epoch(epoch)` when an epoch starts (from 0) and
+    `step_batch()` after each update.
     """
 
     def __init__(

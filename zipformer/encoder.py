@@ -1,4 +1,5 @@
-"""The encoder proper: stacks of layers at several frame rates, joined into one output at 25 frames per second.
+"""The encoder proper: stacks of layers at several frame rates, joined into one output at 25 frames
+per second.
 
 Sizes: N batch, T frames at 50 Hz, D_i channels of stack i.
 """
@@ -26,7 +27,9 @@ from zipformer.sequences import Frames, chunk_mask, padding_mask
 
 
 def layer_skip_rates(config: ZipformerConfig, stack: int) -> list[Rate]:
-    """One schedule per layer: before its turn in the warm-up a layer is skipped for half of the sequences."""
+    """One schedule per layer: before its turn in the warm-up a layer is skipped for half of the
+    sequences.
+    """
     begin, end = (config.warmup_batches * (stack + k) / (config.num_stacks + 1) for k in (1.0, 2.0))
     step = (end - begin) / config.num_encoder_layers[stack]
     final = 0.035 * math.sqrt(config.downsampling_factor[stack])
@@ -119,7 +122,9 @@ class ZipformerEncoder(StochasticModule):
         return chunk, chunk_mask(num_frames, chunk, left, device)
 
     def _feature_masks(self, x: Tensor) -> list[Tensor | None]:
-        """(N, 1, D_i) per stack, or None: some sequences lose a part of their upper channels, in all stacks alike."""
+        """(N, 1, D_i) per stack, or None: some sequences lose a part of their upper channels, in
+        all stacks alike.
+        """
         shape = (x.shape[0], 1, 1)
         first = self.keep_mask(self.feature_mask_rate, shape, x)
         if first is None:
@@ -132,7 +137,9 @@ class ZipformerEncoder(StochasticModule):
 
 
 def feature_mask(first: Tensor, second: Tensor, dim: int, unmasked: int) -> Tensor:
-    """(N, 1, 1), (N, 1, 1) -> (N, 1, dim): ones, then `first` on half of the maskable channels, `second` on the rest"""
+    """(N, 1, 1), (N, 1, 1) -> (N, 1, dim): ones, then `first` on half of the maskable channels,
+    `second` on the rest
+    """
     half = unmasked + (dim - unmasked) // 2
     parts = (torch.ones_like(first), unmasked), (first, half - unmasked), (second, dim - half)
     return torch.cat([value.expand(-1, -1, width) for value, width in parts], dim=-1)

@@ -1,6 +1,8 @@
-"""The convolutional frontend: 80 log-mel bands at 100 frames per second to channels at 50 frames per second.
+"""The convolutional frontend: 80 log-mel bands at 100 frames per second to channels at 50 frames
+per second.
 
-Images are (N, C, T, bands) with channels last in memory, so that 1x1 convolutions are plain matrix products.
+Images are (N, C, T, bands) with channels last in memory, so that 1x1 convolutions are plain matrix
+products.
 """
 
 from __future__ import annotations
@@ -57,7 +59,9 @@ class ConvNeXt(StochasticModule):
 
 
 class Frontend(nn.Module):
-    """Three convolutions, a ConvNeXt block, a linear layer over channels and bands, BiasNorm, dropout."""
+    """Three convolutions, a ConvNeXt block, a linear layer over channels and bands, BiasNorm,
+    dropout.
+    """
 
     def __init__(self, config: ZipformerConfig) -> None:
         super().__init__()
@@ -84,9 +88,11 @@ class Frontend(nn.Module):
     def forward(self, features: Tensor, padding: Tensor | None = None) -> Tensor:
         """(N, T, 80) -> (N, (T - 7) // 2, D)
 
-        `padding` (N, (T - 7) // 2) marks output frames past an item's end; it keeps them out of the frames before.
+        `padding` (N, (T - 7) // 2) marks output frames past an item's end; it keeps them out of the
+        frames before.
         """
-        # With one channel a tensor counts as channels-last already; only these strides make the convolutions keep it.
+        # With one channel a tensor counts as channels-last already; only these strides make the
+        # convolutions keep it.
         x = features.contiguous().unsqueeze(-1).permute(0, 3, 1, 2)
         x = self.conv(x)
         if padding is not None:
@@ -96,6 +102,8 @@ class Frontend(nn.Module):
         return self.dropout(self.out_norm(self.out_whiten(x)))
 
     def _out_weight(self) -> Tensor:
-        """(D, bands * C): the stored weight counts its inputs channel by channel, images have channels last"""
+        """(D, bands * C): the stored weight counts its inputs channel by channel, images have
+        channels last
+        """
         dim, channels = self.out.weight.shape[0], self.conv[7].out_channels
         return self.out.weight.view(dim, channels, -1).transpose(1, 2).flatten(1)

@@ -18,7 +18,9 @@ from zipformer.sequences import Frames
 
 
 def residual(x: Tensor, update: Tensor, mask: Tensor | None = None) -> Tensor:
-    """(N, T, D), (N, T, D), (N, 1, 1) or None -> x + mask * update; overwrites `update` where no gradient needs it."""
+    """(N, T, D), (N, T, D), (N, 1, 1) or None -> x + mask * update; overwrites `update` where no
+    gradient needs it.
+    """
     if mask is not None:
         return torch.addcmul(x, update, mask)
     return x + update if update.requires_grad else update.add_(x)
@@ -59,7 +61,8 @@ class EncoderLayer(StochasticModule):
         self.const_attention_rate = Rate((0.0, 0.25), (4000.0, 0.025))
         self.ff2_skip_rate = Rate((0.0, 0.1), (4000.0, 0.01), (50000.0, 0.0))
         self.ff3_skip_rate = Rate((0.0, 0.1), (4000.0, 0.01), (50000.0, 0.0))
-        # The outputs of these three modules: not too small, and never dominating the residual stream.
+        # The outputs of these three modules: not too small, and never dominating the residual
+        # stream.
         positive = {"min_positive": 0.3, "max_positive": 0.7}
         self.balancer_na = Balancer(
             dim,
@@ -118,7 +121,9 @@ class EncoderLayer(StochasticModule):
         return self.keep_mask(rate, (x.shape[0], 1, 1), x)
 
     def _first_head(self, weights: Tensor) -> Tensor:
-        """(H, N, T, T) -> (1, N, T, T): the first head, in some calls made uniform over the allowed keys"""
+        """(H, N, T, T) -> (1, N, T, T): the first head, in some calls made uniform over the allowed
+        keys
+        """
         first = weights[:1]
         if self.training and self.randomness.decide(self.const_attention_rate.value):
             allowed = (first > 0.0).to(first.dtype)

@@ -16,7 +16,9 @@ from zipformer.sequences import padding_mask
 
 
 class Zipformer(nn.Module):
-    """Frontend and encoder, with the state-dict keys of the original: `encoder_embed.*` and `encoder.*`."""
+    """Frontend and encoder, with the state-dict keys of the original: `encoder_embed.*` and
+    `encoder.*`.
+    """
 
     def __init__(self, config: ZipformerConfig) -> None:
         super().__init__()
@@ -42,8 +44,9 @@ class Zipformer(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, 80) log-mel at 100 Hz, (B,) -> (B, T', output_dim) at 25 Hz, (B,)
 
-        T may exceed the longest length. Lengths are best left on the CPU: batches without padding are then recognised,
-        and lengths are checked. Raises ValueError for shapes that do not fit and clips under 9 frames (0.1 s).
+        T may exceed the longest length. Lengths are best left on the CPU: batches without padding
+        are then recognised, and lengths are checked. Raises ValueError for shapes that do not fit
+        and clips under 9 frames (0.1 s).
         """
         self._check(features, lengths)
         lengths = frontend_lengths(lengths)
@@ -63,12 +66,13 @@ class Zipformer(nn.Module):
             )
         if features.shape[1] < MIN_FEATURES:
             raise ValueError(
-                f"features have {features.shape[1]} frames; the encoder needs at least {MIN_FEATURES}"
+                f"features have {features.shape[1]} frames; the encoder needs at least"
+                f" {MIN_FEATURES}"
             )
         if lengths.device.type == "cpu" and lengths.numel():
             shortest, longest = int(lengths.min()), int(lengths.max())
             if shortest < MIN_FEATURES or longest > features.shape[1]:
                 raise ValueError(
-                    f"lengths lie between {shortest} and {longest}; "
-                    f"they must lie between {MIN_FEATURES} and the features' {features.shape[1]} frames"
+                    f"lengths lie between {shortest} and {longest}; they must lie between"
+                    f" {MIN_FEATURES} and the features' {features.shape[1]} frames"
                 )

@@ -48,7 +48,9 @@ def _scales(x: Tensor, bias: Tensor, log_scale: Tensor) -> Tensor:
 
 
 class BiasNorm(StochasticModule):
-    """Divides each frame by the root mean square of its distance from a learned bias; the bias stays in the output."""
+    """Divides each frame by the root mean square of its distance from a learned bias; the bias
+    stays in the output.
+    """
 
     limits = -1.5, 1.5
 

@@ -8,9 +8,10 @@ from torch import nn
 def get_parameter_groups(model: nn.Module, lr: float, freeze: Iterable[str] = ()) -> list[dict]:
     """Groups `{"named_params": [(name, parameter), ...], "lr": rate}` in order of first appearance.
 
-    A module may carry a number `lr_scale`; a parameter's rate is lr times the `lr_scale` of the model and of
-    every module on the way to it. `freeze` names top-level modules to leave out (those of the wrapped model,
-    if the model is wrapped as `module`). Parameters that need no gradient are left out, too.
+    A module may carry a number `lr_scale`; a parameter's rate is lr times the `lr_scale` of the
+    model and of every module on the way to it. `freeze` names top-level modules to leave out (those
+    of the wrapped model, if the model is wrapped as `module`). Parameters that need no gradient are
+    left out, too.
 
     Raises ValueError if a name in `freeze` is no top-level module, or if nothing is left to train.
     """

@@ -32,7 +32,9 @@ def relative_positions(num_frames: int, dim: int, precision: torch.dtype = torch
 
 
 class RelativePositions(StochasticModule):
-    """Slices the encoding of T frames out of a table that grows with the longest input seen; dropout in training."""
+    """Slices the encoding of T frames out of a table that grows with the longest input seen;
+    dropout in training.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """The one place where the encoder draws random numbers.
 
-Two kinds of draws: *decisions*, taken on the host once per call (does this Balancer act in this batch?), and *uniform
-tensors* on the device (dropout masks). All modules of a model share one `Randomness`; a test replaces it to force the
-decisions or to supply the tensors.
+Two kinds of draws: *decisions*, taken on the host once per call (does this Balancer act in this
+batch?), and *uniform tensors* on the device (dropout masks). All modules of a model share one
+`Randomness`; a test replaces it to force the decisions or to supply the tensors.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ T = TypeVar("T")
 class Randomness:
     """Decisions from an own generator on the host, tensors from torch's generator of the device.
 
-    The host generator starts from torch's seed, so `torch.manual_seed` before building a model fixes it too. Its
-    state can be taken and restored exactly; the state of torch's generators belongs to whoever saves the checkpoint.
+    The host generator starts from torch's seed, so `torch.manual_seed` before building a model
+    fixes it too. Its state can be taken and restored exactly; the state of torch's generators
+    belongs to whoever saves the checkpoint.
     """
 
     def __init__(self, seed: int | None = None) -> None:
@@ -59,7 +60,9 @@ class StochasticModule(ScheduledModule):
     randomness: Randomness = Randomness(seed=0)
 
     def keep_mask(self, rate: Rate, shape: Sequence[int], like: Tensor) -> Tensor | None:
-        """Mask (shape) with 1 where `u > rate` and 0 elsewhere; None (keep everything) where nothing is dropped."""
+        """Mask (shape) with 1 where `u > rate` and 0 elsewhere; None (keep everything) where
+        nothing is dropped.
+        """
         if not self.training or rate.value == 0.0:
             return None
         return (self.randomness.uniform(shape, like.device) > rate.value).to(like.dtype)
@@ -98,7 +101,9 @@ def draws(model: nn.Module) -> bool:
 
 
 def get_randomness(model: nn.Module) -> Randomness:
-    """The source that a model's modules share. Raises ValueError if the model does not draw at all."""
+    """The source that a model's modules share. Raises ValueError if the model does not draw at
+    all.
+    """
     for module in model.modules():
         if isinstance(module, StochasticModule):
             return module.randomness

@@ -1,8 +1,8 @@
 """Gradient modifiers: the identity in the forward, a correction of the gradient in the backward.
 
-They act in training mode only, only on inputs that need a gradient, and each only on a random part of the calls. A
-modifier that does not act returns its argument itself and leaves no trace in the graph. All are closed forms; nothing
-here calls autograd inside a backward.
+They act in training mode only, only on inputs that need a gradient, and each only on a random part
+of the calls. A modifier that does not act returns its argument itself and leaves no trace in the
+graph. All are closed forms; nothing here calls autograd inside a backward.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class _LimitParam(torch.autograd.Function):
 
 
 def limit_param(p: Tensor, low: float, high: float) -> Tensor:
-    """(*) -> (*): turns round the gradient of every entry outside [low, high] whose update would lead further out."""
+    """(*) -> (*): turns round the gradient of every entry outside [low, high] whose update would
+    lead further out.
+    """
     return _LimitParam.apply(p, low, high) if p.requires_grad else p
 
 
@@ -80,7 +82,9 @@ class _PenalizeAbs(torch.autograd.Function):
 
 
 def penalize_abs(x: Tensor, limit: float, penalty: float) -> Tensor:
-    """(*) -> (*): adds the gradient of penalty * sum(relu(|x| - limit)), whatever gradient arrives."""
+    """(*) -> (*): adds the gradient of penalty * sum(relu(|x| - limit)), whatever gradient
+    arrives.
+    """
     return _PenalizeAbs.apply(x, limit, penalty) if x.requires_grad else x
 
 
@@ -88,8 +92,8 @@ def _half_log_odds(z: float) -> float:
     return 0.5 * (math.log(1.0 + z + 1e-10) - math.log(1.0 - z + 1e-10))
 
 
-# For a normal variable with mean m and standard deviation 1: share of positive values p -> m, roughly; mean absolute
-# value -> root mean square, sqrt(pi / 2).
+# For a normal variable with mean m and standard deviation 1: share of positive values p -> m,
+# roughly; mean absolute value -> root mean square, sqrt(pi / 2).
 def _share_to_mean(share: float) -> float:
     return 0.8139535143 * _half_log_odds(2.0 * share - 1.0)
 
@@ -124,18 +128,22 @@ class _Balance(torch.autograd.Function):
 def balancer_change(
     x: Tensor, limits: tuple[float, float, float, float], scale: float
 ) -> Tensor | None:
-    """(..., C) -> (..., C): relative change of the gradient that brings a channel's statistics inside the limits.
+    """(..., C) -> (..., C): relative change of the gradient that brings a channel's statistics
+    inside the limits.
 
-    With mean mu, mean square q, sigma^2 = q - mu^2, rho^2 = q over the n entries of a channel, the loss per channel is
+    With mean mu, mean square q, sigma^2 = q - mu^2, rho^2 = q over the n entries of a channel, the
+    loss per channel is
 
         | mu/sigma - clamp(mu/sigma, lo_m, hi_m) |  +  | ln( clamp(rho, lo_r, hi_r) / rho ) |
 
-    Its derivative is affine in x: with a, b in {-1, 0, 1} telling on which side of its limits each statistic lies,
+    Its derivative is affine in x: with a, b in {-1, 0, 1} telling on which side of its limits each
+    statistic lies,
 
         e = a (1/(n sigma) - mu (x - mu)/(n sigma^3)) + b x/(n rho^2) = level + slope (x - mu)
 
-    which is scaled to a root mean square of `scale` per channel: mean e^2 = level^2 + slope^2 sigma^2. None if every
-    channel is inside its limits (asked on the CPU only, where it costs no synchronisation).
+    which is scaled to a root mean square of `scale` per channel: mean e^2 = level^2 + slope^2
+    sigma^2. None if every channel is inside its limits (asked on the CPU only, where it costs no
+    synchronisation).
     """
     low_m, high_m, low_r, high_r = limits
     flat = x.reshape(-1, x.shape[-1])
@@ -165,7 +173,8 @@ def _value(number: ScheduledFloat | float) -> float:
 
 
 class Balancer(StochasticModule):
-    """Keeps the share of positive values and the mean absolute value of every channel inside limits.
+    """Keeps the share of positive values and the mean absolute value of every channel inside
+    limits.
 
     Args:
         num_channels, channel_dim: size and position of the channel dimension.
@@ -264,15 +273,17 @@ def whitening_direction(x: Tensor, num_groups: int, limit: float) -> tuple[Tenso
 
 
 class Whiten(StochasticModule):
-    """Pushes the covariance of the channels, in groups, towards a multiple of the identity while it is far from it.
+    """Pushes the covariance of the channels, in groups, towards a multiple of the identity while it
+    is far from it.
 
     Args:
         num_groups: groups of contiguous channels.
         whitening_limit: value of the metric (see `whitening_direction`) above which it acts.
         grad_scale: norm of the correction relative to the norm of the gradient.
 
-    `prob`, the share of calls in which it looks, is `max_prob` after a call above the limit and `min_prob` after one
-    below. It is state of the training that no state dict holds; `zipformer.training_state` does.
+    `prob`, the share of calls in which it looks, is `max_prob` after a call above the limit and
+    `min_prob` after one below. It is state of the training that no state dict holds;
+    `zipformer.training_state` does.
     """
 
     min_prob, max_prob = 0.025, 0.25

@@ -1,4 +1,6 @@
-"""Changes of frame rate and of the number of channels, and the bypass that joins a stack's input and output."""
+"""Changes of frame rate and of the number of channels, and the bypass that joins a stack's input
+and output.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ class Downsample(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """(N, T, C) -> (N, ceil(T / factor), C)
 
-        The last group is filled up by repeating a frame: the tensor's last or, where `lengths` (N,) are given, each
-        item's last.
+        The last group is filled up by repeating a frame: the tensor's last or, where `lengths` (N,)
+        are given, each item's last.
         """
         if lengths is not None:
             x = repeat_last_frame(x, lengths)
@@ -33,13 +35,16 @@ class Downsample(nn.Module):
         if missing:
             x = torch.cat((x, x[:, -1:].expand(-1, missing, -1)), dim=1)
         groups = x.reshape(x.shape[0], -1, self.factor, x.shape[2])
-        # The residual stream stays in its precision; autocast would make a half-precision product of this.
+        # The residual stream stays in its precision; autocast would make a half-precision product
+        # of this.
         with torch.autocast(x.device.type, enabled=False):
             return torch.matmul(self.bias.softmax(dim=0).to(x.dtype), groups)
 
 
 def repeat_last_frame(x: Tensor, lengths: Tensor) -> Tensor:
-    """(N, T, C), (N,) -> (N, T, C) with every frame past an item's end replaced by its last valid frame."""
+    """(N, T, C), (N,) -> (N, T, C) with every frame past an item's end replaced by its last valid
+    frame.
+    """
     index = (lengths - 1).clamp(min=0)
     last = x[torch.arange(x.shape[0], device=x.device), index].unsqueeze(1)
     past = torch.arange(x.shape[1], device=x.device) >= lengths[:, None]
@@ -60,7 +65,9 @@ def convert_channels(x: Tensor, num_channels: int) -> Tensor:
 
 
 def full_dimension_output(outputs: Sequence[Tensor]) -> Tensor:
-    """Outputs (N, T, D_i) of the stacks -> (N, T, max D_i): each channel from the last stack that has it."""
+    """Outputs (N, T, D_i) of the stacks -> (N, T, max D_i): each channel from the last stack that
+    has it.
+    """
     pieces = [outputs[-1]]
     width = outputs[-1].shape[-1]
     for output in reversed(outputs[:-1]):
@@ -73,8 +80,8 @@ def full_dimension_output(outputs: Sequence[Tensor]) -> Tensor:
 class Bypass(StochasticModule):
     """x0 + (x - x0) * scale with a learned scale per channel.
 
-    In training a sequence is skipped (scale 0) with probability `skip_rate`, and the gradient keeps the scale above a
-    scheduled minimum and below 1.
+    In training a sequence is skipped (scale 0) with probability `skip_rate`, and the gradient keeps
+    the scale above a scheduled minimum and below 1.
     """
 
     scale_max = 1.0

@@ -1,8 +1,10 @@
-"""ScaledAdam: Adam whose step is proportional to the size (rms) of each parameter, plus a learnt scale.
+"""ScaledAdam: Adam whose step is proportional to the size (rms) of each parameter, plus a learnt
+scale.
 
-After Yao et al. 2024, "Zipformer: a faster and better encoder for automatic speech recognition", section 3.5.
-Parameters of one shape are stacked into a batch (B, *shape) and updated together; every reduction is over the
-axes of the single parameter, so the stacking changes no number and only saves time.
+After Yao et al. 2024, "Zipformer: a faster and better encoder for automatic speech recognition",
+section 3.5. Parameters of one shape are stacked into a batch (B, *shape) and updated together;
+every reduction is over the axes of the single parameter, so the stacking changes no number and only
+saves time.
 
     optimizer = ScaledAdam(get_parameter_groups(model, lr=0.045), clipping_scale=2.0)
     loss.backward()
@@ -33,10 +35,11 @@ class StepReport:
     """What the last call of `ScaledAdam.step` did; one entry per parameter group in each tuple.
 
     skipped: a gradient norm was NaN, so neither parameters nor optimizer state were touched.
-    nan_parameters: names (or positions "group.index") of the parameters whose gradient has a NaN, if skipped.
-    gradient_norms: size-weighted gradient norm before clipping; empty without clipping.
-    clip_factors: factor in [0, 1] on the gradients; 0 stands for an infinite norm (gradients taken as zero).
-    share_clipped: share of the steps since the threshold was last set whose factor was below 1.
+    nan_parameters: names (or positions "group.index") of the parameters whose gradient has a NaN,
+    if skipped. gradient_norms: size-weighted gradient norm before clipping; empty without clipping.
+    clip_factors: factor in [0, 1] on the gradients; 0 stands for an infinite norm (gradients taken
+    as zero). share_clipped: share of the steps since the threshold was last set whose factor was
+    below 1.
     """
 
     skipped: bool = False
@@ -47,7 +50,8 @@ class StepReport:
 
 
 class ScaledAdam(Optimizer):
-    """ScaledAdam for float32 parameters, given as tensors, (name, tensor) pairs, or groups of either.
+    """ScaledAdam for float32 parameters, given as tensors, (name, tensor) pairs, or groups of
+    either.
 
     A group is a dictionary with `params` or `named_params` and any of the options below.
 
@@ -61,10 +65,11 @@ class ScaledAdam(Optimizer):
     scalar_max: largest absolute value of a one-element parameter.
     size_update_period: number of steps between two updates of the scales.
 
-    With clipping one host synchronisation per step reads the norms of all groups; there is no other.
+    With clipping one host synchronisation per step reads the norms of all groups; there is no
+    other.
 
-    The state of a batch of equally shaped parameters is kept under its first parameter, so a checkpoint can
-    only be loaded with the same parameters in the same order and groups.
+    The state of a batch of equally shaped parameters is kept under its first parameter, so a
+    checkpoint can only be loaded with the same parameters in the same order and groups.
     """
 
     def __init__(
@@ -99,7 +104,9 @@ class ScaledAdam(Optimizer):
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict) -> None:
-        """Add a group with `params` or `named_params`; raises ValueError for half-precision parameters."""
+        """Add a group with `params` or `named_params`; raises ValueError for half-precision
+        parameters.
+        """
         group = dict(param_group)
         entries = group.pop("named_params") if "named_params" in group else group["params"]
         entries = [entries] if isinstance(entries, Tensor) else list(entries)
@@ -123,7 +130,9 @@ class ScaledAdam(Optimizer):
         self.last_step = StepReport()
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Load what `state_dict` returned; raises ValueError if it was made with other parameters."""
+        """Load what `state_dict` returned; raises ValueError if it was made with other
+        parameters.
+        """
         super().load_state_dict(state_dict)
         if not self.state:
             return
@@ -132,14 +141,15 @@ class ScaledAdam(Optimizer):
             found = tuple(self.state[batch[0]]["delta"].shape) if batch[0] in self.state else None
             if found != expected:
                 raise ValueError(
-                    f"the ScaledAdam state does not fit the model: {len(batch)} parameters of shape "
-                    f"{expected[1:]} need a state of shape {expected}, found {found}; it was saved with "
-                    "other parameters, another order or other groups"
+                    f"the ScaledAdam state does not fit the model: {len(batch)} parameters of shape"
+                    f" {expected[1:]} need a state of shape {expected}, found {found}; it was saved"
+                    " with other parameters, another order or other groups"
                 )
 
     @torch.no_grad()
     def step(self, closure=None):
-        """One update; returns the closure's loss, if a closure is given. See `last_step` for what was done.
+        """One update; returns the closure's loss, if a closure is given. See `last_step` for what
+        was done.
 
         Raises Diverged if the median gradient norm of the recent steps is infinite or NaN.
         """
@@ -171,7 +181,9 @@ class ScaledAdam(Optimizer):
         return loss
 
     def _gradient_norms(self) -> list[float]:
-        """Norm per group of the gradient times the parameter's size, 0.0 for a group without clipping."""
+        """Norm per group of the gradient times the parameter's size, 0.0 for a group without
+        clipping.
+        """
         if all(group["clipping_scale"] is None for group in self.param_groups):
             return []
         norms = []
@@ -180,9 +192,11 @@ class ScaledAdam(Optimizer):
                 norms.append(batches[0][0].new_zeros(()))
                 continue
             sizes = [
-                batch[0].new_full((len(batch),), group["scalar_lr_scale"])
-                if _is_scalar(batch[0])
-                else self.state[batch[0]]["param_rms"].flatten()
+                (
+                    batch[0].new_full((len(batch),), group["scalar_lr_scale"])
+                    if _is_scalar(batch[0])
+                    else self.state[batch[0]]["param_rms"].flatten()
+                )
                 for batch in batches
             ]
             gradients = [_gradient(p) for batch in batches for p in batch]
@@ -196,7 +210,8 @@ class ScaledAdam(Optimizer):
     def _scratch_for(self, batch: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Three uninitialised tensors (B, *shape), used again by every batch.
 
-        On a CPU fresh memory of the size of the parameters costs more time than the arithmetic on it.
+        On a CPU fresh memory of the size of the parameters costs more time than the arithmetic on
+        it.
         """
         first = batch[0]
         size = len(batch) * first.numel()
@@ -234,7 +249,9 @@ def _own_axes(stacked: Tensor) -> tuple[int, ...]:
 
 
 def _stacked(tensors: list[Tensor], out: Tensor | None = None) -> Tensor:
-    """(B, *shape): a copy, into `out` if given, or a view if there is only one tensor; never written to."""
+    """(B, *shape): a copy, into `out` if given, or a view if there is only one tensor; never
+    written to.
+    """
     return torch.stack(tensors, out=out) if len(tensors) > 1 else tensors[0].detach().unsqueeze(0)
 
 
@@ -265,10 +282,12 @@ def _initial_state(batch: list[Tensor], size_update_period: int) -> dict:
 
 
 def _clip_factor(group: dict, state: dict, norm: float) -> tuple[float, float]:
-    """Factor on the gradients of a group and the share of steps clipped since the threshold was set.
+    """Factor on the gradients of a group and the share of steps clipped since the threshold was
+    set.
 
-    The threshold is `clipping_scale` times the median norm of the last `clipping_update_period` steps, and
-    twice that over the few norms known at steps 10, 20 and 40. An infinite norm gives the factor 0.
+    The threshold is `clipping_scale` times the median norm of the last `clipping_update_period`
+    steps, and twice that over the few norms known at steps 10, 20 and 40. An infinite norm gives
+    the factor 0.
     """
     step, period = state["step"], group["clipping_update_period"]
     if step == 0:
@@ -284,8 +303,9 @@ def _clip_factor(group: dict, state: dict, norm: float) -> tuple[float, float]:
         median = recent[min(len(recent) - 1, 2 * (len(recent) // 4))].item()
         if not math.isfinite(median):
             raise Diverged(
-                f"the median gradient norm of the last {len(recent)} steps is {median} at step {step}: "
-                "training has diverged; restart from an earlier checkpoint with a smaller learning rate"
+                f"the median gradient norm of the last {len(recent)} steps is {median} at step"
+                f" {step}: training has diverged; restart from an earlier checkpoint with a smaller"
+                " learning rate"
             )
         state["model_norm_threshold"] = group["clipping_scale"] * median * (2.0 if early else 1.0)
         state["num_clipped"] = 0
@@ -344,7 +364,9 @@ def _update(
 
 
 def _denominator(second_moment: Tensor, step: int, group: dict, out: Tensor) -> Tensor:
-    """Root of the second moment (B, *shape) plus eps, with Adam's bias correction in the first steps."""
+    """Root of the second moment (B, *shape) plus eps, with Adam's bias correction in the first
+    steps.
+    """
     torch.sqrt(second_moment, out=out)
     correction = 1 - group["betas"][1] ** (step + 1)
     if correction < EXACT_CORRECTION:
@@ -353,11 +375,12 @@ def _denominator(second_moment: Tensor, step: int, group: dict, out: Tensor) -> 
 
 
 def _scale_step(parameters: Tensor, slope: Tensor, state: dict, group: dict) -> Tensor | None:
-    """Relative change (B, 1, ..., 1) of each parameter's scale, every `size_update_period` steps, else None.
+    """Relative change (B, 1, ..., 1) of each parameter's scale, every `size_update_period` steps,
+    else None.
 
-    `slope` is the gradient with respect to the log scale of each parameter, sum(p * g). It gets an Adam step
-    of its own, whose second moment is the running mean of its square. The bias correction multiplies, which
-    makes the first scale steps small on purpose.
+    `slope` is the gradient with respect to the log scale of each parameter, sum(p * g). It gets an
+    Adam step of its own, whose second moment is the running mean of its square. The bias correction
+    multiplies, which makes the first scale steps small on purpose.
     """
     step, period = state["step"], group["size_update_period"]
     scale_grads, second_moment = state["scale_grads"], state["scale_exp_avg_sq"]

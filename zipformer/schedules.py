@@ -86,8 +86,9 @@ class PiecewiseLinear:
 class ScheduledFloat:
     """A number that follows a `PiecewiseLinear` function of the batch count.
 
-    It is `default` until a batch count is known and in evaluation mode. `value` is recomputed only when the batch count
-    or the mode changes, so that reading it during a forward costs an attribute access.
+    It is `default` until a batch count is known and in evaluation mode. `value` is recomputed only
+    when the batch count or the mode changes, so that reading it during a forward costs an attribute
+    access.
     """
 
     def __init__(self, *points: Point, default: float = 0.0) -> None:
@@ -110,7 +111,10 @@ class ScheduledFloat:
         return self.value
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.function.points}, default={self.default}, value={self.value})"
+        return (
+            f"{type(self).__name__}({self.function.points}, default={self.default},"
+            f" value={self.value})"
+        )
 
     def __add__(self, other: ScheduledFloat | float) -> ScheduledFloat:
         if isinstance(other, ScheduledFloat):
@@ -130,7 +134,9 @@ class ScheduledFloat:
 
 
 class Rate(ScheduledFloat):
-    """A scheduled probability of dropping or skipping something: it changes what the forward computes."""
+    """A scheduled probability of dropping or skipping something: it changes what the forward
+    computes.
+    """
 
 
 def constant_rate(probability: float) -> Rate:
@@ -139,7 +145,9 @@ def constant_rate(probability: float) -> Rate:
 
 
 class ScheduledModule(nn.Module):
-    """A module whose scheduled floats (its attributes) follow `train()`, `eval()` and `set_batch_count`."""
+    """A module whose scheduled floats (its attributes) follow `train()`, `eval()` and
+    `set_batch_count`.
+    """
 
     def train(self, mode: bool = True) -> ScheduledModule:
         for schedule in self.schedules().values():
@@ -164,7 +172,9 @@ def named_schedules(model: nn.Module) -> dict[str, ScheduledFloat]:
 
 
 def set_batch_count(model: nn.Module, batch_count: float) -> None:
-    """Hand the batch count (see the top of this file) to every scheduled float of the model, wrapped or not."""
+    """Hand the batch count (see the top of this file) to every scheduled float of the model,
+    wrapped or not.
+    """
     for schedule in named_schedules(model).values():
         schedule.set(batch_count=batch_count)
 
@@ -175,7 +185,9 @@ def get_batch_count(model: nn.Module) -> float | None:
 
 
 def zero_rates(model: nn.Module) -> None:
-    """Switch off, for good, every dropout, skip and mask of the model: training then computes what evaluation does."""
+    """Switch off, for good, every dropout, skip and mask of the model: training then computes what
+    evaluation does.
+    """
     for schedule in named_schedules(model).values():
         if isinstance(schedule, Rate):
             schedule.function, schedule.default = PiecewiseLinear((0.0, 0.0)), 0.0

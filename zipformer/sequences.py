@@ -1,4 +1,6 @@
-"""What the modules of a stack need to know about the frames of a batch: padding, allowed attention, chunks."""
+"""What the modules of a stack need to know about the frames of a batch: padding, allowed attention,
+chunks.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,11 @@ class Frames:
 
     Attributes:
         padding: (N, T) bool, True at frames past an item's end; None if there are none.
-        blocked: (T, T) bool as (query, key), True where attention is not allowed; None if all is allowed.
+        blocked: (T, T) bool as (query, key), True where attention is not allowed; None if all is
+            allowed.
         chunk_size: frames per chunk of a causal model; -1 is the whole sequence.
-        lengths: (N,) frames of each item, given only where modules have to keep every item apart from its padding
-            (`batch_invariant`); None otherwise.
+        lengths: (N,) frames of each item, given only where modules have to keep every item apart
+            from its padding (`batch_invariant`); None otherwise.
     """
 
     padding: Tensor | None = None
@@ -26,7 +29,9 @@ class Frames:
     lengths: Tensor | None = None
 
     def downsampled(self, factor: int) -> Frames:
-        """The same at 1/factor of the rate: a frame is padding exactly if the first of those that it stands for is."""
+        """The same at 1/factor of the rate: a frame is padding exactly if the first of those that
+        it stands for is.
+        """
         return Frames(
             padding=None if self.padding is None else self.padding[:, ::factor],
             blocked=None if self.blocked is None else self.blocked[::factor, ::factor],
@@ -36,7 +41,9 @@ class Frames:
 
 
 def padding_mask(lengths: Tensor, num_frames: int, device: torch.device) -> Tensor | None:
-    """(N,) -> (N, T) bool, True at padding; None if lengths are on the CPU and say that there is none."""
+    """(N,) -> (N, T) bool, True at padding; None if lengths are on the CPU and say that there is
+    none.
+    """
     if lengths.device.type == "cpu" and bool((lengths >= num_frames).all()):
         return None
     lengths = lengths.to(device, non_blocking=True)
@@ -44,7 +51,8 @@ def padding_mask(lengths: Tensor, num_frames: int, device: torch.device) -> Tens
 
 
 def chunk_mask(num_frames: int, chunk: int, left_chunks: int, device: torch.device) -> Tensor:
-    """(T, T) bool as (query, key), True where the key's chunk is later than the query's or too far before it.
+    """(T, T) bool as (query, key), True where the key's chunk is later than the query's or too far
+    before it.
 
     left_chunks is the number of chunks to look back; -1 is unlimited.
     """

@@ -1,7 +1,8 @@
 """State of the training that no state dict holds, for an exact resume.
 
-That is the batch count of the schedules, the generator behind the host's random decisions and the adaptive probability
-of every Whiten. Saved beside the weights it makes the next forward of a resumed run the one that would have come.
+That is the batch count of the schedules, the generator behind the host's random decisions and the
+adaptive probability of every Whiten. Saved beside the weights it makes the next forward of a
+resumed run the one that would have come.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ _VERSION = 1
 
 
 def training_state(model: nn.Module) -> dict[str, Any]:
-    """State of a model as numbers, strings, lists and dicts (JSON and weights_only safe); empty without an encoder."""
+    """State of a model as numbers, strings, lists and dicts (JSON and weights_only safe); empty
+    without an encoder.
+    """
     return {
         "version": _VERSION,
         "batch_count": get_batch_count(model),
@@ -28,7 +31,9 @@ def training_state(model: nn.Module) -> dict[str, Any]:
 
 
 def load_training_state(model: nn.Module, state: dict[str, Any]) -> None:
-    """Inverse of `training_state`. Raises ValueError if the state belongs to another model or version."""
+    """Inverse of `training_state`. Raises ValueError if the state belongs to another model or
+    version.
+    """
     if state.get("version") != _VERSION:
         raise ValueError(
             f"training state has version {state.get('version')!r}; this code reads {_VERSION}"

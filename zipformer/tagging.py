@@ -1,4 +1,6 @@
-"""The encoder with a tagging head: one logit per class and clip, as icefall's AudioSet recipe has it."""
+"""The encoder with a tagging head: one logit per class and clip, as icefall's AudioSet recipe has
+it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from zipformer.sequences import padding_mask
 
 
 class TaggingHead(nn.Sequential):
-    """Dropout and linear layer per frame, averaged over each clip's frames; state-dict keys `1.weight`, `1.bias`."""
+    """Dropout and linear layer per frame, averaged over each clip's frames; state-dict keys
+    `1.weight`, `1.bias`.
+    """
 
     def __init__(self, dim: int, num_classes: int, dropout: float = 0.1) -> None:
         super().__init__(

@@ -1,8 +1,8 @@
 """AIR-Bench: the questions that the study evaluates on. Yang et al., ACL 2024.
 
-Release: https://huggingface.co/datasets/qyang1021/AIR-Bench-Dataset, Foundation/ and Chat/ with <Part>_meta.json and
-the audio in <Part>/<task_name>_<dataset_name>/<path>. `foundation` is multiple choice (emotion, gender and age of the
-speaker), `chat` open questions that a judge scores.
+Release: https://huggingface.co/datasets/qyang1021/AIR-Bench-Dataset, Foundation/ and Chat/ with
+<Part>_meta.json and the audio in <Part>/<task_name>_<dataset_name>/<path>. `foundation` is multiple
+choice (emotion, gender and age of the speaker), `chat` open questions that a judge scores.
 
     {"path": "x.wav", "question": "...", "choice_a": "angry", "choice_b": "sad", "answer_gt": "sad",
      "task_name": "Speaker_Emotion_Recontion", "dataset_name": "iemocap", "uniq_id": 17}
@@ -62,7 +62,9 @@ NEEDED = ("path", "question", "answer_gt", "task_name", "dataset_name", "uniq_id
 
 
 def audio_key(dataset: str, stem: str) -> str:
-    """The key that the training sets give the same recording, where AIR-Bench took it from one of them."""
+    """The key that the training sets give the same recording, where AIR-Bench took it from one of
+    them.
+    """
     dataset = dataset.lower()
     for name, namespace in (
         ("common_voice", "commonvoice"),
@@ -118,7 +120,10 @@ CORPUS = Corpus(
     flags={
         "--generation-tasks": {
             "action": "store_true",
-            "help": "also the questions on generated audio (the benchmark's own sound and music scores join them)",
+            "help": (
+                "also the questions on generated audio (the benchmark's own sound and music scores"
+                " join them)"
+            ),
         }
     },
 )

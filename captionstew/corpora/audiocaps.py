@@ -1,10 +1,11 @@
 """AudioCaps: AudioSet clips with human captions. Kim et al., NAACL 2019.
 
-Release: https://github.com/cdjkim/audiocaps, folders `dataset/` (version 1) and `dataset2.0/` (version 2),
-files train.csv, val.csv, test.csv. Audio: 10 s of YouTube video each, to be requested through
-https://audiocaps.github.io. Put the CSVs of one version in CORPUS_DIR (or its `dataset/`, with `--version 2`
-in `dataset2.0/` or `v2/`); the corrected training captions of https://github.com/Labbeti/aac-datasets go
-there as train_fixed.csv and are read with `--splits train_fixed`.
+Release: https://github.com/cdjkim/audiocaps, folders `dataset/` (version 1) and `dataset2.0/`
+(version 2), files train.csv, val.csv, test.csv. Audio: 10 s of YouTube video each, to be requested
+through https://audiocaps.github.io. Put the CSVs of one version in CORPUS_DIR (or its `dataset/`,
+with `--version 2` in `dataset2.0/` or `v2/`); the corrected training captions of
+https://github.com/Labbeti/aac-datasets go there as train_fixed.csv and are read with `--splits
+train_fixed`.
 
     audiocap_id,youtube_id,start_time,caption
     91139,r1nicOVtvkQ,130,A woman talks nearby as water pours

@@ -1,13 +1,14 @@
 """AudioSet: 10 s of YouTube videos with 527 classes, several per clip. Gemmeke et al., 2017.
 
-Release: https://research.google.com/audioset/download.html (CC BY 4.0), balanced_train_segments.csv,
-unbalanced_train_segments.csv, eval_segments.csv and class_labels_indices.csv into CORPUS_DIR. Audio: YouTube, named
-Y<video>.wav, <video>.wav, <video>_<start>.wav, <video>_<start>_<end>.wav or <video>_<start in ms>.wav, cut to the
-segment.
+Release: https://research.google.com/audioset/download.html (CC BY 4.0),
+balanced_train_segments.csv, unbalanced_train_segments.csv, eval_segments.csv and
+class_labels_indices.csv into CORPUS_DIR. Audio: YouTube, named Y<video>.wav, <video>.wav,
+<video>_<start>.wav, <video>_<start>_<end>.wav or <video>_<start in ms>.wav, cut to the segment.
 
-22,160 balanced and 2,041,789 unbalanced clips to train, 0.5 % of whose videos validate (seeded), 20,371 to test.
-Without the unbalanced list the balanced clips alone are for training. `custom.labels` are the classes by display name;
-the order of the classes is that of class_labels_indices.csv, which is the order of icefall's tagger.
+22,160 balanced and 2,041,789 unbalanced clips to train, 0.5 % of whose videos validate (seeded),
+20,371 to test. Without the unbalanced list the balanced clips alone are for training.
+`custom.labels` are the classes by display name; the order of the classes is that of
+class_labels_indices.csv, which is the order of icefall's tagger.
 
     --PJHxphWEs, 30.000, 40.000, "/m/09x0r,/t/dd00088"                 no header, a blank after each comma
     0,/m/09x0r,"Speech"                                                class_labels_indices.csv: index,mid,display_name
@@ -46,7 +47,9 @@ class Segment(NamedTuple):
 
 
 def read_audioset_segments(path: Path) -> Iterator[Segment]:
-    """AudioSet's segment CSVs: three "#" lines and no header, or a header row in repackaged copies."""
+    """AudioSet's segment CSVs: three "#" lines and no header, or a header row in repackaged
+    copies.
+    """
     with open_text(path) as stream:
         lines = (line for line in stream if not line.startswith("#"))
         for number, row in enumerate(csv.reader(lines, skipinitialspace=True, strict=True)):
@@ -94,7 +97,9 @@ def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[
 def clips(
     args: argparse.Namespace, report: Report, lists: dict[str, Path], mids: dict[str, str]
 ) -> Iterator[LabelledClip]:
-    """The clips of eval, then those of training whose video neither eval nor an earlier list has."""
+    """The clips of eval, then those of training whose video neither eval nor an earlier list
+    has.
+    """
     audio = AudioFolder(args.audio_dir)
     seen: set[str] = set()
     for part, path in lists.items():

@@ -1,13 +1,14 @@
 """AudioSet-strong: 10 s of YouTube videos with events and their times. Hershey et al., 2021.
 
-Release: https://research.google.com/audioset/download_strong.html (CC BY 4.0), audioset_train_strong.tsv and
-audioset_eval_strong.tsv into CORPUS_DIR. Audio: YouTube, named Y<video>.wav, <video>_<start in ms>.wav or
-<video>_<start>.wav, 10 s from the start.
+Release: https://research.google.com/audioset/download_strong.html (CC BY 4.0),
+audioset_train_strong.tsv and audioset_eval_strong.tsv into CORPUS_DIR. Audio: YouTube, named
+Y<video>.wav, <video>_<start in ms>.wav or <video>_<start>.wav, 10 s from the start.
 
-103,463 clips to train, 5 % of whose videos validate (seeded), 16,996 to test. Of the 456 classes 447 are in train, 416
-in eval, 407 in both: those 407 can be learned and scored. Overlapping events of one class are joined, and events
-without length (27 in eval) left out. `custom.events` is a list of [onset, offset, class] in seconds from the clip's
-start; the class is a MID, because the names of strong and weak labels differ.
+103,463 clips to train, 5 % of whose videos validate (seeded), 16,996 to test. Of the 456 classes
+447 are in train, 416 in eval, 407 in both: those 407 can be learned and scored. Overlapping events
+of one class are joined, and events without length (27 in eval) left out. `custom.events` is a list
+of [onset, offset, class] in seconds from the clip's start; the class is a MID, because the names of
+strong and weak labels differ.
 
     segment_id           start_time_seconds  end_time_seconds  label          tab-separated
     YxlGt805lTA_30000    2.627               7.237             /m/053hz1      the clip begins at 30 s: milliseconds
@@ -40,8 +41,8 @@ STRONG_HOME = "https://research.google.com/audioset/download_strong.html"
 
 
 class StrongClip(NamedTuple):
-    """A clip of AudioSet-strong: start in the video (whole seconds) and events (onset, offset in seconds,
-    label).
+    """A clip of AudioSet-strong: start in the video (whole seconds) and events (onset, offset in
+    seconds, label).
     """
 
     video: str
@@ -76,7 +77,9 @@ def _events_of_record(record: dict) -> Iterator[tuple[float | None, float | None
 
 
 def read_strong_classes(path: Path) -> list[tuple[str, str]]:
-    """(MID, name) pairs of a header-less class list; join on the MID, names differ from the weak labels'."""
+    """(MID, name) pairs of a header-less class list; join on the MID, names differ from the weak
+    labels'.
+    """
     return [(row["mid"], row["name"]) for row in read_csv(path, ("mid", "name"), header=False)]
 
 
@@ -92,7 +95,9 @@ DURATION = 10.0
 
 
 def join_events(events: Iterable[tuple[float, float, str]]) -> list[list]:
-    """[onset, offset, class] in order of time: of each class the union of its intervals, without empty ones."""
+    """[onset, offset, class] in order of time: of each class the union of its intervals, without
+    empty ones.
+    """
     by_class: dict[str, list[list]] = defaultdict(list)
     for onset, offset, label in sorted(events):
         if offset <= onset:
@@ -113,7 +118,8 @@ def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[
     classes = [{label for clip in clips for *_, label in clip.events} for clips in parts.values()]
     train, evaluation = classes
     print(
-        f"{len(train)} classes to train on, {len(evaluation)} to test, {len(train & evaluation)} in both"
+        f"{len(train)} classes to train on, {len(evaluation)} to test, {len(train & evaluation)} in"
+        " both"
     )
     return sorted(train | evaluation), clips(args, report, parts)
 

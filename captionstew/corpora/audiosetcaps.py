@@ -1,10 +1,11 @@
-"""AudioSetCaps: 6M captions by language models for AudioSet, VGGSound and YouTube-8M. Bai et al., 2025.
+"""AudioSetCaps: 6M captions by language models for AudioSet, VGGSound and YouTube-8M. Bai et al.,
+2025.
 
 Captions are under CC BY 4.0.
 
 Release: https://huggingface.co/datasets/baijs/AudioSetCaps, files Dataset/AudioSetCaps_caption.csv,
-Dataset/VGGSound_AudioSetCaps_caption.csv and Dataset/YouTube-8M_AudioSetCaps_caption.csv, into CORPUS_DIR.
-Audio: AudioSet and VGGSound as you have them, YouTube-8M clips from the authors' drive
+Dataset/VGGSound_AudioSetCaps_caption.csv and Dataset/YouTube-8M_AudioSetCaps_caption.csv, into
+CORPUS_DIR. Audio: AudioSet and VGGSound as you have them, YouTube-8M clips from the authors' drive
 (batch<N>/<category>/<id>.mp3).
 
     id,caption
@@ -34,7 +35,9 @@ FILES = {
 
 
 def audio_key(part: str, clip_id: str) -> str:
-    """The file decides the form of the id: a VGGSound or YouTube-8M video may itself begin with "Y"."""
+    """The file decides the form of the id: a VGGSound or YouTube-8M video may itself begin with
+    "Y".
+    """
     video, start = youtube_segment(clip_id)
     if (start is None) != (part == "audioset"):
         raise IdentityError(f"{clip_id!r} does not have the id form of the {part} part")

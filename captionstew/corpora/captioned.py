@@ -1,4 +1,4 @@
-"""."""
+"""A captioned corpus as data, and the program that writes its caption table."""
 
 import argparse
 import os
@@ -34,7 +34,9 @@ def get_parser(
     audio: str = "CORPUS_DIR/audio",
     output: str | None = None,
 ) -> argparse.ArgumentParser:
-    """The flags that all preparation programs have in common, and the corpus's own; `audio`: the default's name."""
+    """The flags that all preparation programs have in common, and the corpus's own; `audio`: the
+    default's name.
+    """
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -63,8 +65,8 @@ def get_parser(
 
 
 def run(corpus: Corpus, description: str | None, argv: Sequence[str] | None = None) -> Path:
-    """Read the release, write `<output-dir>/<name>.parquet` and `.report.json`, print what was read and
-    dropped.
+    """Read the release, write `<output-dir>/<name>.parquet` and `.report.json`, print what was read
+    and dropped.
     """
     args = get_parser(corpus, description).parse_args(argv)
     args.audio_dir = Path(os.path.abspath(args.audio_dir or args.corpus_dir / "audio"))

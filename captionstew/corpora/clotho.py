@@ -1,10 +1,12 @@
-"""Clotho v2.1: Freesound recordings of 15 to 30 s with five human captions each. Drossos et al., ICASSP 2020.
+"""Clotho v2.1: Freesound recordings of 15 to 30 s with five human captions each. Drossos et al.,
+ICASSP 2020.
 
-Release: https://zenodo.org/records/4783391, files clotho_captions_<split>.csv, clotho_metadata_<split>.csv
-and clotho_audio_<split>.7z for the splits development, validation, evaluation. Put the CSVs in CORPUS_DIR and
-unpack the archives in AUDIO_DIR. The metadata (Latin-1) carries the Freesound id, Clotho's only link to other
-corpora; without it a clip is known as `clotho:<file name>`. The caption files of the WavCaps repository
-(train.csv, val.csv, test.csv) are read too.
+Release: https://zenodo.org/records/4783391, files clotho_captions_<split>.csv,
+clotho_metadata_<split>.csv and clotho_audio_<split>.7z for the splits development, validation,
+evaluation. Put the CSVs in CORPUS_DIR and unpack the archives in AUDIO_DIR. The metadata (Latin-1)
+carries the Freesound id, Clotho's only link to other corpora; without it a clip is known as
+`clotho:<file name>`. The caption files of the WavCaps repository (train.csv, val.csv, test.csv) are
+read too.
 
     file_name,caption_1,caption_2,caption_3,caption_4,caption_5
     Santa Motor.wav,A machine whines and squeals while rhythmically punching or stamping.,...
@@ -38,8 +40,8 @@ CLOTHO_IDS = "blacklist_clotho.full.v2.csv"
 
 
 def read_clotho_metadata(folder: Path, split: str) -> dict[str, dict[str, str]]:
-    """File name -> row of clotho_metadata_<split>.csv (Latin-1, "," or ";" between fields); empty if not
-    there.
+    """File name -> row of clotho_metadata_<split>.csv (Latin-1, "," or ";" between fields); empty
+    if not there.
     """
     try:
         path = find_release_file(folder, [f"clotho_metadata_{split}.csv"], CLOTHO_HOME)
@@ -56,7 +58,9 @@ def _first_line(path: Path) -> str:
 
 
 def clotho_key(file_name: str, metadata: dict[str, str]) -> str:
-    """`fs:<sound id>` where the metadata knows it (some rows say "Not found"), else `clotho:<file name>`."""
+    """`fs:<sound id>` where the metadata knows it (some rows say "Not found"), else `clotho:<file
+    name>`.
+    """
     sound_id = (metadata.get("sound_id") or "").strip()
     return freesound_key(sound_id) if sound_id.isdigit() else f"clotho:{file_name}"
 
@@ -70,7 +74,8 @@ def _clotho(corpora: Path, split: str) -> Iterator[str]:
         yield f"clotho:{name}"
         yield clotho_key(name, metadata.get(name, {}))
     if not metadata:
-        # Without the metadata the Freesound ids of one split are unknown; this list has those of all splits.
+        # Without the metadata the Freesound ids of one split are unknown; this list has those of
+        # all splits.
         folders = [corpora / "clotho", corpora / "wavcaps"]
         listed = next((x for x in folders if any(x.glob(CLOTHO_IDS + "*"))), corpora / "clotho")
         home = "github.com/Labbeti/aac-datasets (data/wavcaps)"
@@ -117,7 +122,8 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
                     f"{name}: {key}, as {excerpts[key]}",
                 )
                 continue
-            # The retrieval audio of DCASE has colons replaced on disk: "Intersection Wet : Metro Pass.wav".
+            # The retrieval audio of DCASE has colons replaced on disk: "Intersection Wet : Metro
+            # Pass.wav".
             on_disk = re.sub(r"\s*:\s*", "_", name)
             for column in CAPTIONS:
                 yield from report.row(

@@ -1,9 +1,9 @@
 """ClothoAQA: crowd-sourced questions on Clotho recordings. Lipping et al., EUSIPCO 2022.
 
-Release: https://zenodo.org/records/6473207, clotho_aqa_<split>.csv into CORPUS_DIR and audio_files.zip unpacked into
-AUDIO_DIR. Three annotators answered every question; their answers are merged into one row: the answer that most of
-them gave, of equally frequent ones the first in the file. Train on the split `train` only: AIR-Bench asks about the
-others.
+Release: https://zenodo.org/records/6473207, clotho_aqa_<split>.csv into CORPUS_DIR and
+audio_files.zip unpacked into AUDIO_DIR. Three annotators answered every question; their answers are
+merged into one row: the answer that most of them gave, of equally frequent ones the first in the
+file. Train on the split `train` only: AIR-Bench asks about the others.
 
     file_name,QuestionText,answer
     River mouth.wav,Is there water?,yes

@@ -1,4 +1,4 @@
-"""."""
+"""Common Voice: read speech with speakers' ages and genders."""
 
 import csv
 from collections.abc import Iterator
@@ -20,7 +20,9 @@ COMMONVOICE_GENDERS = {
 
 
 def _commonvoice(folder: Path, report: Report, name: str) -> Iterator[SpeakerClip]:
-    """<name>.tsv, tab-separated without quoting, and clips/; only speakers with a gender or an age."""
+    """<name>.tsv, tab-separated without quoting, and clips/; only speakers with a gender or an
+    age.
+    """
     path = find_release_file(folder, [f"{name}.tsv", f"en/{name}.tsv"], HOMES["commonvoice"])
     audio = AudioFolder(path.parent / "clips")
     with open_text(path) as stream:

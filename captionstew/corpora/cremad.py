@@ -1,11 +1,12 @@
 """CREMA-D: twelve sentences by 91 actors in six emotions. Cao et al., 2014.
 
-Release: https://github.com/CheyneyComputerScience/CREMA-D (git-LFS; ODbL 1.0, DbCL 1.0), SentenceFilenames.csv and
-AudioWAV/ into CORPUS_DIR. 7,442 clips named <actor>_<sentence>_<emotion>_<level>.wav. `custom.label` is the emotion
-that the actor intended, which the name tells; the crowd's votes are another matter.
+Release: https://github.com/CheyneyComputerScience/CREMA-D (git-LFS; ODbL 1.0, DbCL 1.0),
+SentenceFilenames.csv and AudioWAV/ into CORPUS_DIR. 7,442 clips named
+<actor>_<sentence>_<emotion>_<level>.wav. `custom.label` is the emotion that the actor intended,
+which the name tells; the crowd's votes are another matter.
 
-There is no official split. Of the actors 1001 to 1091, in the order of a seeded hash, 19 test, 9 validate and 63 train
-(the shares of the split in EVAR); no actor is in two parts.
+There is no official split. Of the actors 1001 to 1091, in the order of a seeded hash, 19 test, 9
+validate and 63 train (the shares of the split in EVAR); no actor is in two parts.
 
     "Stimulus_Number","Filename"
     1,"1001_IEO_NEU_XX"
@@ -67,7 +68,8 @@ CREMAD_TEST_ACTORS, CREMAD_VALID_ACTORS = 19, 9
 
 
 def cremad_split(seed: int = CREMAD_SPLIT_SEED) -> dict[str, str]:
-    """Actor -> train | valid | test of CREMA-D, which has no official split; it depends on the seed alone.
+    """Actor -> train | valid | test of CREMA-D, which has no official split; it depends on the seed
+    alone.
 
     The actors follow a seeded hash: 19 test, 9 validate, 63 train.
     """

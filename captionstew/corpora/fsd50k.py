@@ -1,9 +1,9 @@
 """FSD50K: sound events on Freesound, 200 classes, several per clip. Fonseca et al., 2022.
 
-Release: https://zenodo.org/records/4060432 (CC BY 4.0; every clip has a licence of its own). Unpack into CORPUS_DIR
-FSD50K.dev_audio/, FSD50K.eval_audio/ and FSD50K.ground_truth/ (dev.csv, eval.csv, vocabulary.csv). Splits: the
-release's own, 36,796 clips to train, 4,170 to validate, 10,231 to test. `custom.labels` is the list of classes; a class
-comes with its parents.
+Release: https://zenodo.org/records/4060432 (CC BY 4.0; every clip has a licence of its own). Unpack
+into CORPUS_DIR FSD50K.dev_audio/, FSD50K.eval_audio/ and FSD50K.ground_truth/ (dev.csv, eval.csv,
+vocabulary.csv). Splits: the release's own, 36,796 clips to train, 4,170 to validate, 10,231 to
+test. `custom.labels` is the list of classes; a class comes with its parents.
 
     fname,labels,mids,split                                                           dev.csv
     64760,"Electric_guitar,Guitar,Plucked_string_instrument,Music","/m/02sgy,...",train
@@ -31,8 +31,8 @@ FSD50K_HOME = "https://zenodo.org/records/4060432"
 
 
 def read_fsd50k(folder: Path, split: str) -> Iterator[tuple[str, list[str], str]]:
-    """(Freesound id, labels, train | val | eval) of FSD50K's `dev` or `eval` list. Labels are as the release
-    writes them.
+    """(Freesound id, labels, train | val | eval) of FSD50K's `dev` or `eval` list. Labels are as
+    the release writes them.
     """
     official = [f"FSD50K.ground_truth/{split}.csv", f"{split}.csv", f"fsd50k_{split}_labels.jsonl"]
     path = find_release_file(folder, official, FSD50K_HOME)
@@ -70,7 +70,8 @@ def clips(args: argparse.Namespace) -> Iterator[LabelledClip]:
         for sound, labels, split in read_fsd50k(args.corpus_dir, part):
             if split not in SPLITS:
                 raise ReleaseError(
-                    f"{args.corpus_dir}: clip {sound} of {part}.csv is of split {split!r}, not train or val"
+                    f"{args.corpus_dir}: clip {sound} of {part}.csv is of split {split!r}, not"
+                    " train or val"
                 )
             path = audio.path(f"FSD50K.{part}_audio/{sound}.wav")
             yield LabelledClip(freesound_key(sound), path, SPLITS[split], {"labels": labels})

@@ -1,11 +1,12 @@
-"""FusionAudio-1.2M: captions of AudioSet from sound, speech, music and picture cues. Chen et al., 2025.
+"""FusionAudio-1.2M: captions of AudioSet from sound, speech, music and picture cues. Chen et al.,
+2025.
 
 Under CC BY-NC 4.0, for research.
 
-Release: https://huggingface.co/datasets/SatsukiVie/FusionAudio; put its JSON files (all of them, under any
-name) in CORPUS_DIR. They mix captions with about 6M questions and answers; only records whose task is
-captioning are kept. A re-release as JSON lines (`id`, `duration`, `caption`) is read as well. Audio:
-AudioSet, unbalanced train.
+Release: https://huggingface.co/datasets/SatsukiVie/FusionAudio; put its JSON files (all of them,
+under any name) in CORPUS_DIR. They mix captions with about 6M questions and answers; only records
+whose task is captioning are kept. A re-release as JSON lines (`id`, `duration`, `caption`) is read
+as well. Audio: AudioSet, unbalanced train.
 
     [{"audio_id": "<folder of the authors>/---2_BBVHAA_30_40.wav", "instruction": "...",
       "input": "", "dataset": "...", "task": "caption", "output": "A man speaks over a hum ..."}, ...]

@@ -1,4 +1,4 @@
-"""."""
+"""IEMOCAP: dialogues of ten actors with emotions."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,9 @@ IEMOCAP_EMOTIONS = {
 
 
 def _iemocap(folder: Path, report: Report) -> Iterator[SpeakerClip]:
-    """Session*/dialog/EmoEvaluation/<dialog>.txt; the speaker's gender is the letter before the turn's number."""
+    """Session*/dialog/EmoEvaluation/<dialog>.txt; the speaker's gender is the letter before the
+    turn's number.
+    """
     audio = AudioFolder(folder)
     line_form = re.compile(r"\[[\d.]+ - [\d.]+\]\t(Ses\w+_([FM])\d+)\t(\w+)\t")
     tables = sorted(

@@ -1,14 +1,15 @@
-"""JamendoMaxCaps: captions by a language model for 362k instrumental tracks. Roy et al., 2025. CC BY-SA 3.0.
+"""JamendoMaxCaps: captions by a language model for 362k instrumental tracks. Roy et al., 2025. CC
+BY-SA 3.0.
 
-Release: https://huggingface.co/datasets/amaai-lab/JamendoMaxCaps, file final_caption30sec.jsonl into
-CORPUS_DIR (a re-release as JSON lines with ids like `1748883_90` and `132648_fullsong` is read too),
-optionally the dated metadata <YYYY-MM-DD>.jsonl beside it. Audio: the tracks of data/train-*.parquet written
-out as <track id>.mp3 into AUDIO_DIR.
+Release: https://huggingface.co/datasets/amaai-lab/JamendoMaxCaps, file final_caption30sec.jsonl
+into CORPUS_DIR (a re-release as JSON lines with ids like `1748883_90` and `132648_fullsong` is read
+too), optionally the dated metadata <YYYY-MM-DD>.jsonl beside it. Audio: the tracks of
+data/train-*.parquet written out as <track id>.mp3 into AUDIO_DIR.
 
     {"id": "1748883", "start_time": 90.0, "end_time": 120.0, "caption": "An ambient piece ..."}
 
-Each 30 s segment of a track is a clip of its own: [start, end] is cut from the track. Captions of whole songs
-are kept in the table and fall to the duration rule.
+Each 30 s segment of a track is a clip of its own: [start, end] is cut from the track. Captions of
+whole songs are kept in the table and fall to the duration rule.
 
     python local/prepare_corpus.py jamendomaxcaps --corpus-dir download/jamendomaxcaps --output-dir data/tables
 """
@@ -47,7 +48,9 @@ def clip(record: dict) -> tuple[str, str, float, float | None]:
 
 
 def read_genres(files: list[Path]) -> dict[str, list[str]]:
-    """Track -> genres. A track comes back in several dated metadata files: the newest one counts."""
+    """Track -> genres. A track comes back in several dated metadata files: the newest one
+    counts.
+    """
     genres = {}
     for file in sorted(files):
         for record in read_jsonl(file):
@@ -63,7 +66,8 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     captions = [x for x in files if x not in snapshots]
     if not captions:
         raise ReleaseError(
-            f"final_caption30sec.jsonl is missing; get it from {HOME} and put it in {args.corpus_dir}"
+            f"final_caption30sec.jsonl is missing; get it from {HOME} and put it in"
+            f" {args.corpus_dir}"
         )
     genres = read_genres(snapshots)
     audio = AudioFolder(args.audio_dir)

@@ -6,8 +6,8 @@
     bbc:<id>  soundbible:<id>  jamendo:<track>:<start|full>  ears:<pNNN>:<stem>  expresso:<stem>
     emilia:<stem>  clotho:<file name>       known to one corpus only; a folder of one's own: <name>:<file>
 
-A leak is looked for by the *group* of a key, the recording that a clip was cut from: the whole video for
-`yt:` and `vox:`, the whole track for `jamendo:`, the key itself elsewhere.
+A leak is looked for by the *group* of a key, the recording that a clip was cut from: the whole
+video for `yt:` and `vox:`, the whole track for `jamendo:`, the key itself elsewhere.
 """
 
 import math
@@ -22,7 +22,8 @@ def video_key(video: str) -> str:
 
 UNKNOWN_START = "*"
 
-# AudioSet has at most one segment per video, so within these sources the video alone names the sound.
+# AudioSet has at most one segment per video, so within these sources the video alone names the
+# sound.
 AUDIOSET_FAMILY = frozenset(
     {
         "audioset",
@@ -37,8 +38,8 @@ AUDIOSET_FAMILY = frozenset(
 
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _SECONDS = r"\d+(?:\.\d+)?"
-# An id has a fixed length, so it is cut by counting: it may itself contain "_", begin with "-" or begin with
-# "Y".
+# An id has a fixed length, so it is cut by counting: it may itself contain "_", begin with "-" or
+# begin with "Y".
 _YOUTUBE_NAME = re.compile(rf"Y?([A-Za-z0-9_-]{{11}})(?:_({_SECONDS}))?(?:_({_SECONDS}))?(?:-\d)?")
 _VOX_PATH = re.compile(
     r"voxceleb([12])/\w+/\w+/(id\d{5})/([A-Za-z0-9_-]{11})/(\d{5})(?:_voicefixer)?"
@@ -59,7 +60,9 @@ class IdentityError(ValueError):
 
 
 def without_ending(path: str) -> str:
-    """A path without its ending; only that of audio or video counts as one (Expresso names have dots)."""
+    """A path without its ending; only that of audio or video counts as one (Expresso names have
+    dots).
+    """
     return re.sub(
         r"\.(?:wav|flac|mp3|mp4|m4a|ogg|opus|webm|mkv|aac)$", "", path, flags=re.IGNORECASE
     )
@@ -83,7 +86,8 @@ def start_second(seconds: float | str | None) -> int | None:
 def youtube_segment(name: str) -> tuple[str, int | None]:
     """(video id, start second or None) from `[Y]<id>[_<start>[_<end or duration>]][.wav]`.
 
-    One leading "Y" is dropped only where 11 characters remain before the numbers: `Yb0RFKhbpFJA.wav`.
+    One leading "Y" is dropped only where 11 characters remain before the numbers:
+    `Yb0RFKhbpFJA.wav`.
     """
     match = _YOUTUBE_NAME.fullmatch(name_stem(name))
     if match is None:
@@ -136,8 +140,8 @@ def voxceleb_key(path: str) -> str:
 
 
 def paraspeech_key(path: str) -> str:
-    """Key of a ParaSpeechCaps `relative_audio_path`, or of the same path joined by "_" (as one mirror writes
-    it).
+    """Key of a ParaSpeechCaps `relative_audio_path`, or of the same path joined by "_" (as one
+    mirror writes it).
     """
     stem = name_stem(path)
     parts = PurePosixPath(path).parts
@@ -165,8 +169,8 @@ GROUP_SQL = """case
 
 
 def group_key(audio_key: str) -> str:
-    """The recording that a clip was cut from: `yt:<id>`, `vox:<v>:<speaker>:<video>`, `jamendo:<track>` or
-    the key.
+    """The recording that a clip was cut from: `yt:<id>`, `vox:<v>:<speaker>:<video>`,
+    `jamendo:<track>` or the key.
     """
     if audio_key.startswith("yt:"):
         return audio_key[:14]

@@ -1,6 +1,8 @@
-"""What every labelled corpus's `local/prepare_<corpus>.py` shares: from a release to the manifests of a probing task.
+"""What every labelled corpus's `local/prepare_<corpus>.py` shares: from a release to the manifests
+of a probing task.
 
-A program describes its corpus in a `LabelledCorpus`; `run_labelled` finds and decodes the audio and writes
+A program describes its corpus in a `LabelledCorpus`; `run_labelled` finds and decodes the audio and
+writes
 
     cuts_<split>.jsonl     the clips that can be used, in the release's order, with their labels in `custom`
     broken_<split>.jsonl   clips that cannot be used, with their labels: a test set counts them as wrong
@@ -9,9 +11,10 @@ A program describes its corpus in a `LabelledCorpus`; `run_labelled` finds and d
     listed.parquet         the lists as they were read
     report.json            per split listed, found, missing, broken; what was dropped and why
 
-for the splits train, valid and test. A line of broken_<split>.jsonl is
-{"cut_id": str, "audio_path": str, "reason": str, "custom": {...}}. `custom` has `label` (one class), `labels` (a list)
-or `events` (a list of [onset, offset, class], seconds). The audio check goes on where an earlier one was interrupted.
+for the splits train, valid and test. A line of broken_<split>.jsonl is {"cut_id": str,
+"audio_path": str, "reason": str, "custom": {...}}. `custom` has `label` (one class), `labels` (a
+list) or `events` (a list of [onset, offset, class], seconds). The audio check goes on where an
+earlier one was interrupted.
 """
 
 import argparse
@@ -48,12 +51,17 @@ LISTED_SCHEMA = pa.schema(
         ("labels", pa.string()),  # JSON
     ]
 )
-DECODE_M4A = "find . -name '*.m4a' -exec sh -c 'ffmpeg -nostdin -loglevel error -i \"$0\" -ar 16000 \"${0%.m4a}.wav\"' {} ';'"
+DECODE_M4A = (
+    "find . -name '*.m4a' -exec sh -c 'ffmpeg -nostdin -loglevel error -i \"$0\" -ar 16000"
+    " \"${0%.m4a}.wav\"' {} ';'"
+)
 
 
 @dataclass(frozen=True)
 class LabelledClip:
-    """A clip of a release: canonical key, where its audio should be, split, `custom`, seconds as announced."""
+    """A clip of a release: canonical key, where its audio should be, split, `custom`, seconds as
+    announced.
+    """
 
     key: str
     path: str
@@ -64,7 +72,9 @@ class LabelledClip:
 
 @dataclass(frozen=True)
 class LabelledCorpus:
-    """What a preparation program has to say about its corpus; `read` gives the classes and the clips."""
+    """What a preparation program has to say about its corpus; `read` gives the classes and the
+    clips.
+    """
 
     name: str
     home: str  # where the release is to be had, shown when a file is missing
@@ -75,7 +85,9 @@ class LabelledCorpus:
 
 
 def held_out_for_validation(key: str, share: float = VALID_SHARE) -> bool:
-    """Whether a training clip is to validate on: a seeded hash of its recording decides, so no video is in both."""
+    """Whether a training clip is to validate on: a seeded hash of its recording decides, so no
+    video is in both.
+    """
     return key_hash(group_key(key), VALID_SEED) < share * 2**64
 
 
@@ -95,7 +107,8 @@ def run_labelled(
 ) -> None:
     """The program: reads the lists, checks the audio, writes the files named above.
 
-    Raises ReleaseError for a release that is not there or not in its form, or whose audio is not there at all.
+    Raises ReleaseError for a release that is not there or not in its form, or whose audio is not
+    there at all.
     """
     args = _parse(corpus, description, argv)
     if not args.corpus_dir.is_dir():
@@ -133,8 +146,8 @@ def run_labelled(
             .to_pylist()[0]["files"][0]["path"]
         )
         raise ReleaseError(
-            f"no audio of {sum(counts.values())} clips can be used, the first is {expected}; get it from "
-            f"{corpus.home}, or name its folder with --audio-dir"
+            f"no audio of {sum(counts.values())} clips can be used, the first is {expected}; get it"
+            f" from {corpus.home}, or name its folder with --audio-dir"
         )
 
 
@@ -170,7 +183,8 @@ def _listed_rows(
         unknown = set(class_names_of(clip.labels)) - classes
         if unknown:
             raise ReleaseError(
-                f"{corpus.name}: {clip.key} has the label {min(unknown)!r}, which is not of its classes"
+                f"{corpus.name}: {clip.key} has the label {min(unknown)!r}, which is not of its"
+                " classes"
             )
         if clip.split in splits:
             counts[clip.split] += 1
@@ -255,11 +269,13 @@ def _print_report(report: dict, dropped: Report, output: Path) -> None:
     for split, row in report["splits"].items():
         if row.get("broken"):
             print(
-                f"  {row['broken']} clips of {split} cannot be used; see {output / f'broken_{split}.jsonl'}"
+                f"  {row['broken']} clips of {split} cannot be used; see"
+                f" {output / f'broken_{split}.jsonl'}"
             )
             if ".m4a" in (output / f"broken_{split}.jsonl").read_text(encoding="utf-8"):
                 print(
-                    f"  libsndfile does not read .m4a: decode them once, in the audio folder: {DECODE_M4A}"
+                    "  libsndfile does not read .m4a: decode them once, in the audio folder:"
+                    f" {DECODE_M4A}"
                 )
         if row.get("found", row["listed"]) == 0:
             print(f"  {split} has no clip")

@@ -1,12 +1,14 @@
-"""Training, validation and test clips of the corpora that the alignment protocol adapts to (paper Table 2).
+"""Training, validation and test clips of the corpora that the alignment protocol adapts to (paper
+Table 2).
 
     corpus           train                       validation        test
     audiocaps        train      49,838           val     495       test     975
     paraspeechcaps   train_base 116,516          dev     500       holdout  500
     musiccaps        outside AudioSet eval 2,663 eval    500       eval     500
 
-The paper does not publish its 500 clips of MusicCaps and ParaSpeechCaps. Ours are the first by a hash of (seed, clip);
-validation takes the next ones where it shares the release's split with the test.
+The paper does not publish its 500 clips of MusicCaps and ParaSpeechCaps. Ours are the first by a
+hash of (seed, clip); validation takes the next ones where it shares the release's split with the
+test.
 """
 
 from dataclasses import dataclass
@@ -57,7 +59,8 @@ def choose_clips(keys: dict[str, set[str]], corpus: str, seed: int) -> dict[str,
             candidates = set(ranked[: part.clips])
         elif both := candidates & taken:
             raise ValueError(
-                f"{corpus}: {min(both)} and {len(both) - 1} more clips of {split} are held out as well"
+                f"{corpus}: {min(both)} and {len(both) - 1} more clips of {split} are held out as"
+                " well"
             )
         chosen[split] = candidates
     return chosen

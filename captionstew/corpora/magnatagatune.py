@@ -1,9 +1,11 @@
-"""MagnaTagATune: 29 s of songs with tags by players of a game, the 50 most frequent tags. Law et al., 2009.
+"""MagnaTagATune: 29 s of songs with tags by players of a game, the 50 most frequent tags. Law et
+al., 2009.
 
-Release: https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset, annotations_final.csv and the MP3 folders 0 to 9
-and a to f (three zip parts to join) into CORPUS_DIR. Split by folder, which holds whole albums: 0 to b train, c
-validates, d to f test. Clips without any of the 50 tags are left out, as everywhere: of 25,863 clips 1,529 remain to
-validate and 4,332 to test. Three MP3 files of the release cannot be decoded. `custom.labels` is the list of tags.
+Release: https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset, annotations_final.csv and the
+MP3 folders 0 to 9 and a to f (three zip parts to join) into CORPUS_DIR. Split by folder, which
+holds whole albums: 0 to b train, c validates, d to f test. Clips without any of the 50 tags are
+left out, as everywhere: of 25,863 clips 1,529 remain to validate and 4,332 to test. Three MP3 files
+of the release cannot be decoded. `custom.labels` is the list of tags.
 
     "clip_id"  "no voice"  "singer"  ...  "mp3_path"             tab-separated, 188 tags of 0 or 1
     "2"        "0"         "0"            "f/american_bach_soloists-j_s__bach_solo_cantatas-01-bwv54__i_aria-30-59.mp3"

@@ -1,4 +1,4 @@
-"""."""
+"""MELD: utterances from the series Friends with emotions."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +12,17 @@ MELD_EMOTIONS = {
 }  # fmt: skip
 
 
-# The six main characters speak 83 % of MELD's training utterances; of the others the release says nothing.
+# The six main characters speak 83 % of MELD's training utterances; of the others the release says
+# nothing.
 MELD_GENDERS = {
     "Chandler": "male", "Joey": "male", "Ross": "male", "Monica": "female", "Phoebe": "female", "Rachel": "female",
 }  # fmt: skip
 
 
 def _meld(folder: Path, report: Report) -> Iterator[SpeakerClip]:
-    """The training split; take the sound out of train_splits/dia*_utt*.mp4 first (ffmpeg -i x.mp4 x.wav)."""
+    """The training split; take the sound out of train_splits/dia*_utt*.mp4 first (ffmpeg -i x.mp4
+    x.wav).
+    """
     audio = AudioFolder(folder)
     columns = ("Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
     for row in read_csv(find_release_file(folder, ["train_sent_emo.csv"], HOMES["meld"]), columns):

@@ -1,9 +1,9 @@
 """MusicCaps: 10 s of AudioSet music with captions by musicians. Agostinelli et al., 2023.
 
 Release: https://www.kaggle.com/datasets/googleai/musiccaps or
-https://huggingface.co/datasets/google/MusicCaps, file musiccaps-public.csv (CC BY-SA 4.0), into CORPUS_DIR.
-Audio: YouTube, named <ytid>.wav or <ytid>_<start>_<end>.wav. Split `train` is the part outside AudioSet eval
-(2,663 clips), `eval` the part inside (2,858).
+https://huggingface.co/datasets/google/MusicCaps, file musiccaps-public.csv (CC BY-SA 4.0), into
+CORPUS_DIR. Audio: YouTube, named <ytid>.wav or <ytid>_<start>_<end>.wav. Split `train` is the part
+outside AudioSet eval (2,663 clips), `eval` the part inside (2,858).
 
     ytid,start_s,end_s,audioset_positive_labels,aspect_list,caption,author_id,is_balanced_subset,is_audioset_eval
     -0Gj8-vB1q4,30,40,"/m/0140xf,...","['low quality', 'soulful']","The low quality ...",4,False,True
@@ -32,8 +32,8 @@ MUSICCAPS_HOME = "https://www.kaggle.com/datasets/googleai/musiccaps"
 
 
 def read_musiccaps(folder: Path) -> Iterator[dict[str, str]]:
-    """Rows of musiccaps-public.csv (five captions span lines) with `split`: eval if in AudioSet eval, else
-    train.
+    """Rows of musiccaps-public.csv (five captions span lines) with `split`: eval if in AudioSet
+    eval, else train.
     """
     path = find_release_file(folder, ["musiccaps-public.csv"], MUSICCAPS_HOME)
     splits = {"True": "eval", "False": "train"}

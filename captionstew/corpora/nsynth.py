@@ -1,9 +1,10 @@
 """NSynth: single notes of 4 s; which of eleven families is the instrument of? Engel et al., 2017.
 
-Release: https://magenta.tensorflow.org/datasets/nsynth (CC BY 4.0), nsynth-{train,valid,test}.jsonwav.tar.gz unpacked
-into CORPUS_DIR: nsynth-<split>/examples.json and nsynth-<split>/audio/<note>.wav. Splits: the release's own, 289,205,
-12,678 and 4,096 notes; instruments of train are not in the others, and valid and test have no synth_lead: the classes
-are eleven all the same. `custom.label` is the family, with which the note's name begins.
+Release: https://magenta.tensorflow.org/datasets/nsynth (CC BY 4.0),
+nsynth-{train,valid,test}.jsonwav.tar.gz unpacked into CORPUS_DIR: nsynth-<split>/examples.json and
+nsynth-<split>/audio/<note>.wav. Splits: the release's own, 289,205, 12,678 and 4,096 notes;
+instruments of train are not in the others, and valid and test have no synth_lead: the classes are
+eleven all the same. `custom.label` is the family, with which the note's name begins.
 
     "guitar_acoustic_010-066-100": {"pitch": 66, "instrument_family": 3, "instrument_family_str": "guitar", ...}
 
@@ -28,8 +29,8 @@ from captionstew.corpora.release import (
 NSYNTH_HOME = "https://magenta.tensorflow.org/datasets/nsynth"
 
 
-# The classes in the order of the release's `instrument_family`. The valid and test sets have no synth_lead:
-# a head built from the labels of a test set would lack an output.
+# The classes in the order of the release's `instrument_family`. The valid and test sets have no
+# synth_lead: a head built from the labels of a test set would lack an output.
 NSYNTH_FAMILIES = (
     "bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal",
 )  # fmt: skip
@@ -38,9 +39,10 @@ NSYNTH_FAMILIES = (
 def read_nsynth(folder: Path, split: str) -> Iterator[tuple[str, str]]:
     """(note, instrument family) of `train`, `valid` or `test`; the audio is `<note>.wav`.
 
-    From the release's examples.json, an object keyed by note, or from JSON lines with the note as `id`. The
-    family is the beginning of the note's name, `<family>_<source>_<instrument>-<pitch>-<velocity>`; raises
-    ReleaseError for a family that is none of NSYNTH_FAMILIES.
+    From the release's examples.json, an object keyed by note, or from JSON lines with the note as
+    `id`. The family is the beginning of the note's name,
+    `<family>_<source>_<instrument>-<pitch>-<velocity>`; raises ReleaseError for a family that is
+    none of NSYNTH_FAMILIES.
     """
     path = find_release_file(
         folder, [f"nsynth-{split}/examples.json", f"nsynth_{split}.jsonl"], NSYNTH_HOME

@@ -2,11 +2,12 @@
 
 Under CC BY-NC-SA 4.0.
 
-Release: https://huggingface.co/datasets/ajd12342/paraspeechcaps, Parquet files data/<split>-*.parquet into
-CORPUS_DIR. It has no audio: put under AUDIO_DIR the trees voxceleb1/ and voxceleb2/
-(https://mm.kaist.ac.kr/datasets/voxceleb; the original recordings, whose names lack `_voicefixer`), EARS
-p001/..p107/ (https://github.com/facebookresearch/ears_dataset), Expresso audio_48khz/ (textlesslib; the
-conversations cut by VAD_segments.txt into audio_48khz/conversational_vad_segmented/) and Emilia EN/
+Release: https://huggingface.co/datasets/ajd12342/paraspeechcaps, Parquet files
+data/<split>-*.parquet into CORPUS_DIR. It has no audio: put under AUDIO_DIR the trees voxceleb1/
+and voxceleb2/ (https://mm.kaist.ac.kr/datasets/voxceleb; the original recordings, whose names lack
+`_voicefixer`), EARS p001/..p107/ (https://github.com/facebookresearch/ears_dataset), Expresso
+audio_48khz/ (textlesslib; the conversations cut by VAD_segments.txt into
+audio_48khz/conversational_vad_segmented/) and Emilia EN/
 (https://huggingface.co/datasets/amphion/Emilia-Dataset).
 
     source     relative_audio_path                                            text_description       duration
@@ -40,8 +41,8 @@ PARASPEECHCAPS_HOME = "https://huggingface.co/datasets/ajd12342/paraspeechcaps"
 def read_paraspeech_split(
     folder: Path, split: str, columns: tuple[str, ...] = ()
 ) -> Iterator[dict]:
-    """Records of one ParaSpeechCaps split: the release's Parquet files, or the JSON lines of a mirror (`id`,
-    `caption`).
+    """Records of one ParaSpeechCaps split: the release's Parquet files, or the JSON lines of a
+    mirror (`id`, `caption`).
     """
     files = sorted(folder.glob(f"**/{split}-*.parquet")) or sorted(
         folder.glob(f"**/{split}.parquet")
@@ -70,7 +71,9 @@ ENDINGS = {"v1": ".wav", "v2": ".m4a"}
 
 
 def audio_path(audio: AudioFolder, relative: str, key: str) -> str:
-    """The original VoxCeleb recording rather than the denoised copy; elsewhere what the release names."""
+    """The original VoxCeleb recording rather than the denoised copy; elsewhere what the release
+    names.
+    """
     if key.startswith("vox:"):
         _, version, speaker, video, utterance = key.split(":")
         part = "test" if re.match(r"voxceleb[12][/_]test[/_]", relative) else "dev"

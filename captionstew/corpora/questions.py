@@ -1,4 +1,4 @@
-"""."""
+"""Rows of question tables, checked as they are made."""
 
 from collections.abc import Iterator, Sequence
 
@@ -24,9 +24,11 @@ def qa_row(
     dataset: str = "",
     **columns,
 ) -> Iterator[dict]:
-    """One row, or none if question or answer is empty or the choices are unusable; `yield from qa_row(...)`.
+    """One row, or none if question or answer is empty or the choices are unusable; `yield from
+    qa_row(...)`.
 
-    `columns` are those of the caption table: audio_key, audio_path, split, license, and offset, duration if any.
+    `columns` are those of the caption table: audio_key, audio_path, split, license, and offset,
+    duration if any.
     """
     if task not in TASKS:
         raise ValueError(f"task {task!r} is none of {', '.join(TASKS)}")

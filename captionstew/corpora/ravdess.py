@@ -1,4 +1,4 @@
-"""."""
+"""RAVDESS: two sentences by 24 actors in eight emotions."""
 
 import re
 from collections.abc import Iterator

@@ -1,5 +1,5 @@
-"""What every `local/prepare_<corpus>.py` shares: flags, finding and reading release files, counting, the
-table.
+"""What every `local/prepare_<corpus>.py` shares: flags, finding and reading release files,
+counting, the table.
 
 A program describes its corpus in a `Corpus` and gives a generator of rows; `run` does the rest.
 """
@@ -33,7 +33,9 @@ class ReleaseError(ValueError):
 
 
 class Report:
-    """Counts what a reader read, kept and dropped, with the reason and the first examples of each."""
+    """Counts what a reader read, kept and dropped, with the reason and the first examples of
+    each.
+    """
 
     def __init__(self) -> None:
         self.read: Counter[str] = Counter()
@@ -58,7 +60,9 @@ class Report:
 
     @contextmanager
     def counting_bad_names(self, example: object):
-        """A name without a key costs its row, never the corpus; it is counted like any other drop."""
+        """A name without a key costs its row, never the corpus; it is counted like any other
+        drop.
+        """
         try:
             yield
         except IdentityError as error:
@@ -83,8 +87,8 @@ class Report:
 
 
 def find_release_file(folder: Path, names: Sequence[str], home: str) -> Path:
-    """The first of `names` (plain or .gz) below `folder`; otherwise one line saying what to get and where it
-    goes.
+    """The first of `names` (plain or .gz) below `folder`; otherwise one line saying what to get and
+    where it goes.
     """
     for name in names:
         for candidate in (folder / name, folder / f"{name}.gz"):
@@ -96,7 +100,9 @@ def find_release_file(folder: Path, names: Sequence[str], home: str) -> Path:
 
 
 def open_text(path: Path, encoding: str = "utf-8-sig") -> TextIO:
-    """Open a text file, gzipped or not, for the csv module (line feeds untouched). A UTF-8 BOM is dropped."""
+    """Open a text file, gzipped or not, for the csv module (line feeds untouched). A UTF-8 BOM is
+    dropped.
+    """
     if path.suffix == ".gz":
         return io.TextIOWrapper(gzip.open(path, "rb"), encoding=encoding, newline="")
     return open(path, encoding=encoding, newline="")
@@ -111,8 +117,8 @@ def read_csv(
     delimiter: str = ",",
     skip_blanks: bool = False,
 ) -> Iterator[dict[str, str]]:
-    """Rows of a CSV as dictionaries. `columns`: those that the header must have, or the names if there is
-    none.
+    """Rows of a CSV as dictionaries. `columns`: those that the header must have, or the names if
+    there is none.
     """
     try:
         with open_text(path, encoding) as stream:
@@ -144,7 +150,9 @@ def read_jsonl(path: Path) -> Iterator[dict]:
 
 
 def read_json_list(path: Path, key: str | None = None) -> Iterator[dict]:
-    """Objects of a JSON list, or of the list under `key` of an object, one at a time (files of many GB)."""
+    """Objects of a JSON list, or of the list under `key` of an object, one at a time (files of many
+    GB).
+    """
     decoder = json.JSONDecoder()
     with open_text(path) as stream:
         buffer = stream.read(CHUNK)
@@ -206,8 +214,8 @@ def write_records(path: Path, schema: pa.Schema, rows: Iterator[dict]) -> int:
 class AudioFolder:
     """Finds a clip's file under any of the names in use, by one walk through the folder.
 
-    A clip that is not there gets the path where it is expected, so that the list of missing files says what
-    to get.
+    A clip that is not there gets the path where it is expected, so that the list of missing files
+    says what to get.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -232,7 +240,9 @@ class AudioFolder:
         return str(self.folder / expected)
 
     def path_in_tree(self, expected: str, *other_paths: str) -> str:
-        """The same for releases whose file names repeat in every folder: whole relative paths, any ending."""
+        """The same for releases whose file names repeat in every folder: whole relative paths, any
+        ending.
+        """
         for path in (expected, *other_paths):
             found = self._by_path.get(without_ending(path))
             if found is not None:

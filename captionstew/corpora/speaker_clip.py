@@ -1,4 +1,4 @@
-"""."""
+"""What is known of a speaker: emotion, gender, age, in one vocabulary for all speech corpora."""
 
 from dataclasses import dataclass
 
@@ -55,7 +55,9 @@ LICENSES = {
 
 @dataclass(frozen=True)
 class SpeakerClip:
-    """One utterance and what is known of its speaker: labels of EMOTIONS, GENDERS, AGES, or None."""
+    """One utterance and what is known of its speaker: labels of EMOTIONS, GENDERS, AGES, or
+    None.
+    """
 
     corpus: str
     audio_key: str

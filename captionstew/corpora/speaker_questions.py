@@ -2,10 +2,11 @@
 
     for question in speaker_questions(clips, total=160_000, seed=42): ...
 
-`total` is shared out evenly over emotion, gender and age; the share of an attribute over its labels, and that of a
-label over the corpora that have it. Who has too few clips gives what is left to the others (`shares`). A clip is asked
-about one attribute at most `max_repeats` times, in other words each time; half of the questions are open, half offer
-choices, among which the place of the right one is uniform.
+`total` is shared out evenly over emotion, gender and age; the share of an attribute over its
+labels, and that of a label over the corpora that have it. Who has too few clips gives what is left
+to the others (`shares`). A clip is asked about one attribute at most `max_repeats` times, in other
+words each time; half of the questions are open, half offer choices, among which the place of the
+right one is uniform.
 """
 
 import random
@@ -62,7 +63,9 @@ NUM_CHOICES = 4
 
 @dataclass(frozen=True)
 class SpeakerQuestion:
-    """One question about a clip; `choices` is empty for an open question. `repeat` counts from 0."""
+    """One question about a clip; `choices` is empty for an open question. `repeat` counts from
+    0.
+    """
 
     clip: SpeakerClip
     attribute: str
@@ -138,9 +141,11 @@ def _ask(
     seed: int,
     known: Sequence[str],
 ) -> Iterator[SpeakerQuestion]:
-    """`count` questions with one right answer: every clip of the shuffled pool once, then once more, ...
+    """`count` questions with one right answer: every clip of the shuffled pool once, then once
+    more, ...
 
-    Wrong choices are among the labels that the corpus has (`known`): `calm` beside `neutral` would be a riddle.
+    Wrong choices are among the labels that the corpus has (`known`): `calm` beside `neutral` would
+    be a riddle.
     """
     order = sorted(pool, key=lambda clip: stable_hash(seed, "order", attribute, clip.audio_key))
     if len(known) < 2:

@@ -2,8 +2,8 @@
 
     clips = speaker_clips("cremad", Path("download/cremad"), report)
 
-Every reader takes the corpus as it is released and yields a SpeakerClip per utterance; a label that the release does
-not give, or that is none of the vocabulary, is None.
+Every reader takes the corpus as it is released and yields a SpeakerClip per utterance; a label that
+the release does not give, or that is none of the vocabulary, is None.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,10 +24,13 @@ from captionstew.corpora.speaker_clip import HOMES, SpeakerClip
 def speaker_clips(
     corpus: str, folder: Path, report: Report, commonvoice_list: str = "train"
 ) -> Iterator[SpeakerClip]:
-    """The corpus's utterances in the order of the release; raises ReleaseError for what is not there."""
+    """The corpus's utterances in the order of the release; raises ReleaseError for what is not
+    there.
+    """
     if not folder.is_dir():
         raise ReleaseError(
-            f"{folder} is missing; get {corpus} from {HOMES[corpus]} and put it there, or leave it out of --corpora"
+            f"{folder} is missing; get {corpus} from {HOMES[corpus]} and put it there, or leave it"
+            " out of --corpora"
         )
     options = {"name": commonvoice_list} if corpus == "commonvoice" else {}
     return READERS[corpus](folder, report, **options)

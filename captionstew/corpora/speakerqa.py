@@ -1,10 +1,11 @@
 """Questions about a speaker's emotion, gender and age, made from the labels of five speech corpora.
 
-The study's own set of this kind is not published (160,000 pairs from Common Voice, IEMOCAP, CREMA-D, RAVDESS and MELD
-with fixed templates); this one follows its description with templates of ours. CORPUS_DIR holds one folder per corpus,
-as released: commonvoice (train.tsv, clips/), iemocap (Session1/...), cremad (VideoDemographics.csv,
-SentenceFilenames.csv, AudioWAV/), ravdess (Actor_01/...), meld (train_sent_emo.csv, train_splits/ with the sound taken
-out of the films). The same labels and seed give the same table.
+The study's own set of this kind is not published (160,000 pairs from Common Voice, IEMOCAP,
+CREMA-D, RAVDESS and MELD with fixed templates); this one follows its description with templates of
+ours. CORPUS_DIR holds one folder per corpus, as released: commonvoice (train.tsv, clips/), iemocap
+(Session1/...), cremad (VideoDemographics.csv, SentenceFilenames.csv, AudioWAV/), ravdess
+(Actor_01/...), meld (train_sent_emo.csv, train_splits/ with the sound taken out of the films). The
+same labels and seed give the same table.
 
     python local/prepare_corpus.py speakerqa --corpus-dir download/speakerqa --output-dir data/tables
 """

@@ -1,4 +1,4 @@
-"""."""
+"""UrbanSound8K: city sounds from Freesound in ten classes and ten folds."""
 
 from collections.abc import Iterator
 from pathlib import Path

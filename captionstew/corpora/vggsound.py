@@ -1,11 +1,13 @@
 """VGGSound: 10 s clips of YouTube videos, one of 309 classes each. Chen et al., 2020.
 
-Release: https://github.com/hche11/VGGSound (CC BY 4.0), files vggsound.csv, test.csv and stat.csv of data/ into
-CORPUS_DIR. Audio: YouTube, named <video>_<start, six digits>.wav, 10 s from the start.
+Release: https://github.com/hche11/VGGSound (CC BY 4.0), files vggsound.csv, test.csv and stat.csv
+of data/ into CORPUS_DIR. Audio: YouTube, named <video>_<start, six digits>.wav, 10 s from the
+start.
 
-The classes are those of stat.csv: a 310th label of vggsound.csv, `extending ladders` (182 training clips), is left out.
-The test set is test.csv (15,446 clips); vggsound.csv lists 42 others as test, which are left out. Training clips of the
-videos that test.csv uses too are left out. 5 % of the training videos validate (seeded). `custom.label` is the class.
+The classes are those of stat.csv: a 310th label of vggsound.csv, `extending ladders` (182 training
+clips), is left out. The test set is test.csv (15,446 clips); vggsound.csv lists 42 others as test,
+which are left out. Training clips of the videos that test.csv uses too are left out. 5 % of the
+training videos validate (seeded). `custom.label` is the class.
 
     ---g-f_I2yQ,1,people marching,test                                 vggsound.csv, no header
     glLQrEijrKg_000300.mp4,playing hammond organ                       test.csv, no header
@@ -40,7 +42,9 @@ VGGSOUND_EXTRA_LABEL = "extending ladders"
 
 
 def read_vggsound(folder: Path) -> Iterator[tuple[str, int, str, str]]:
-    """(video, start second, label, split) of vggsound.csv, which has no header; labels may hold commas."""
+    """(video, start second, label, split) of vggsound.csv, which has no header; labels may hold
+    commas.
+    """
     path = find_release_file(folder, ["vggsound.csv", "data/vggsound.csv"], VGGSOUND_HOME)
     for row in read_csv(path, ("video", "start", "label", "split"), header=False):
         yield youtube_id(row["video"]), int(row["start"]), row["label"], row["split"]

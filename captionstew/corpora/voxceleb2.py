@@ -1,15 +1,18 @@
-"""VoxCeleb2: celebrities in YouTube videos; which of the 5,994 speakers of the dev part? Chung et al., 2018.
+"""VoxCeleb2: celebrities in YouTube videos; which of the 5,994 speakers of the dev part? Chung et
+al., 2018.
 
-Release: https://mm.kaist.ac.kr/datasets/voxceleb (registration; annotations under CC BY 4.0), vox2_meta.csv and the
-tree voxceleb2/dev/aac/ into CORPUS_DIR, a folder `voxceleb` wherever several corpora lie side by side. The audio is
-.m4a, which libsndfile does not read: decode it once to .wav beside it, in the folder of the tree with
+Release: https://mm.kaist.ac.kr/datasets/voxceleb (registration; annotations under CC BY 4.0),
+vox2_meta.csv and the tree voxceleb2/dev/aac/ into CORPUS_DIR, a folder `voxceleb` wherever several
+corpora lie side by side. The audio is .m4a, which libsndfile does not read: decode it once to .wav
+beside it, in the folder of the tree with
 
     find . -name '*.m4a' -exec sh -c 'ffmpeg -nostdin -loglevel error -i "$0" -ar 16000 "${0%.m4a}.wav"' {} ';'
 
-There is no official identification split (the release's test speakers are others). Of every speaker whole videos,
-3.4 % of the utterances and at least one video, are held out to test, and as many of the rest to validate, by seeded
-hashes (`vox2_identification_split` in captionstew/data/label_lists.py; the leakage filter uses the same). The split is
-that of the utterances listed, so the tree, or vox2_dev_utterances.txt in its place, has to be the whole one.
+There is no official identification split (the release's test speakers are others). Of every speaker
+whole videos, 3.4 % of the utterances and at least one video, are held out to test, and as many of
+the rest to validate, by seeded hashes (`vox2_identification_split` in
+captionstew/data/label_lists.py; the leakage filter uses the same). The split is that of the
+utterances listed, so the tree, or vox2_dev_utterances.txt in its place, has to be the whole one.
 `custom.label` is the speaker.
 
     VoxCeleb2 ID,VGGFace2 ID,Gender,Set          vox2_meta.csv, a byte order mark and blanks around the fields
@@ -54,8 +57,8 @@ def _padded_rows(path: Path) -> Iterator[dict[str, str]]:
 
 
 def read_vox1_speakers(path: Path) -> dict[str, tuple[str, str]]:
-    """Speaker -> (gender, dev | test) from vox1_meta.csv: tab-separated, in one copy with whole lines in
-    quotes.
+    """Speaker -> (gender, dev | test) from vox1_meta.csv: tab-separated, in one copy with whole
+    lines in quotes.
     """
     with open_text(path) as stream:
         lines = [line.strip().strip('"').split("\t") for line in stream if line.strip()]
@@ -67,8 +70,8 @@ def read_vox1_speakers(path: Path) -> dict[str, tuple[str, str]]:
 
 
 def read_vox2_utterances(folder: Path) -> Iterator[str]:
-    """`<speaker>/<video>/<utterance>` of VoxCeleb2 dev: vox2_dev_utterances.txt, or else the folder tree of
-    the audio.
+    """`<speaker>/<video>/<utterance>` of VoxCeleb2 dev: vox2_dev_utterances.txt, or else the folder
+    tree of the audio.
     """
     listed = folder / "vox2_dev_utterances.txt"
     tree = folder / "voxceleb2" / "dev" / "aac"
@@ -82,8 +85,8 @@ def read_vox2_utterances(folder: Path) -> Iterator[str]:
         yield from sorted({str(path.relative_to(tree).with_suffix("")) for path in found})
     else:
         raise ReleaseError(
-            f"neither {listed} nor {tree} is there; get VoxCeleb2 dev, or a list of its utterances, "
-            f"from {VOXCELEB_HOME}"
+            f"neither {listed} nor {tree} is there; get VoxCeleb2 dev, or a list of its utterances,"
+            f" from {VOXCELEB_HOME}"
         )
 
 
@@ -101,10 +104,10 @@ def vox2_identification_split(
 ) -> set[tuple[str, str]]:
     """The (speaker, video) pairs held out for evaluating speaker identification.
 
-    VoxCeleb2 has no official identification split, and the paper's is unpublished. Per speaker, whole videos
-    (the recording channel is shared inside one) are taken in the order of a seeded hash while they fit into
-    3.4 % of the speaker's utterances, at least one; a speaker with a single video stays in training. A
-    speaker's share depends on that speaker's utterances alone.
+    VoxCeleb2 has no official identification split, and the paper's is unpublished. Per speaker,
+    whole videos (the recording channel is shared inside one) are taken in the order of a seeded
+    hash while they fit into 3.4 % of the speaker's utterances, at least one; a speaker with a
+    single video stays in training. A speaker's share depends on that speaker's utterances alone.
     """
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for utterance in utterances:

@@ -3,15 +3,15 @@
 Academic use only.
 
 Release: https://huggingface.co/datasets/cvssp/WavCaps, files json_files/{AudioSet_SL/as_final,
-BBC_Sound_Effects/bbc_final, FreeSound/fsd_final, SoundBible/sb_final}.json into CORPUS_DIR (with or without
-those folders), and Zip_files/<source> (join the split archives with `zip -FF` first) unpacked into AUDIO_DIR:
-FLAC, 32 kHz, mono, <id>.flac.
+BBC_Sound_Effects/bbc_final, FreeSound/fsd_final, SoundBible/sb_final}.json into CORPUS_DIR (with or
+without those folders), and Zip_files/<source> (join the split archives with `zip -FF` first)
+unpacked into AUDIO_DIR: FLAC, 32 kHz, mono, <id>.flac.
 
     {"num_captions_per_audio": 1, "data": [{"id": "Yb0RFKhbpFJA.wav", "caption": "Wind and a man ...",
     "audio": "wav_path", "duration": 10.0}, ...]}
 
-The AudioSet part gives no start (its ids are `Y<video>.wav`) and contains AudioSet *evaluation* clips, which
-the published blacklists do not remove: the leakage filter does.
+The AudioSet part gives no start (its ids are `Y<video>.wav`) and contains AudioSet *evaluation*
+clips, which the published blacklists do not remove: the leakage filter does.
 
     python local/prepare_corpus.py wavcaps --corpus-dir download/wavcaps --output-dir data/tables --splits bbc
 """

@@ -5,13 +5,14 @@
 
 The rules, in the order in which they apply:
 
-1. libsndfile decodes (WAV, FLAC, OGG, MP3, ...), by content and not by file name. A file that it cannot
+1. libsndfile decodes (WAV, FLAC, OGG, MP3, ...), by content and not by file name. A file that it
+cannot
    decode to the end is bad; a length announced in the header is never trusted.
-2. NaN or infinite samples make a file bad.
-3. Channels are averaged.
-4. Other rates are converted by lhotse's sinc resampler, and by nothing else: features would otherwise depend
+2. NaN or infinite samples make a file bad. 3. Channels are averaged. 4. Other rates are converted
+by lhotse's sinc resampler, and by nothing else: features would otherwise depend
    on which packages happen to be installed.
-5. What goes beyond full scale (float files, lossy decoders, the resampler's overshoot) is divided by its
+5. What goes beyond full scale (float files, lossy decoders, the resampler's overshoot) is divided
+by its
    peak, so that the waveform keeps its shape and lies within [-1, 1].
 6. A clip shorter than 0.25 s is zero-padded at its end to 0.25 s.
 """
@@ -31,8 +32,8 @@ from captionstew.errors import UserError
 AUDIO_ENDINGS = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus")
 
 
-UNREADABLE = (
-    ".m4a"  # by libsndfile: where a decoded copy lies beside such a file, the copy is taken
+UNREADABLE = (  # by libsndfile: where a decoded copy lies beside such a file, the copy is taken
+    ".m4a"
 )
 
 
@@ -65,9 +66,9 @@ class BadAudio(UserError):
 class AudioInfo:
     """What a file really holds, found by decoding it to the end.
 
-    `duration` is in seconds, `sampling_rate` in Hz, `num_samples` counts samples per channel at that rate,
-    and `fingerprint` is a hash of the decoded samples: two files with one fingerprint hold the same
-    recording.
+    `duration` is in seconds, `sampling_rate` in Hz, `num_samples` counts samples per channel at
+    that rate, and `fingerprint` is a hash of the decoded samples: two files with one fingerprint
+    hold the same recording.
     """
 
     duration: float
@@ -78,7 +79,9 @@ class AudioInfo:
 
 
 def inspect_audio(path: str | os.PathLike) -> AudioInfo:
-    """Decodes the whole file in bounded memory; raises BadAudio with the reason when it cannot be used."""
+    """Decodes the whole file in bounded memory; raises BadAudio with the reason when it cannot be
+    used.
+    """
     digest = hashlib.blake2b(digest_size=16)
     num_samples = 0
     with _open(path) as file:
@@ -107,10 +110,11 @@ def read_audio(
     duration: float | None = None,
     sampling_rate: int = SAMPLING_RATE,
 ) -> np.ndarray:
-    """(N,) float32 mono within [-1, 1]: `duration` seconds from `offset` on (default: all the rest).
+    """(N,) float32 mono within [-1, 1]: `duration` seconds from `offset` on (default: all the
+    rest).
 
-    Raises BadAudio when the file cannot be decoded, holds NaN, or ends more than 0.25 s before the asked part
-    does.
+    Raises BadAudio when the file cannot be decoded, holds NaN, or ends more than 0.25 s before the
+    asked part does.
     """
     with _open(path) as file:
         source_rate = file.samplerate
@@ -141,10 +145,11 @@ def read_audio(
 
 
 def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
-    """(N,) float32 at `source_rate` -> (ceil(N * target_rate / source_rate),) float32 at `target_rate`.
+    """(N,) float32 at `source_rate` -> (ceil(N * target_rate / source_rate),) float32 at
+    `target_rate`.
 
-    The kernels are cached per pair of rates and process; two threads that meet at an empty cache both compute
-    the same kernel.
+    The kernels are cached per pair of rates and process; two threads that meet at an empty cache
+    both compute the same kernel.
     """
     if source_rate == target_rate:
         return samples
@@ -159,8 +164,9 @@ def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndar
 def one_thread():
     """PyTorch on one CPU thread inside the block.
 
-    Convolutions and matrix products of a short clip differ in the last bit with the number of threads; samples and
-    features must be the same in a loader's worker, which has one, and in the main process.
+    Convolutions and matrix products of a short clip differ in the last bit with the number of
+    threads; samples and features must be the same in a loader's worker, which has one, and in the
+    main process.
     """
     import torch
 
@@ -173,7 +179,9 @@ def one_thread():
 
 
 def _resampler_kernel(source_rate: int, target_rate: int) -> int:
-    """Elements of the sinc kernel: one filter per output phase, each as long as the rates' period."""
+    """Elements of the sinc kernel: one filter per output phase, each as long as the rates'
+    period.
+    """
     if source_rate == target_rate:
         return 0
     divisor = math.gcd(source_rate, target_rate)
@@ -207,7 +215,9 @@ def _seek(path: str | os.PathLike, file: soundfile.SoundFile, start: int) -> Non
 
 
 def _blocks(path: str | os.PathLike, file: soundfile.SoundFile, wanted: int | None):
-    """Yields float32 (n, channels) blocks up to `wanted` samples or the real end; raises BadAudio."""
+    """Yields float32 (n, channels) blocks up to `wanted` samples or the real end; raises
+    BadAudio.
+    """
     done = 0
     while wanted is None or done < wanted:
         size = BLOCK if wanted is None else min(BLOCK, wanted - done)

@@ -13,8 +13,8 @@ def normalise_caption(caption: str) -> str:
 def choose_caption(captions: Sequence[str], audio_key: str, seed: int, epoch: int) -> str:
     """The caption that a clip is trained with in `epoch`.
 
-    A hash of (seed, epoch, audio_key) decides, so the choice does not depend on workers, ranks, batches or on
-    what was drawn before: a resumed run sees the same captions.
+    A hash of (seed, epoch, audio_key) decides, so the choice does not depend on workers, ranks,
+    batches or on what was drawn before: a resumed run sees the same captions.
     """
     if len(captions) == 1:
         return captions[0]

@@ -1,7 +1,7 @@
 """Text to token ids: a sentencepiece model trained on the captions, or any Hugging Face tokenizer.
 
-Both give BART's layout: every caption is wrapped in <s> ... </s>. A tokenizer travels inside the checkpoint
-(`to_dict`, `from_dict`), so that evaluation needs no other file and no network.
+Both give BART's layout: every caption is wrapped in <s> ... </s>. A tokenizer travels inside the
+checkpoint (`to_dict`, `from_dict`), so that evaluation needs no other file and no network.
 """
 
 import io
@@ -113,7 +113,8 @@ class HuggingFaceTokenizer:
 
 
 def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
-    """A `.model` file of sentencepiece, a folder with a Hugging Face tokenizer, or a name on the Hub.
+    """A `.model` file of sentencepiece, a folder with a Hugging Face tokenizer, or a name on the
+    Hub.
 
     Raises:
       ValueError: neither a file nor a folder nor something that `transformers` can load.
@@ -131,8 +132,8 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
         )
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"tokenizer {name_or_path}: not a folder here and not loadable by name ({str(error).splitlines()[0]}); "
-            "download it, or train one with local/train_bpe.py"
+            f"tokenizer {name_or_path}: not a folder here and not loadable by name"
+            f" ({str(error).splitlines()[0]}); download it, or train one with local/train_bpe.py"
         ) from error
 
 
@@ -152,7 +153,9 @@ def tokenizer_from_dict(content: dict[str, Any]) -> Tokenizer:
 
 
 def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> bytes:
-    """Trains a BPE on captions and returns the model file's bytes. Ids as BART: <s> 0, <pad> 1, </s> 2, <unk> 3."""
+    """Trains a BPE on captions and returns the model file's bytes. Ids as BART: <s> 0, <pad> 1,
+    </s> 2, <unk> 3.
+    """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts),

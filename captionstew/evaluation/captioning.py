@@ -1,4 +1,6 @@
-"""Captions that a model writes for clips, their scores, and the scores of captions that know nothing of the clip."""
+"""Captions that a model writes for clips, their scores, and the scores of captions that know
+nothing of the clip.
+"""
 
 import itertools
 import json
@@ -27,7 +29,9 @@ RANDOM_DRAWS = (
 
 @dataclass
 class CaptionedClips:
-    """Clips by id, the caption written for each, and all captions that people (or models) gave it."""
+    """Clips by id, the caption written for each, and all captions that people (or models) gave
+    it.
+    """
 
     cut_ids: list[str]
     candidates: list[str]
@@ -80,8 +84,8 @@ def caption_clips(
     device: torch.device,
     num_beams: int = 1,
 ) -> CaptionedClips:
-    """Captions every clip, greedily or by beam search; of several processes each passes its share, and all get the
-    whole.
+    """Captions every clip, greedily or by beam search; of several processes each passes its share,
+    and all get the whole.
     """
     rows, failed = [], []
     for batch in batches:
@@ -105,7 +109,8 @@ def captioning_validation(
     num_captions: int,
     device: torch.device,
 ) -> tuple[dict[str, float], CaptionedClips]:
-    """Both losses of every clip, per clip and per token, in nats; ROUGE-L of the first clips' greedy captions.
+    """Both losses of every clip, per clip and per token, in nats; ROUGE-L of the first clips'
+    greedy captions.
 
     Args:
       num_captions: clips to caption, per process.
@@ -155,11 +160,13 @@ def captioning_validation(
 def captioning_report(
     clips: CaptionedClips, train_captions: Sequence[str], seed: int
 ) -> dict[str, Any]:
-    """Scores of the captions; ROUGE-L of captions that do not listen; 95 % bootstrap intervals over clips.
+    """Scores of the captions; ROUGE-L of captions that do not listen; 95 % bootstrap intervals over
+    clips.
 
-    `rouge_l_random`: a training caption drawn at random; `rouge_l_frequent`: the most frequent training caption;
-    `rouge_l_shuffled`: what the model wrote for another clip, hence what its language alone is worth.
-    `distinct_captions`: share of the captions that differ; near 0, the model writes one caption for everything.
+    `rouge_l_random`: a training caption drawn at random; `rouge_l_frequent`: the most frequent
+    training caption; `rouge_l_shuffled`: what the model wrote for another clip, hence what its
+    language alone is worth. `distinct_captions`: share of the captions that differ; near 0, the
+    model writes one caption for everything.
     """
     generator, count = np.random.default_rng(seed), len(clips.references)
     random_rows = generator.integers(0, len(train_captions), (RANDOM_DRAWS, count))
@@ -191,7 +198,9 @@ def training_captions(cuts: IndexedCuts, seed: int) -> list[str]:
 
 
 def most_frequent_caption(captions: Sequence[str]) -> str:
-    """The caption that occurs most often, upper and lower case alike; of several the first in the alphabet."""
+    """The caption that occurs most often, upper and lower case alike; of several the first in the
+    alphabet.
+    """
     counts = Counter(normalise_caption(caption).lower() for caption in captions)
     return min(counts, key=lambda caption: (-counts[caption], caption))
 
@@ -203,7 +212,9 @@ def _texts(tokenizer: Tokenizer, ids: torch.Tensor) -> list[str]:
 def _gathered(
     rows: list[tuple[str, str, list[str]]], failed: list[tuple[str, str]]
 ) -> CaptionedClips:
-    """Every rank's rows, in the order of the clips' ids: nothing may change with batches or processes."""
+    """Every rank's rows, in the order of the clips' ids: nothing may change with batches or
+    processes.
+    """
     shares = gather_objects((rows, failed))
     rows, failed = (list(itertools.chain(*parts)) for parts in zip(*shares))
     rows.sort(key=lambda row: row[0])

@@ -1,4 +1,6 @@
-"""What the decode programs of the alignment protocol share: flags, the chosen epoch, batches, result files."""
+"""What the decode programs of the alignment protocol share: flags, the chosen epoch, batches,
+result files.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -43,7 +45,8 @@ class AlignmentFlags(SelectionFlags):
 
 
 def choose_weights(flags: AlignmentFlags, task: str, metric: str) -> SelectedWeights:
-    """The weights that the flags name; without --checkpoint, --epoch and --iter those of the best epoch by `metric`.
+    """The weights that the flags name; without --checkpoint, --epoch and --iter those of the best
+    epoch by `metric`.
 
     Raises:
       CheckpointError: a file is not there, or it is of another task.

@@ -40,8 +40,10 @@ def write_result(
     """Writes <exp_dir>/results/<task>-<split>[-<variant>].json and says so on stdout.
 
     Args:
-      encoder: path, sha256, preset, pretraining of the audio encoder, and `data_size` where that is known.
-      settings: pooling, seeds, rates, windows, ...; its hash is `config_hash`. The encoder's `data_size` joins them.
+      encoder: path, sha256, preset, pretraining of the audio encoder, and `data_size` where that is
+          known.
+      settings: pooling, seeds, rates, windows, ...; its hash is `config_hash`. The encoder's
+          `data_size` joins them.
     """
     if "data_size" in encoder:
         settings = settings | {"data_size": encoder["data_size"]}
@@ -74,7 +76,9 @@ def write_result(
 
 
 def result_path(exp_dir: Path, task: str, split: str, variant: str = "") -> Path:
-    """Where write_result writes. What belongs to a result is written before it: its file says that all is there."""
+    """Where write_result writes. What belongs to a result is written before it: its file says that
+    all is there.
+    """
     name = "-".join(part for part in (task, split, variant) if part)
     return exp_dir / "results" / f"{name}.json"
 

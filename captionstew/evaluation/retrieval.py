@@ -1,4 +1,6 @@
-"""Text-to-audio and audio-to-text retrieval with a two-tower model, and zero-shot classification."""
+"""Text-to-audio and audio-to-text retrieval with a two-tower model, and zero-shot
+classification.
+"""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -71,7 +73,9 @@ def embed_clips(
     device: torch.device,
     max_tokens: int,
 ) -> EmbeddedClips:
-    """Embeds every clip and all its captions; of several processes each passes its share, and all get the whole."""
+    """Embeds every clip and all its captions; of several processes each passes its share, and all
+    get the whole.
+    """
     audio, captions, labels, sources, cut_ids, failed = [], [], [], [], [], []
     for batch in batches:
         failed.extend(batch.get("failed", ()))
@@ -89,7 +93,8 @@ def embed_clips(
     audio, captions, labels, sources, cut_ids, failed = (
         list(itertools.chain(*parts)) for parts in zip(*shares)
     )
-    # In an order that depends on the clips alone: bootstrap and permutations must not change with batches or processes.
+    # In an order that depends on the clips alone: bootstrap and permutations must not change with
+    # batches or processes.
     order = sorted(range(len(cut_ids)), key=cut_ids.__getitem__)
     captions, labels, sources, cut_ids = (
         [rows[i] for i in order] for rows in (captions, labels, sources, cut_ids)
@@ -135,7 +140,8 @@ def retrieval_report(clips: EmbeddedClips, duplicate_captions: str, seed: int) -
     """`ranking_report` of embedded clips.
 
     Args:
-      duplicate_captions: strict: only the caption's own clip is right; match: so is any clip with the same caption.
+      duplicate_captions: strict: only the caption's own clip is right; match: so is any clip with
+          the same caption.
     """
     relevant = relevance(
         clips.caption_clips, clips.captions if duplicate_captions == "match" else None
@@ -146,10 +152,11 @@ def retrieval_report(clips: EmbeddedClips, duplicate_captions: str, seed: int) -
 def ranking_report(
     similarity: np.ndarray, relevant: np.ndarray, caption_clips: Sequence[int], seed: int
 ) -> dict[str, Any]:
-    """(clips, captions) similarities and right answers -> everything that a result file says about retrieval.
+    """(clips, captions) similarities and right answers -> everything that a result file says about
+    retrieval.
 
-    R@1, R@5, R@10, mAP@10 and median rank in both directions; of the first four 95 % bootstrap intervals over clips
-    (`_interval`) and the values of permuted pairs (`_chance`).
+    R@1, R@5, R@10, mAP@10 and median rank in both directions; of the first four 95 % bootstrap
+    intervals over clips (`_interval`) and the values of permuted pairs (`_chance`).
 
     Args:
       caption_clips: for each caption, the index of its clip.
@@ -187,7 +194,9 @@ def zero_shot_accuracy(
     template: str,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Accuracy of choosing the class whose sentence `template.format(label)` is nearest; every clip needs a label."""
+    """Accuracy of choosing the class whose sentence `template.format(label)` is nearest; every clip
+    needs a label.
+    """
     classes = sorted(set(clips.labels))
     sentences = [template.format(label.replace("_", " ")) for label in classes]
     text = embed_texts(model, tokenizer, sentences, device, max_tokens)

@@ -1,4 +1,5 @@
-"""Scores of a tagger on labelled clips: mean average precision, with an interval, and class by class.
+"""Scores of a tagger on labelled clips: mean average precision, with an interval, and class by
+class.
 
 N clips, C classes.
 """
@@ -67,7 +68,9 @@ def tag_clips(
 
 
 def tagging_metrics(clips: TaggedClips) -> dict[str, float]:
-    """mAP over the classes that occur, and the loss per clip (summed over classes): for validation while training."""
+    """mAP over the classes that occur, and the loss per clip (summed over classes): for validation
+    while training.
+    """
     log_odds, truth = clips.scores.astype(np.float64), clips.targets
     losses = np.logaddexp(0.0, log_odds) - truth * log_odds  # binary cross entropy of a logit
     precision, _ = mean_average_precision(clips.scores, truth)
@@ -75,7 +78,9 @@ def tagging_metrics(clips: TaggedClips) -> dict[str, float]:
 
 
 def tagging_report(clips: TaggedClips, seed: int, rounds: int = 1000) -> dict[str, Any]:
-    """mAP with its 95 % interval, and that of scores drawn at random: the mean share of positives."""
+    """mAP with its 95 % interval, and that of scores drawn at random: the mean share of
+    positives.
+    """
     precision, num_classes = mean_average_precision(clips.scores, clips.targets)
     positives = clips.targets.sum(0)
     return {
@@ -87,7 +92,9 @@ def tagging_report(clips: TaggedClips, seed: int, rounds: int = 1000) -> dict[st
 
 
 def write_class_table(path: Path, clips: TaggedClips) -> None:
-    """CSV with average precision and number of positive clips of each class; no precision where there is none."""
+    """CSV with average precision and number of positive clips of each class; no precision where
+    there is none.
+    """
     values = class_average_precisions(clips.scores, clips.targets)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, "w", encoding="utf-8", newline="") as file:

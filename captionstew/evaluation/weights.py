@@ -11,7 +11,9 @@ from captionstew.hashing import sha256_of_file
 
 @dataclass(frozen=True)
 class SelectionFlags:
-    """Weights as in icefall (--epoch or --iter, --avg, --use-averaged-model), or those of one file."""
+    """Weights as in icefall (--epoch or --iter, --avg, --use-averaged-model), or those of one
+    file.
+    """
 
     exp_dir: Path = flag(Path("exp"), "folder of the training run; results go below it")
     checkpoint: Path | None = flag(None, "checkpoint with the weights to use")
@@ -58,7 +60,8 @@ def select_weights(flags: SelectionFlags, task: str = "") -> SelectedWeights:
       task: what the model must have been trained for (default: anything).
 
     Raises:
-      CheckpointError: a file that the choice needs is not there, cannot be used, or is of another task.
+      CheckpointError: a file that the choice needs is not there, cannot be used, or is of another
+          task.
     """
     if flags.checkpoint is not None:
         content = load_checkpoint(flags.checkpoint)
@@ -67,7 +70,10 @@ def select_weights(flags: SelectionFlags, task: str = "") -> SelectedWeights:
         weights, source = select_model(
             flags.exp_dir, flags.epoch, flags.iter, flags.avg, flags.use_averaged_model
         )
-        choice = f"epoch {flags.epoch} iter {flags.iter} avg {flags.avg} use-averaged-model {flags.use_averaged_model}"
+        choice = (
+            f"epoch {flags.epoch} iter {flags.iter} avg {flags.avg} use-averaged-model"
+            f" {flags.use_averaged_model}"
+        )
         content = load_checkpoint(source)
     config = content["config"]
     if task and config["task"] != task:

@@ -1,6 +1,7 @@
 """Audio files as batches of waveforms, whatever is broken among them.
 
-B pieces, N samples. A recording longer than 60 s, which no model was trained on, is taken in pieces of equal length.
+B pieces, N samples. A recording longer than 60 s, which no model was trained on, is taken in pieces
+of equal length.
 """
 
 import math
@@ -79,7 +80,8 @@ class AudioFiles:
 
 
 def find_audio(paths: Sequence[str | Path]) -> list[str]:
-    """Files as they are named, folders as the audio files below them; sorted by folder, every file once.
+    """Files as they are named, folders as the audio files below them; sorted by folder, every file
+    once.
 
     Raises:
       ValueError: nothing was named, or a folder without audio files.

@@ -16,7 +16,9 @@ from captionstew.models.encoders.zipformer import FrozenZipformer, frozen_part
 
 @dataclass(frozen=True)
 class FileCaption:
-    """What the model writes for the part of a file that begins at `start` seconds (0 up to 60 s of audio)."""
+    """What the model writes for the part of a file that begins at `start` seconds (0 up to 60 s of
+    audio).
+    """
 
     file: str
     start: float
@@ -57,7 +59,9 @@ class Captioner:
         max_duration: float = BATCH_SECONDS,
         num_workers: int = 0,
     ) -> list[FileCaption]:
-        """Captions of the files that can be read, in their order; the others are in `files.failed`."""
+        """Captions of the files that can be read, in their order; the others are in
+        `files.failed`.
+        """
         rows: list[FileCaption] = []
         for pieces, frames, lengths in encoded(self.encoder, files, max_duration, num_workers):
             ids = self.model.decoder.generate(

@@ -22,9 +22,11 @@ def embed_files(
     max_duration: float = BATCH_SECONDS,
     num_workers: int = 0,
 ) -> np.ndarray:
-    """-> (len(files.used), dim) float32: the mean over all frames of each file that could be read, in their order
+    """-> (len(files.used), dim) float32: the mean over all frames of each file that could be read,
+    in their order
 
-    What is batched together changes nothing beyond rounding; files that cannot be read are in `files.failed`.
+    What is batched together changes nothing beyond rounding; files that cannot be read are in
+    `files.failed`.
     """
     sums: dict[str, np.ndarray] = {}
     frames_of: dict[str, int] = {}
@@ -41,7 +43,9 @@ def embed_files(
 def encoded(
     encoder: FrozenEncoder, files: AudioFiles, max_duration: float, num_workers: int
 ) -> Iterator[tuple[list[Any], Tensor, Tensor]]:
-    """-> pieces, frames (B, T, dim), lengths (B,), batch by batch with a progress bar on a terminal"""
+    """-> pieces, frames (B, T, dim), lengths (B,), batch by batch with a progress bar on a
+    terminal
+    """
     with tqdm(total=len(files.files), unit="file", disable=None, leave=False) as progress:
         for pieces, waveforms, counts in files.batches(
             encoder.sampling_rate, max_duration, num_workers

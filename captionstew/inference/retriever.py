@@ -49,7 +49,9 @@ class Retriever:
     def embed_audio(
         self, files: AudioFiles, max_duration: float = BATCH_SECONDS, num_workers: int = 0
     ) -> np.ndarray:
-        """-> (len(files.used), E) of length 1; the files that cannot be read are in `files.failed`"""
+        """-> (len(files.used), E) of length 1; the files that cannot be read are in
+        `files.failed`
+        """
         means = torch.from_numpy(embed_files(self.encoder, files, max_duration, num_workers))
         projected = self.model.audio_projection(means.to(self.encoder.device)).float()
         return F.normalize(projected, dim=-1).cpu().numpy()
@@ -61,15 +63,17 @@ class Retriever:
         max_duration: float = BATCH_SECONDS,
         num_workers: int = 0,
     ) -> tuple[SearchIndex, dict[str, str]]:
-        """Index of the audio files at and below `paths`, by absolute path, and those that cannot be read, with reasons.
+        """Index of the audio files at and below `paths`, by absolute path, and those that cannot be
+        read, with reasons.
 
         Args:
-          path: file of the index. If it is there, vectors of files that have not changed since are taken from it; it
-            is written after every 2,000 new files, so that little is lost when this is interrupted.
+          path: file of the index. If it is there, vectors of files that have not changed since are
+            taken from it; it is written after every 2,000 new files, so that little is lost when
+            this is interrupted.
 
         Raises:
-          ValueError: `path` holds no index, one made with another checkpoint, or one with files that are still there
-            but not among these.
+          ValueError: `path` holds no index, one made with another checkpoint, or one with files
+            that are still there but not among these.
         """
         files = list(dict.fromkeys(map(os.path.abspath, find_audio(paths))))
         stamps = {file: stamp(file) for file in files}
@@ -94,7 +98,8 @@ class Retriever:
         """Vectors of the files that are as they were when the index at `path` was made.
 
         Raises:
-          ValueError: the index holds files that are still there but not among these; they would be lost.
+          ValueError: the index holds files that are still there but not among these; they would be
+              lost.
         """
         if path is None or not Path(path).exists():
             return {}
@@ -124,7 +129,9 @@ class Retriever:
         return SearchIndex(usable, matrix, marks, self.encoder.description["sha256"])
 
     def search(self, index: SearchIndex, text: str, k: int = 10) -> list[tuple[str, float]]:
-        """At most k (file, cosine) that fit the text, the best first. Raises ValueError for another model's index."""
+        """At most k (file, cosine) that fit the text, the best first. Raises ValueError for another
+        model's index.
+        """
         self.check(index)
         return index.nearest(self.embed_texts([text])[0], k)
 
@@ -162,8 +169,8 @@ class Retriever:
         own = self.encoder.description["sha256"]
         if index.model != own:
             raise ValueError(
-                f"the index was made with another checkpoint (sha256 {index.model[:12]}, not {own[:12]}): remove it, "
-                "or name another file for this checkpoint's"
+                f"the index was made with another checkpoint (sha256 {index.model[:12]}, not"
+                f" {own[:12]}): remove it, or name another file for this checkpoint's"
             )
 
 
@@ -174,7 +181,8 @@ def load_retriever(checkpoint: str | Path, device: str | torch.device = "cpu") -
     config = content["config"]
     if config.get("task") != "contrastive":
         raise CheckpointError(
-            f"{path}: trained for {config.get('task')}; search and labels need one trained contrastively"
+            f"{path}: trained for {config.get('task')}; search and labels need one trained"
+            " contrastively"
         )
     tokenizer = tokenizer_from_dict(config["tokenizer"])
     model = load_contrastive(config, content["model"], tokenizer, path).to(device)

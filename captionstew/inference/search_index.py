@@ -1,4 +1,6 @@
-"""Unit vectors of audio files on disk, to be searched by a text's vector. F files, E joint embedding size."""
+"""Unit vectors of audio files on disk, to be searched by a text's vector. F files, E joint
+embedding size.
+"""
 
 import os
 import zipfile
@@ -15,7 +17,8 @@ class SearchIndex:
     Attributes:
       files: F paths, as they were named.
       vectors: (F, E) float32 of length 1.
-      stamps: (F, 2) int64, size in bytes and time of change in nanoseconds: a file with others is embedded again.
+      stamps: (F, 2) int64, size in bytes and time of change in nanoseconds: a file with others is
+          embedded again.
       model: sha256 of the checkpoint; vectors of different models cannot be compared.
     """
 

@@ -1,4 +1,5 @@
-"""Captioning pretraining: a text decoder reads the encoder's frames and writes the caption, in both modes of CapPa.
+"""Captioning pretraining: a text decoder reads the encoder's frames and writes the caption, in both
+modes of CapPa.
 
 B clips, T feature frames, T' encoder frames, L caption tokens (<s> and </s> count), V vocabulary.
 """
@@ -53,16 +54,19 @@ class CaptioningModel(nn.Module):
 def draw_parallel(num_clips: int, fraction: float) -> Tensor:
     """-> (num_clips,) bool: each clip is decoded in parallel with probability `fraction`.
 
-    A draw per clip, as CapPa's code has it, and not a number per batch: that would be all or nothing where a batch has
-    one or two clips. The draws come from torch's generator on the CPU, whose state is in every checkpoint.
+    A draw per clip, as CapPa's code has it, and not a number per batch: that would be all or
+    nothing where a batch has one or two clips. The draws come from torch's generator on the CPU,
+    whose state is in every checkpoint.
     """
     return torch.rand(num_clips) < fraction
 
 
 def token_losses(logits: Tensor, ids: Tensor, id_lengths: Tensor) -> Tensor:
-    """(B, L-1, V), (B, L), (B,) -> (B,): - sum_t log p(y_t), over a caption's tokens after <s>, </s> among them
+    """(B, L-1, V), (B, L), (B,) -> (B,): - sum_t log p(y_t), over a caption's tokens after <s>,
+    </s> among them
 
-    Paper equations 2 and 3: the sum, in nats, not CapPa's mean over a caption's tokens. Every token weighs the same.
+    Paper equations 2 and 3: the sum, in nats, not CapPa's mean over a caption's tokens. Every token
+    weighs the same.
     """
     losses = F.cross_entropy(
         logits.float().transpose(1, 2), ids[:, 1:], reduction="none"
@@ -80,8 +84,9 @@ def captioning_losses(
 ) -> Losses:
     """Forward pass and loss of a batch with features (B, T, F) and one caption per clip.
 
-    `loss` is the sum over the clips, each in its own mode. The terms `autoregressive` and `parallel` are the sums over
-    the clips of that mode, divided by its probability: what all clips would cost in it, by expectation.
+    `loss` is the sum over the clips, each in its own mode. The terms `autoregressive` and
+    `parallel` are the sums over the clips of that mode, divided by its probability: what all clips
+    would cost in it, by expectation.
     """
     ids, id_lengths = tokenizer.encode(batch["captions"], max_tokens)
     ids, id_lengths = ids.to(device), id_lengths.to(device)

@@ -1,4 +1,6 @@
-"""An encoder and a classifier of clips, trained together (paper Table 7). B clips, D channels, C classes."""
+"""An encoder and a classifier of clips, trained together (paper Table 7). B clips, D channels, C
+classes.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -39,8 +41,9 @@ class ClipClassifier(nn.Module):
 
 
 def classification_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """(B, C), (B,) classes or (B, C) zeros and ones -> cross entropy, or binary cross entropy summed over classes; both
-    summed over clips. Target -1, a class that is not of the list, does not count.
+    """(B, C), (B,) classes or (B, C) zeros and ones -> cross entropy, or binary cross entropy
+    summed over classes; both summed over clips. Target -1, a class that is not of the list, does
+    not count.
     """
     if targets.dim() == 1:
         return F.cross_entropy(logits.float(), targets, ignore_index=-1, reduction="sum")

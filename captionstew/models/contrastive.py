@@ -26,7 +26,9 @@ MAX_LOGIT_SCALE = math.log(100.0)  # CLIP's bound on 1/temperature
 
 
 class ContrastiveModel(nn.Module):
-    """Audio tower (Zipformer, mean over frames) and text tower, each projected to the unit sphere."""
+    """Audio tower (Zipformer, mean over frames) and text tower, each projected to the unit
+    sphere.
+    """
 
     def __init__(
         self,
@@ -68,23 +70,26 @@ class ContrastiveModel(nn.Module):
 def info_nce(
     audio: Tensor, text: Tensor, logit_scale: Tensor, caption_keys: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """audio (n, E), text (n, E) -> audio-to-text and text-to-audio losses, each summed over this process's n clips.
+    """audio (n, E), text (n, E) -> audio-to-text and text-to-audio losses, each summed over this
+    process's n clips.
 
-    Paper equation 1: with s_ij = cos(audio_i, text_j) / temperature over the N clips of all processes,
+    Paper equation 1: with s_ij = cos(audio_i, text_j) / temperature over the N clips of all
+    processes,
 
         L = -1/2 sum_i [ log softmax_j(s_ij)_i + log softmax_j(s_ji)_i ]
 
-    so the loss to minimise is half the sum of the two terms. Sums over processes equal the loss of one process that
-    holds all clips; gradients reach the clips of every process.
+    so the loss to minimise is half the sum of the two terms. Sums over processes equal the loss of
+    one process that holds all clips; gradients reach the clips of every process.
 
     Args:
-      caption_keys: (n,) integers, equal for equal captions. If given, another clip with the same caption is left out
-        of a clip's negatives: it is no mistake to rank it first.
+      caption_keys: (n,) integers, equal for equal captions. If given, another clip with the same
+        caption is left out of a clip's negatives: it is no mistake to rank it first.
     """
     all_audio, first = gather_rows(audio)
     all_text, _ = gather_rows(text)
     target = first + torch.arange(audio.size(0), device=audio.device)
-    # In float32: logits go up to 100, where bfloat16 knows steps of a half and would make hard negatives tie.
+    # In float32: logits go up to 100, where bfloat16 knows steps of a half and would make hard
+    # negatives tie.
     with torch.autocast(audio.device.type, enabled=False):
         audio_to_text = logit_scale * audio @ all_text.T  # (n, N)
         text_to_audio = logit_scale * text @ all_audio.T  # (n, N)
@@ -138,7 +143,8 @@ def contrastive_losses(
 def build_contrastive(config: dict[str, Any], tokenizer: Tokenizer) -> ContrastiveModel:
     """The model that `config` describes, with new weights.
 
-    `text_tower` is a name or path for `build_text_tower`, or what an earlier tower's `to_dict` gave, as in checkpoints.
+    `text_tower` is a name or path for `build_text_tower`, or what an earlier tower's `to_dict`
+    gave, as in checkpoints.
     """
     encoder = Zipformer(ZipformerConfig.from_dict(config["encoder"]))
     if isinstance(config["text_tower"], dict):

@@ -31,7 +31,8 @@ PARITY = 1e-4  # relative to the largest value; float32 sums in another order
 
 
 def export_safetensors(checkpoint: str | Path, folder: Path) -> FrozenZipformer:
-    """Writes model.safetensors and config.json: encoder sizes, features, and what it was pretrained on.
+    """Writes model.safetensors and config.json: encoder sizes, features, and what it was pretrained
+    on.
 
     Raises:
       CheckpointError: not a Zipformer checkpoint.
@@ -48,12 +49,14 @@ def export_safetensors(checkpoint: str | Path, folder: Path) -> FrozenZipformer:
 
 
 def export_onnx(checkpoint: str | Path, path: Path) -> float:
-    """Writes an ONNX file, runs it with onnxruntime on clips of several lengths, and returns the largest difference
-    from the encoder, relative to the largest value. Its metadata has what config.json has of the other format.
+    """Writes an ONNX file, runs it with onnxruntime on clips of several lengths, and returns the
+    largest difference from the encoder, relative to the largest value. Its metadata has what
+    config.json has of the other format.
 
     Raises:
       CheckpointError: not a Zipformer checkpoint.
-      UserError: an optional package is missing, the model is causal, or the file's frames differ by more than PARITY.
+      UserError: an optional package is missing, the model is causal, or the file's frames differ by
+          more than PARITY.
     """
     try:
         import onnxruntime
@@ -66,7 +69,8 @@ def export_onnx(checkpoint: str | Path, path: Path) -> float:
     encoder = frozen.encoder
     if encoder.config.causal:
         raise UserError(
-            f"{checkpoint}: causal encoders draw their chunks at run time and are not exported to ONNX"
+            f"{checkpoint}: causal encoders draw their chunks at run time and are not exported to"
+            " ONNX"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     batch, time = torch.export.Dim("batch", min=1), torch.export.Dim("time", min=MIN_FEATURES)
@@ -92,16 +96,19 @@ def export_onnx(checkpoint: str | Path, path: Path) -> float:
     )
     if difference > PARITY:
         raise UserError(
-            f"{path}: the exported frames differ by {difference:.1g}, more than {PARITY:.0g}; do not use it"
+            f"{path}: the exported frames differ by {difference:.1g}, more than {PARITY:.0g}; do"
+            " not use it"
         )
     return difference
 
 
 class ExportedZipformer(nn.Module):
-    """The encoder's forward in evaluation mode without decisions on values or lengths, which a graph cannot take.
+    """The encoder's forward in evaluation mode without decisions on values or lengths, which a
+    graph cannot take.
 
-    The modules are the encoder's own; what is written anew is how they are joined where the original looks at a
-    length: padding is always masked, and frames are taken by index instead of being cut or filled up.
+    The modules are the encoder's own; what is written anew is how they are joined where the
+    original looks at a length: padding is always masked, and frames are taken by index instead of
+    being cut or filled up.
     """
 
     def __init__(self, encoder: Zipformer) -> None:
@@ -129,9 +136,10 @@ class ExportedZipformer(nn.Module):
             else:
                 x = _run_layers(stack, x, frames, config.pos_dim)
             outputs.append(x)
-        return _downsample(model.downsample_output.bias, full_dimension_output(outputs), lengths), (
-            lengths + 1
-        ) // 2
+        return (
+            _downsample(model.downsample_output.bias, full_dimension_output(outputs), lengths),
+            (lengths + 1) // 2,
+        )
 
 
 def _run_layers(stack: nn.Module, x: Tensor, frames: Frames, pos_dim: int) -> Tensor:
@@ -145,7 +153,9 @@ def _run_layers(stack: nn.Module, x: Tensor, frames: Frames, pos_dim: int) -> Te
 
 
 def _downsample(bias: Tensor, x: Tensor, lengths: Tensor) -> Tensor:
-    """(factor,), (N, T, C), (N,) -> (N, ceil(T / factor), C): groups are filled up with each clip's last frame"""
+    """(factor,), (N, T, C), (N,) -> (N, ceil(T / factor), C): groups are filled up with each clip's
+    last frame
+    """
     factor, num_groups = len(bias), (x.shape[1] + len(bias) - 1) // len(bias)
     index = torch.minimum(torch.arange(num_groups * factor), (lengths[:, None] - 1).clamp(min=0))
     x = x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))

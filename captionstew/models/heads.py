@@ -1,7 +1,8 @@
-"""The classifiers that probe a frozen encoder, in stacks: H copies of one head score a batch in one pass.
+"""The classifiers that probe a frozen encoder, in stacks: H copies of one head score a batch in one
+pass.
 
-A head is only a shape; its weights are a dict of tensors whose first axis counts the copies. N clips, T frames, D
-channels, C classes, A attention heads.
+A head is only a shape; its weights are a dict of tensors whose first axis counts the copies. N
+clips, T frames, D channels, C classes, A attention heads.
 """
 
 import math
@@ -46,8 +47,9 @@ class FrameHead(LinearHead):
 class AttentionHead:
     """Multi-head attention over a clip's frames with one learned query, then a linear layer.
 
-    Pooling by multi-head attention with one seed S (Lee et al., 2019, Set Transformer, equations 6, 7 and 9), without
-    the row-wise layer in front of it, so that what is probed stays the encoder's own frames:
+    Pooling by multi-head attention with one seed S (Lee et al., 2019, Set Transformer, equations 6,
+    7 and 9), without the row-wise layer in front of it, so that what is probed stays the encoder's
+    own frames:
 
         h = LayerNorm(S + concat_a(V_a sum_t w_at z_t)),   y = LayerNorm(h + relu(W h + b)),   logits = linear(y)
     """
@@ -59,8 +61,8 @@ class AttentionHead:
     def __post_init__(self) -> None:
         if self.dim % self.num_attention_heads:
             raise ValueError(
-                f"{self.num_attention_heads} attention heads do not divide the encoder's {self.dim} channels; "
-                "choose another --attention-heads"
+                f"{self.num_attention_heads} attention heads do not divide the encoder's {self.dim}"
+                " channels; choose another --attention-heads"
             )
 
     def initial(self, generator: torch.Generator) -> Weights:
@@ -116,7 +118,9 @@ def head_from_dict(settings: dict[str, Any]) -> Head:
 
 
 def _stacked_linear(x: Tensor, weights: Weights, name: str) -> Tensor:
-    """(..., D) -> (H, ..., C): all copies see the same input, so one matrix product serves them all."""
+    """(..., D) -> (H, ..., C): all copies see the same input, so one matrix product serves them
+    all.
+    """
     weight, bias = weights[f"{name}_weight"], weights[f"{name}_bias"]
     scores = F.linear(x, weight.flatten(0, 1), bias.flatten()).unflatten(-1, bias.shape)
     return scores.movedim(-2, 0)

@@ -28,11 +28,13 @@ ARCHITECTURE = (
     "feature_dim",
     "causal",
 )
-UNUSED = ".bypass_scale"  # per layer, beside bypass.bypass_scale: icefall keeps it without using it, Auden dropped it
+# per layer, beside bypass.bypass_scale: icefall keeps it without using it, Auden dropped it
+UNUSED = ".bypass_scale"
 
 
 def initialise_encoder(encoder: Zipformer, path: Path | str) -> None:
-    """Copies the weights of a checkpoint's encoder (icefall, Auden, ours: any objective) into `encoder`.
+    """Copies the weights of a checkpoint's encoder (icefall, Auden, ours: any objective) into
+    `encoder`.
 
     Heads and text sides of the checkpoint are left alone.
 
@@ -50,14 +52,16 @@ def initialise_encoder(encoder: Zipformer, path: Path | str) -> None:
     found = {name: value.shape for name, value in state.items()}
     needed = {name: shape for name, shape in own.items() if name in found or not _is_unused(name)}
     config = ZipformerConfig.from_dict(stored) if stored is not None else None
-    # Number and size of the heads leave the shapes as they are: a stored configuration tells them apart.
+    # Number and size of the heads leave the shapes as they are: a stored configuration tells them
+    # apart.
     if found != needed or (config is not None and _differences(config, encoder.config)):
         raise ValueError(_misfit(path, config or _guess(state, path), encoder.config))
     encoder.load_state_dict(state, strict=False)
 
 
 def initialisation_line(model: nn.Module, sources: dict[str, str]) -> str:
-    """Which parts of a model come from where, and which are new, each with its number of parameters.
+    """Which parts of a model come from where, and which are new, each with its number of
+    parameters.
 
     Args:
       sources: top-level part of the model -> checkpoint.
@@ -100,8 +104,9 @@ def _misfit(path: Path | str, theirs: ZipformerConfig | None, ours: ZipformerCon
     """What differs, and what to do."""
     if theirs is None:
         return (
-            f"{path}: its encoder has the shapes of no preset and not of this run's ({ours.output_dim} channels out); "
-            "give the flags that it was trained with (--encoder-dim, --num-encoder-layers, ...)"
+            f"{path}: its encoder has the shapes of no preset and not of this run's"
+            f" ({ours.output_dim} channels out); give the flags that it was trained with"
+            " (--encoder-dim, --num-encoder-layers, ...)"
         )
     names = _differences(theirs, ours)
     values = "; ".join(
@@ -116,8 +121,9 @@ def _misfit(path: Path | str, theirs: ZipformerConfig | None, ours: ZipformerCon
         else "use the flags it was trained with"
     )
     return (
-        f"{path}: its encoder has {theirs.output_dim} channels out, this run's {ours.output_dim}, and they differ in "
-        f"{values}: {advice}, or start from a tagger trained at this run's sizes"
+        f"{path}: its encoder has {theirs.output_dim} channels out, this run's {ours.output_dim},"
+        f" and they differ in {values}: {advice}, or start from a tagger trained at this run's"
+        " sizes"
     )
 
 

@@ -56,7 +56,8 @@ def load_language_model(
     checkpointing: bool = False,
     allow_download: bool = False,
 ) -> FrozenLanguageModel:
-    """The model and its tokenizer, frozen: bfloat16 on a GPU, float32 on a CPU; 8 or 4 `bits` with bitsandbytes.
+    """The model and its tokenizer, frozen: bfloat16 on a GPU, float32 on a CPU; 8 or 4 `bits` with
+    bitsandbytes.
 
     Raises:
       ValueError: the model is not there or not usable, or bitsandbytes or its GPU is missing.
@@ -91,7 +92,8 @@ def _quantization(bits: int, device: torch.device) -> Any:
     missing = [name for name in ("bitsandbytes", "accelerate") if find_spec(name) is None]
     if missing:
         raise ValueError(
-            f"--llm-bits {bits} needs {' and '.join(missing)} (pip install); without it use --llm-bits 16"
+            f"--llm-bits {bits} needs {' and '.join(missing)} (pip install); without it use"
+            " --llm-bits 16"
         )
     if device.type != "cuda":
         raise ValueError(f"--llm-bits {bits} needs a GPU; on a CPU use --llm-bits 16")

@@ -1,7 +1,8 @@
-"""Audio-language alignment in the manner of LiT: the audio side is frozen, text components adapt to it (paper 4.2).
+"""Audio-language alignment in the manner of LiT: the audio side is frozen, text components adapt to
+it (paper 4.2).
 
-The frozen encoder's frames are part of the batch (captionstew.evaluation.frames.batches), so the models are those of
-pretraining with FrozenFrames where the encoder would be.
+The frozen encoder's frames are part of the batch (captionstew.evaluation.frames.batches), so the
+models are those of pretraining with FrozenFrames where the encoder would be.
 """
 
 import logging
@@ -23,9 +24,11 @@ CROSS_ATTENTION = (".encoder_attn.", ".encoder_attn_layer_norm.")  # of transfor
 
 
 class FrozenFrames(nn.Module):
-    """Stands where a trained encoder would. Channels get mean 0 and deviation 1, whatever scale the encoder has.
+    """Stands where a trained encoder would. Channels get mean 0 and deviation 1, whatever scale the
+    encoder has.
 
-    Without that, encoders would compete in the scale of their channels: it decides how fast a projection learns.
+    Without that, encoders would compete in the scale of their channels: it decides how fast a
+    projection learns.
     """
 
     def __init__(
@@ -42,7 +45,9 @@ class FrozenFrames(nn.Module):
 
 
 def freeze_all_but_cross_attention(model: CaptioningModel) -> CaptioningModel:
-    """Leaves gradients to the decoder's cross-attention (with its layer norm) and to the bridge alone."""
+    """Leaves gradients to the decoder's cross-attention (with its layer norm) and to the bridge
+    alone.
+    """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(
             name.startswith("bridge.") or any(part in name for part in CROSS_ATTENTION)

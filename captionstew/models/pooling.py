@@ -29,11 +29,13 @@ POOLED_DIM = {"mean": 1, "mean_std": 2}  # channels of the pooled vector per cha
 
 
 def attention_pool(frames: Tensor, lengths: Tensor, queries: Tensor) -> Tensor:
-    """(B, T, D), (B,), queries (K, D) -> (B, K, D): for each query a weighted mean of the clip's own frames.
+    """(B, T, D), (B,), queries (K, D) -> (B, K, D): for each query a weighted mean of the clip's
+    own frames.
 
-    Weights are softmax_t(q . z_t). This is Multihead(S, Z, Z) of Lee et al. (2019), equation 4, for a single learned
-    seed S before the value projection: with one seed only the product of query and key projection acts, so it is
-    learned as one vector per attention head, in the space of the frames.
+    Weights are softmax_t(q . z_t). This is Multihead(S, Z, Z) of Lee et al. (2019), equation 4, for
+    a single learned seed S before the value projection: with one seed only the product of query and
+    key projection acts, so it is learned as one vector per attention head, in the space of the
+    frames.
     """
     mask = frame_mask(lengths, frames.size(1)).unsqueeze(-1)
     frames = frames.masked_fill(~mask, 0.0)

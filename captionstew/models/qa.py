@@ -1,7 +1,7 @@
 """Question answering: frames of a frozen encoder, a trained adaptor, a frozen language model.
 
-B questions, T frames of D channels, A audio positions of E channels (the language model's embedding width), L positions
-of a whole sequence, R of them for the answer.
+B questions, T frames of D channels, A audio positions of E channels (the language model's embedding
+width), L positions of a whole sequence, R of them for the answer.
 """
 
 from array import array
@@ -26,10 +26,11 @@ IGNORED = -100  # F.cross_entropy leaves such targets out
 
 
 class AudioAdaptor(nn.Module):
-    """Frames -> stacks of `stack` frames, not overlapping -> two linear layers -> the language model's embeddings.
+    """Frames -> stacks of `stack` frames, not overlapping -> two linear layers -> the language
+    model's embeddings.
 
-    Frames are scaled to mean 0 and deviation 1 per channel by `set_statistics`; the last layer starts so that its
-    outputs are as large as the model's own embeddings (`embedding_rms`).
+    Frames are scaled to mean 0 and deviation 1 per channel by `set_statistics`; the last layer
+    starts so that its outputs are as large as the model's own embeddings (`embedding_rms`).
     """
 
     def __init__(
@@ -41,8 +42,9 @@ class AudioAdaptor(nn.Module):
         self.register_buffer("deviation", torch.ones(dim))
         self.hidden = nn.Linear(dim * stack, hidden_dim)
         self.output = nn.Linear(hidden_dim, output_dim)
-        # Unit inputs leave nn.Linear's default initial weights (variance 1/3 per input sum) and GELU with a mean square
-        # of about 0.1, so this makes the outputs' root mean square about `embedding_rms`.
+        # Unit inputs leave nn.Linear's default initial weights (variance 1/3 per input sum) and
+        # GELU with a mean square of about 0.1, so this makes the outputs' root mean square about
+        # `embedding_rms`.
         nn.init.normal_(self.output.weight, std=embedding_rms / (0.1 * hidden_dim) ** 0.5)
         nn.init.zeros_(self.output.bias)
 
@@ -52,7 +54,9 @@ class AudioAdaptor(nn.Module):
         self.deviation.copy_(deviation)
 
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, D), (B,) -> (B, A, E), (B,) with A = ceil(T / stack); a clip's last stack is filled up with zeros."""
+        """(B, T, D), (B,) -> (B, A, E), (B,) with A = ceil(T / stack); a clip's last stack is
+        filled up with zeros.
+        """
         frames = (frames - self.mean) / self.deviation
         frames = frames.masked_fill(~frame_mask(lengths, frames.size(1)).unsqueeze(-1), 0.0)
         frames = F.pad(frames, (0, 0, 0, -frames.size(1) % self.stack))
@@ -63,9 +67,11 @@ class AudioAdaptor(nn.Module):
 
 
 class FrozenLanguageModel:
-    """A causal language model that is given audio in its embedding space. Nothing of it is trained or saved.
+    """A causal language model that is given audio in its embedding space. Nothing of it is trained
+    or saved.
 
-    Not an nn.Module on purpose: it must get into no checkpoint, no average and no DistributedDataParallel.
+    Not an nn.Module on purpose: it must get into no checkpoint, no average and no
+    DistributedDataParallel.
 
     Args:
       model: a transformers causal language model on its device.
@@ -108,7 +114,9 @@ class FrozenLanguageModel:
         return len(self.prompt.before) + len(self.prompt.after) + 1
 
     def encode(self, items: Sequence[QaItem], max_answer_tokens: int) -> list[Encoded]:
-        """Tokens of every question, with its choices, and of what has to be said, cut to `max_answer_tokens`."""
+        """Tokens of every question, with its choices, and of what has to be said, cut to
+        `max_answer_tokens`.
+        """
         questions = encode_texts(
             self.tokenizer, [question_text(item.question, item.choices) for item in items]
         )
@@ -132,14 +140,15 @@ class FrozenLanguageModel:
         answers: Sequence[Sequence[int]],
         padding_side: str = "left",
     ) -> Tensor:
-        """(B, A, E), (B,), B questions, B answers -> (B,) float32: mean cross-entropy of the answer's tokens, the end
-        included. No other position carries loss.
+        """(B, A, E), (B,), B questions, B answers -> (B,) float32: mean cross-entropy of the
+        answer's tokens, the end included. No other position carries loss.
         """
         ended = [[*answer, self.prompt.end] for answer in answers]
         embeddings, mask, targets = self._sequences(
             audio, audio_lengths, questions, ended, padding_side
         )
-        # With the answers at the right end only the last positions need logits: the vocabulary is what takes memory.
+        # With the answers at the right end only the last positions need logits: the vocabulary is
+        # what takes memory.
         kept = max(len(answer) for answer in ended) + 1 if padding_side == "left" else 0
         # transformers checkpoints activations in training mode only
         self.model.train(self.checkpointing and torch.is_grad_enabled())
@@ -166,7 +175,9 @@ class FrozenLanguageModel:
         questions: Sequence[Sequence[int]],
         max_tokens: int,
     ) -> list[str]:
-        """(B, A, E), (B,), B questions -> B answers, greedily, each up to the end token or `max_tokens` tokens."""
+        """(B, A, E), (B,), B questions -> B answers, greedily, each up to the end token or
+        `max_tokens` tokens.
+        """
         embeddings, mask, _ = self._sequences(
             audio, audio_lengths, questions, [[]] * len(questions), "left"
         )
@@ -198,7 +209,9 @@ class FrozenLanguageModel:
         answers: Sequence[Sequence[int]],
         padding_side: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """-> embeddings (B, L, E), mask (B, L) int64 (1 = not padding), targets (B, L) with IGNORED outside answers"""
+        """-> embeddings (B, L, E), mask (B, L) int64 (1 = not padding), targets (B, L) with IGNORED
+        outside answers
+        """
         before, after = self.prompt.before, self.prompt.after
         lengths = audio_lengths.tolist()
         rows, heard, targets = [], [], []

@@ -5,8 +5,8 @@ The sequence is the model's own chat template around
     Audio: <frames of the clip>
     <question>
 
-followed, in training, by the answer and the token that ends a turn. Questions and answers are data: a text in them
-that looks like one of the model's control tokens stays text.
+followed, in training, by the answer and the token that ends a turn. Questions and answers are data:
+a text in them that looks like one of the model's control tokens stays text.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,16 @@ from typing import Any
 
 LETTERS = "ABCD"
 LEAD = "Audio: "
-PLACEHOLDER = (
-    "\ue000\ue001"  # stands for the user's turn; private characters that no template writes itself
+PLACEHOLDER = (  # stands for the user's turn; private characters that no template writes itself
+    "\ue000\ue001"
 )
 
 
 @dataclass(frozen=True)
 class ChatPrompt:
-    """The fixed parts of a sequence as token ids: up to the audio, and from the question's end to the answer."""
+    """The fixed parts of a sequence as token ids: up to the audio, and from the question's end to
+    the answer.
+    """
 
     before: tuple[int, ...]
     after: tuple[int, ...]
@@ -33,12 +35,13 @@ def chat_prompt(tokenizer: Any) -> ChatPrompt:
     """The parts of the tokenizer's chat template.
 
     Raises:
-      ValueError: the tokenizer has no chat template or no token that ends a turn, or its template loses the user's
-        turn.
+      ValueError: the tokenizer has no chat template or no token that ends a turn, or its template
+        loses the user's turn.
     """
     if not tokenizer.chat_template:
         raise ValueError(
-            f"{tokenizer.name_or_path}: the tokenizer has no chat template; take an instruction-tuned model"
+            f"{tokenizer.name_or_path}: the tokenizer has no chat template; take an"
+            " instruction-tuned model"
         )
     if tokenizer.eos_token_id is None:
         raise ValueError(f"{tokenizer.name_or_path}: the tokenizer has no end-of-sequence token")
@@ -62,18 +65,21 @@ def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def question_text(question: str, choices: Sequence[str]) -> str:
-    """What follows the audio: the question, with AIR-Bench's instruction and lettered choices if there are any.
+    """What follows the audio: the question, with AIR-Bench's instruction and lettered choices if
+    there are any.
 
-    With four choices the wording is the benchmark's; with fewer only the letters that exist are named (the benchmark
-    prints `None` for the absent ones).
+    With four choices the wording is the benchmark's; with fewer only the letters that exist are
+    named (the benchmark prints `None` for the absent ones).
     """
     if not choices:
         return f"\n{question}"
     letters = LETTERS[: len(choices)]
     named = f"{', '.join(letters[:-1])}{',' if len(letters) > 2 else ''} and {letters[-1]}"
     lines = [
-        f"Choose the most suitable answer from options {named} to respond the question in next line, you may only "
-        f"choose {' or '.join(letters)}.",
+        (
+            f"Choose the most suitable answer from options {named} to respond the question in next"
+            f" line, you may only choose {' or '.join(letters)}."
+        ),
         question,
         *(f"{letter}. {choice}" for letter, choice in zip(letters, choices)),
     ]

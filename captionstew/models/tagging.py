@@ -1,7 +1,7 @@
 """Supervised tagging: the encoder with a linear head per frame, averaged over the clip.
 
-The module is zipformer.AudioTagger, whose keys are those of icefall's AudioSet recipe, so either side reads the other's
-weights. B clips, C classes.
+The module is zipformer.AudioTagger, whose keys are those of icefall's AudioSet recipe, so either
+side reads the other's weights. B clips, C classes.
 """
 
 from pathlib import Path
@@ -18,7 +18,9 @@ HEAD = "classifier.1."
 
 
 def tagging_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """(B, C), (B, C) in [0, 1] -> binary cross entropy in nats, summed over classes and clips, as in icefall"""
+    """(B, C), (B, C) in [0, 1] -> binary cross entropy in nats, summed over classes and clips, as
+    in icefall
+    """
     return F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="sum")
 
 
@@ -40,7 +42,8 @@ def load_tagger(config: dict[str, Any], weights: StateDict, source: Path) -> Aud
 
 
 def read_tagger(path: Path, classes: list[str] | None) -> tuple[dict[str, Any], StateDict]:
-    """Configuration and weights of a tagging checkpoint: ours, or icefall's, which does not name its classes.
+    """Configuration and weights of a tagging checkpoint: ours, or icefall's, which does not name
+    its classes.
 
     Raises:
       CheckpointError: not a tagger, or `classes` are missing or not as many as its outputs.
@@ -59,7 +62,8 @@ def read_tagger(path: Path, classes: list[str] | None) -> tuple[dict[str, Any], 
             "no class list was given" if classes is None else f"the class list has {len(classes)}"
         )
         raise CheckpointError(
-            f"{path}: a tagger of {outputs} classes that it does not name, {found}: use --class-list"
+            f"{path}: a tagger of {outputs} classes that it does not name, {found}: use"
+            " --class-list"
         )
     config = infer_config(encoder_state(weights, path), path)
     return {

@@ -1,12 +1,15 @@
-"""The text decoder of captioning: BART's decoder (`transformers`), which reads audio frames by cross-attention.
+"""The text decoder of captioning: BART's decoder (`transformers`), which reads audio frames by
+cross-attention.
 
-One forward serves both training modes of CapPa (Tschannen et al. 2023; paper equations 2 and 3), clip by clip:
+One forward serves both training modes of CapPa (Tschannen et al. 2023; paper equations 2 and 3),
+clip by clip:
 
   autoregressive   inputs <s> y_1 ... y_{T-1}, causal mask:                           p(y_t | y_<t, audio)
   parallel         every input is [MASK], every position sees every other one:        p(y_t | audio)
 
-The parallel mode always has `parallel_positions` inputs, as in CapPa: with as many as the caption has tokens the mask
-would tell the caption's length, and with as many as the batch's longest a clip's loss would depend on its batch.
+The parallel mode always has `parallel_positions` inputs, as in CapPa: with as many as the caption
+has tokens the mask would tell the caption's length, and with as many as the batch's longest a
+clip's loss would depend on its batch.
 
 B clips, T' frames, L tokens (<s> and </s> count), V vocabulary.
 """
@@ -49,7 +52,8 @@ class TextDecoder(nn.Module):
     def __init__(self, config: BartConfig, mask_id: int, parallel_positions: int = 127) -> None:
         super().__init__()
         self.bart = BartForCausalLM(config)
-        # A checkpoint's own settings for decoding (forced tokens, beams, least lengths) are for its task, not for ours.
+        # A checkpoint's own settings for decoding (forced tokens, beams, least lengths) are for its
+        # task, not for ours.
         self.bart.generation_config = GenerationConfig(
             bos_token_id=config.bos_token_id,
             eos_token_id=config.eos_token_id,
@@ -65,7 +69,8 @@ class TextDecoder(nn.Module):
         self._parallel_positions = parallel_positions
         if parallel_positions > self.max_tokens:
             raise ValueError(
-                f"captions of {parallel_positions + 1} tokens, but the decoder has {self.max_tokens}"
+                f"captions of {parallel_positions + 1} tokens, but the decoder has"
+                f" {self.max_tokens}"
             )
 
     def forward(
@@ -92,7 +97,8 @@ class TextDecoder(nn.Module):
         if parallel.any():
             if num_targets > self._parallel_positions:
                 raise ValueError(
-                    f"a caption of {num_targets + 1} tokens, at most {self._parallel_positions + 1} fit"
+                    f"a caption of {num_targets + 1} tokens, at most"
+                    f" {self._parallel_positions + 1} fit"
                 )
             width = self._parallel_positions + len(self._prefix)
             inputs = F.pad(inputs, (0, width - inputs.size(1)), value=self.bart.config.pad_token_id)
@@ -149,9 +155,11 @@ class TextDecoder(nn.Module):
 
 
 def attention_mask(lengths: Tensor, parallel: Tensor, width: int) -> Tensor:
-    """(B,), (B,) bool -> (B, 1, width, width) bool, true where a position (second to last axis) sees another one
+    """(B,), (B,) bool -> (B, 1, width, width) bool, true where a position (second to last axis)
+    sees another one
 
-    Positions after a clip's length are seen by none; without `parallel` neither are those that come later.
+    Positions after a clip's length are seen by none; without `parallel` neither are those that come
+    later.
     """
     positions = torch.arange(width, device=lengths.device)
     earlier = positions.unsqueeze(0) <= positions.unsqueeze(1)  # (width, width)
@@ -162,13 +170,15 @@ def attention_mask(lengths: Tensor, parallel: Tensor, width: int) -> Tensor:
 def build_text_decoder(
     name_or_path: str, tokenizer: Tokenizer, parallel_positions: int = 127
 ) -> TextDecoder:
-    """`tiny` and `bart-base` start from random weights; anything else is a BART checkpoint of `transformers`.
+    """`tiny` and `bart-base` start from random weights; anything else is a BART checkpoint of
+    `transformers`.
 
     Args:
       parallel_positions: inputs of the parallel mode, the longest caption's tokens without <s>.
 
     Raises:
-      ValueError: no BART checkpoint there, it is not complete, or it was trained with another tokenizer.
+      ValueError: no BART checkpoint there, it is not complete, or it was trained with another
+          tokenizer.
     """
     if name_or_path in ARCHITECTURES:
         hidden, layers, heads, feedforward = ARCHITECTURES[name_or_path]
@@ -206,14 +216,15 @@ def _load_bart(name_or_path: str, tokenizer: Tokenizer, parallel_positions: int)
         )
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"text decoder {name_or_path}: neither {', '.join(ARCHITECTURES)} nor a BART checkpoint "
-            f"({str(error).splitlines()[0]})"
+            f"text decoder {name_or_path}: neither {', '.join(ARCHITECTURES)} nor a BART checkpoint"
+            f" ({str(error).splitlines()[0]})"
         ) from error
     if missing := [
         key for key in report["missing_keys"] if key.startswith(("model.decoder", "model.shared"))
     ]:
         raise ValueError(
-            f"{name_or_path}: {len(missing)} weights of the decoder are missing, e.g. {min(missing)}"
+            f"{name_or_path}: {len(missing)} weights of the decoder are missing, e.g."
+            f" {min(missing)}"
         )
     if source.final_logits_bias.any():
         raise ValueError(f"{name_or_path}: its logits have a bias, which this decoder lacks")
@@ -231,7 +242,8 @@ def _check_tokenizer(name_or_path: str, config: BartConfig, tokenizer: Tokenizer
         tokenizer.eos_id,
     ):
         raise ValueError(
-            f"{name_or_path} knows {config.vocab_size} tokens with <s>, <pad>, </s> = {own}, the tokenizer has "
-            f"{tokenizer.vocab_size} with {(tokenizer.bos_id, tokenizer.pad_id, tokenizer.eos_id)}: "
-            f"a text checkpoint needs its own tokenizer, --tokenizer {name_or_path}"
+            f"{name_or_path} knows {config.vocab_size} tokens with <s>, <pad>, </s> = {own}, the"
+            f" tokenizer has {tokenizer.vocab_size} with"
+            f" {(tokenizer.bos_id, tokenizer.pad_id, tokenizer.eos_id)}: a text checkpoint needs"
+            f" its own tokenizer, --tokenizer {name_or_path}"
         )

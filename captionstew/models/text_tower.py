@@ -1,4 +1,6 @@
-"""Text encoders of the contrastive objective: BERT architectures of `transformers`, from scratch or pretrained."""
+"""Text encoders of the contrastive objective: BERT architectures of `transformers`, from scratch or
+pretrained.
+"""
 
 from typing import Any
 
@@ -17,7 +19,8 @@ ARCHITECTURES = {
 
 
 class TextTower(nn.Module):
-    """Token ids (B, L), lengths (B,) -> text vectors (B, dim): the mean of the last layer over the tokens.
+    """Token ids (B, L), lengths (B,) -> text vectors (B, dim): the mean of the last layer over the
+    tokens.
 
     Attributes:
       dim: channels of the vectors.
@@ -53,10 +56,12 @@ class TextTower(nn.Module):
 def build_text_tower(
     name_or_path: str, vocab_size: int, pad_id: int, dropout: float = 0.1
 ) -> TextTower:
-    """`tiny`, `small` and `bert-base` start from random weights; anything else is loaded by `transformers`.
+    """`tiny`, `small` and `bert-base` start from random weights; anything else is loaded by
+    `transformers`.
 
     Raises:
-      ValueError: no text encoder there, weights of it are missing, or its vocabulary is not the tokenizer's.
+      ValueError: no text encoder there, weights of it are missing, or its vocabulary is not the
+          tokenizer's.
     """
     if name_or_path in ARCHITECTURES:
         hidden, layers, heads, feedforward = ARCHITECTURES[name_or_path]
@@ -86,19 +91,20 @@ def _load_pretrained(name_or_path: str, vocab_size: int) -> TextTower:
         )
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"text tower {name_or_path}: neither {', '.join(ARCHITECTURES)} nor a checkpoint of transformers "
-            f"({str(error).splitlines()[0]})"
+            f"text tower {name_or_path}: neither {', '.join(ARCHITECTURES)} nor a checkpoint of"
+            f" transformers ({str(error).splitlines()[0]})"
         ) from error
     if model.config.is_encoder_decoder:
         raise ValueError(
-            f"{name_or_path}: a {model.config.model_type} model has a decoder; give an encoder like BERT"
+            f"{name_or_path}: a {model.config.model_type} model has a decoder; give an encoder like"
+            " BERT"
         )
     if missing := [key for key in report["missing_keys"] if not key.startswith("pooler.")]:
         raise ValueError(f"{name_or_path}: {len(missing)} weights are missing, e.g. {min(missing)}")
     # A checkpoint may have a few rows more than its tokenizer has tokens, never fewer.
     if not vocab_size <= model.config.vocab_size < vocab_size + 1024:
         raise ValueError(
-            f"{name_or_path} knows {model.config.vocab_size} tokens, the tokenizer has {vocab_size}: "
-            "a text checkpoint needs its own tokenizer"
+            f"{name_or_path} knows {model.config.vocab_size} tokens, the tokenizer has"
+            f" {vocab_size}: a text checkpoint needs its own tokenizer"
         )
     return TextTower(model)

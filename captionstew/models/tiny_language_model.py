@@ -1,9 +1,10 @@
-"""A language model of about a million weights that answers questions about a text: the stand-in for a real one.
+"""A language model of about a million weights that answers questions about a text: the stand-in for
+a real one.
 
-It is a Qwen2 with its own byte-level tokenizer and ChatML template, trained for a few minutes on prompts as
-`captionstew.models.qa_prompt` makes them, with words in the place of the audio: it learns to repeat them, and to find
-the letter of the choice that they name. Saved as a folder that transformers loads. It shows that a pipeline works; its
-answers are worth nothing.
+It is a Qwen2 with its own byte-level tokenizer and ChatML template, trained for a few minutes on
+prompts as `captionstew.models.qa_prompt` makes them, with words in the place of the audio: it
+learns to repeat them, and to find the letter of the choice that they name. Saved as a folder that
+transformers loads. It shows that a pipeline works; its answers are worth nothing.
 """
 
 import logging
@@ -21,8 +22,8 @@ from captionstew.models.qa_prompt import LEAD, chat_prompt, encode_texts, questi
 
 END, START, PAD = "<|im_end|>", "<|im_start|>", "<|endoftext|>"
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content']"
+    " }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 REPEAT = "What is said?"
 HEAD_DIM = 32
@@ -41,7 +42,9 @@ class TextQuestion:
 
 @dataclass(frozen=True)
 class TinySettings:
-    """Size of the model and length of its training; the defaults take about three minutes on one core."""
+    """Size of the model and length of its training; the defaults take about three minutes on one
+    core.
+    """
 
     hidden_dim: int = 96
     num_layers: int = 2
@@ -55,7 +58,8 @@ class TinySettings:
 def make_tiny_language_model(
     questions: Sequence[TextQuestion], folder: Path, settings: TinySettings
 ) -> float:
-    """Trains tokenizer and model on the questions and on sentences to repeat, and saves both in `folder`.
+    """Trains tokenizer and model on the questions and on sentences to repeat, and saves both in
+    `folder`.
 
     Returns the loss per token of the last tenth of the steps.
 
@@ -76,7 +80,9 @@ def make_tiny_language_model(
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Any:
-    """A byte-level BPE tokenizer with ChatML's control tokens; the same texts give the same tokenizer."""
+    """A byte-level BPE tokenizer with ChatML's control tokens; the same texts give the same
+    tokenizer.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

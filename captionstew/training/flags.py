@@ -8,8 +8,8 @@ A recipe lists the groups it needs and adds its own fields:
 
     flags = parse_flags(Flags, __doc__)
 
-Names and meanings follow icefall. Every flag takes a value (`--use-fp16 true`). Contradictions are refused
-before any data is opened.
+Names and meanings follow icefall. Every flag takes a value (`--use-fp16 true`). Contradictions are
+refused before any data is opened.
 """
 
 import dataclasses
@@ -45,7 +45,8 @@ class TrainingFlags:
     )
     resume_mode: str = free_flag(
         "exact",
-        "exact: refuse to resume under other sampling settings; reseed: accept them and begin the epoch again",
+        "exact: refuse to resume under other sampling settings; reseed: accept them and begin the"
+        " epoch again",
         choices=("exact", "reseed"),
     )
     base_lr: float = free_flag(0.045, "ScaledAdam's base learning rate")
@@ -56,7 +57,8 @@ class TrainingFlags:
     )
     ref_duration: float = flag(
         600,
-        "seconds of audio per step that the encoder's schedules were made for; smaller makes them run faster",
+        "seconds of audio per step that the encoder's schedules were made for; smaller makes them"
+        " run faster",
     )
     clipping_scale: float = free_flag(
         2.0, "gradients are clipped at this multiple of their median norm"
@@ -89,7 +91,9 @@ class TrainingFlags:
     )
 
     def first_batch_count(self) -> float:
-        """Where the encoder's schedules start: those of a pretrained one (--init-encoder) have ended."""
+        """Where the encoder's schedules start: those of a pretrained one (--init-encoder) have
+        ended.
+        """
         return PRETRAINED_BATCH_COUNT if getattr(self, "init_encoder", None) else 0.0
 
     def check(self) -> None:
@@ -99,7 +103,8 @@ class TrainingFlags:
             raise ValueError("--use-fp16 needs a GPU; on a CPU use --use-bf16 true or float32")
         if self.resume and (self.start_batch > 0 or self.start_epoch > 1):
             raise ValueError(
-                "--resume true picks the checkpoint itself; leave out --start-epoch and --start-batch"
+                "--resume true picks the checkpoint itself; leave out --start-epoch and"
+                " --start-batch"
             )
         if self.start_batch > 0 and self.start_epoch > 1:
             raise ValueError("--start-batch and --start-epoch exclude each other")
@@ -130,8 +135,9 @@ def refuse_accumulation(flags: TrainingFlags) -> None:
     """For objectives with negatives. Raises ValueError if --accum-grad is above 1."""
     if flags.accum_grad > 1:
         raise ValueError(
-            "--accum-grad does not go with a contrastive loss: each clip's negatives are the other clips of its batch, "
-            "so parts of a batch have another loss than the whole; raise --max-duration or the number of processes"
+            "--accum-grad does not go with a contrastive loss: each clip's negatives are the other"
+            " clips of its batch, so parts of a batch have another loss than the whole; raise"
+            " --max-duration or the number of processes"
         )
 
 
@@ -263,7 +269,9 @@ class EncoderFlags:
 
 @dataclass(frozen=True)
 class InitFlags:
-    """Flags of what training starts from instead of random weights; a resumed run goes on from its own checkpoint."""
+    """Flags of what training starts from instead of random weights; a resumed run goes on from its
+    own checkpoint.
+    """
 
     init_encoder: Path | None = flag(
         None, "checkpoint to start the audio encoder from: a tagger, or any other"
@@ -297,7 +305,8 @@ class RankingFlags:
 
     duplicate_captions: str = flag(
         "strict",
-        "strict: only a caption's own clip is right (the literature's rule); match: any clip with the same caption",
+        "strict: only a caption's own clip is right (the literature's rule); match: any clip with"
+        " the same caption",
         choices=("strict", "match"),
     )
 

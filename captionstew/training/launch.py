@@ -1,7 +1,8 @@
-"""Starting processes: one, several on this machine (`--world-size N`), or one of many that torchrun or Slurm started.
+"""Starting processes: one, several on this machine (`--world-size N`), or one of many that torchrun
+or Slurm started.
 
-With `--world-size N` this process only watches: it hands SIGTERM on to the others, which save and end, and when one of
-them dies it ends the rest, because they would wait for it without end.
+With `--world-size N` this process only watches: it hands SIGTERM on to the others, which save and
+end, and when one of them dies it ends the rest, because they would wait for it without end.
 """
 
 import contextlib
@@ -39,7 +40,9 @@ class ProcessDied(UserError):
 
 @dataclass(frozen=True)
 class Failure:
-    """What a process reports of itself before it ends: when, one line, and a traceback unless it is a user's error."""
+    """What a process reports of itself before it ends: when, one line, and a traceback unless it is
+    a user's error.
+    """
 
     time: float
     message: str
@@ -61,7 +64,8 @@ class Child:
 
 
 def launch_training(run: Callable[[Rank, Any], None], flags: Any) -> None:
-    """Calls run(rank, flags) in every process that the flags ask for, its messages logged and its generator seeded.
+    """Calls run(rank, flags) in every process that the flags ask for, its messages logged and its
+    generator seeded.
 
     <exp-dir>/flags.json says what was asked for.
     """
@@ -83,8 +87,9 @@ def launch(
 ) -> None:
     """Calls function(rank, *args) in every process.
 
-    Under torchrun, or with RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set by hand, this process is one
-    of many and the environment decides. Otherwise `world_size` local processes are started.
+    Under torchrun, or with RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set by hand,
+    this process is one of many and the environment decides. Otherwise `world_size` local processes
+    are started.
 
     Raises:
       ProcessDied: one of the local processes failed or was killed; the message says which and why.
@@ -196,8 +201,9 @@ def _why(children: list[Child]) -> str:
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             return (
-                f"process {child.rank} of {world_size} was killed by {name}; the others were ended too. If it was not "
-                "killed by hand, memory may have run out. Go on with --resume true"
+                f"process {child.rank} of {world_size} was killed by {name}; the others were ended"
+                " too. If it was not killed by hand, memory may have run out. Go on with --resume"
+                " true"
             )
     failures = [
         (failure.time, child.rank, failure)

@@ -1,4 +1,6 @@
-"""Where a run's numbers go: one JSON line per record, TensorBoard, and Weights & Biases if asked for."""
+"""Where a run's numbers go: one JSON line per record, TensorBoard, and Weights & Biases if asked
+for.
+"""
 
 import json
 import logging
@@ -97,7 +99,9 @@ class ScalarLog:
 
 
 def cut_off_half_a_line(path: Path) -> None:
-    """Removes what a killed run left after the last whole line, so that the next record does not become part of it."""
+    """Removes what a killed run left after the last whole line, so that the next record does not
+    become part of it.
+    """
     if not path.is_file():
         return
     with open(path, "r+b") as file:
@@ -106,7 +110,8 @@ def cut_off_half_a_line(path: Path) -> None:
 
 
 def read_scalars(exp_dir: Path) -> list[dict[str, Any]]:
-    """Records of a run in order; after a resume the later record of a step replaces the earlier one.
+    """Records of a run in order; after a resume the later record of a step replaces the earlier
+    one.
 
     Raises:
       FileNotFoundError: the folder holds no run.

@@ -1,8 +1,9 @@
 """The one training loop.
 
-A recipe hands over a model, a task (what a batch costs, how to validate) and the data (batches of an epoch from a given
-place on). The loop owns everything else: precision, backward, clipping and step, the encoder's batch count, the running
-average, checkpoints, resume, logging, validation, and what happens when numbers stop being finite.
+A recipe hands over a model, a task (what a batch costs, how to validate) and the data (batches of
+an epoch from a given place on). The loop owns everything else: precision, backward, clipping and
+step, the encoder's batch count, the running average, checkpoints, resume, logging, validation, and
+what happens when numbers stop being finite.
 
 Losses are summed over the clips of all processes, as icefall does.
 """
@@ -50,10 +51,12 @@ Batch = dict[str, Any]
 def train(
     model: nn.Module, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank
 ) -> None:
-    """Trains until --num-epochs or --max-steps. Writes to --exp-dir: checkpoints, scalars.jsonl, tensorboard/.
+    """Trains until --num-epochs or --max-steps. Writes to --exp-dir: checkpoints, scalars.jsonl,
+    tensorboard/.
 
     Raises:
-      TrainingStopped: losses stayed NaN or infinite, the float16 scale collapsed, memory ran out, a loader died.
+      TrainingStopped: losses stayed NaN or infinite, the float16 scale collapsed, memory ran out, a
+          loader died.
       CheckpointError: the checkpoint to continue from cannot be used.
     """
     if flags.num_threads:
@@ -167,7 +170,9 @@ def _train_step(
 def _forward_and_backward(
     run: Run, task: Task, batch: Batch, flags: TrainingFlags, rank: Rank
 ) -> Losses | None:
-    """Adds a batch's gradients; None if it is left out: no readable clip on some rank, a loss that is not finite."""
+    """Adds a batch's gradients; None if it is left out: no readable clip on some rank, a loss that
+    is not finite.
+    """
     list_failed(batch, flags, rank)
     run.window.sums["failed"] += len(batch["failed"])
     if any_rank([not batch["cut_ids"]], rank.device)[0]:

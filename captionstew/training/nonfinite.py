@@ -1,4 +1,6 @@
-"""Batches that cannot be trained on: unreadable clips, losses or gradients that are NaN or infinite."""
+"""Batches that cannot be trained on: unreadable clips, losses or gradients that are NaN or
+infinite.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -51,8 +53,9 @@ def stop_out_of_memory(batch: Batch, flags: TrainingFlags, error: Exception) -> 
     """Raises TrainingStopped that says what did not fit, and what to try."""
     clips, frames = batch["features"].shape[:2]
     raise TrainingStopped(
-        f"out of memory on {clips} clips of {frames} frames ({' '.join(str(error).split())[:200]}); try --max-duration "
-        f"{0.8 * flags.max_duration:.0f}, and go on with --resume true --resume-mode reseed"
+        f"out of memory on {clips} clips of {frames} frames ({' '.join(str(error).split())[:200]});"
+        f" try --max-duration {0.8 * flags.max_duration:.0f}, and go on with --resume true"
+        " --resume-mode reseed"
     ) from error
 
 
@@ -68,6 +71,7 @@ def stop_with_evidence(
     ]
     save_checkpoint(path, {"batches": plain, "model": run.model.state_dict(), "step": run.step})
     raise TrainingStopped(
-        f"{reason}; batch and parameters are in {path}. Usual causes: --base-lr too high for this amount of audio per "
-        "step, a broken recording, float16 (try --use-bf16 true). Continue from an older checkpoint with a lower rate."
+        f"{reason}; batch and parameters are in {path}. Usual causes: --base-lr too high for this"
+        " amount of audio per step, a broken recording, float16 (try --use-bf16 true). Continue"
+        " from an older checkpoint with a lower rate."
     )

@@ -26,7 +26,9 @@ def make_scaler(flags: TrainingFlags, device: torch.device) -> torch.amp.GradSca
 
 
 def scaled_step(scaler: torch.amp.GradScaler, optimizer: Optimizer) -> bool:
-    """The optimiser's step; False if an infinite float16 gradient had it left out and the scale halved."""
+    """The optimiser's step; False if an infinite float16 gradient had it left out and the scale
+    halved.
+    """
     before = scaler.get_scale()
     scaler.step(optimizer)
     scaler.update()
@@ -38,7 +40,9 @@ def scale_has_collapsed(scaler: torch.amp.GradScaler) -> bool:
 
 
 def raise_small_scale(scaler: torch.amp.GradScaler, step: int) -> None:
-    """Lets a small scale grow faster than torch would: below 8 every 100 steps, below 32 every 400 (icefall's rule)."""
+    """Lets a small scale grow faster than torch would: below 8 every 100 steps, below 32 every 400
+    (icefall's rule).
+    """
     if not scaler.is_enabled() or step % CHECK_INTERVAL:
         return
     scale = scaler.get_scale()

@@ -1,7 +1,8 @@
 """The heaviest batches, tried before training starts: memory runs out now or not at all.
 
-Forward and backward of batches as heavy as training can meet, the longest captions on them. Neither the model nor any
-random number is different afterwards, so a training with this trial and one without it are the same.
+Forward and backward of batches as heavy as training can meet, the longest captions on them. Neither
+the model nor any random number is different afterwards, so a training with this trial and one
+without it are the same.
 """
 
 import logging
@@ -52,7 +53,8 @@ def run_preflight(
     """Tries the heaviest batches and reports their peak memory.
 
     Raises:
-      TrainingStopped: a batch does not fit into memory; the message names the --max-duration to try.
+      TrainingStopped: a batch does not fit into memory; the message names the --max-duration to
+          try.
     """
     captions = _sample_captions(data.sampler.cuts)
     random_state, encoder_state = checkpoints.random_state(), training_state(run.model)
@@ -117,7 +119,10 @@ def _fits(run: Run, task: Task, batch: dict[str, Any], flags: TrainingFlags, ran
 
 def _advice(run: Run, task: Task, batch: dict[str, Any], flags: TrainingFlags, rank: Rank) -> str:
     """What to try instead of a batch that does not fit."""
-    reason = f"--max-duration {flags.max_duration:g} needs more memory than there is ({_describe(batch)})"
+    reason = (
+        f"--max-duration {flags.max_duration:g} needs more memory than there is"
+        f" ({_describe(batch)})"
+    )
     if (
         rank.world_size > 1
     ):  # the other processes may have had enough memory: no more trials together
@@ -152,7 +157,9 @@ def _describe(batch: dict[str, Any]) -> str:
 
 
 def _memory_of_later_state(run: Run, rank: Rank) -> Tensor | None:
-    """On a GPU, a stand-in for what the first steps will allocate: optimiser state, and DDP's buckets of gradients."""
+    """On a GPU, a stand-in for what the first steps will allocate: optimiser state, and DDP's
+    buckets of gradients.
+    """
     if rank.device.type != "cuda":
         return None
     size = sum(p.numel() * p.element_size() for p in run.model.parameters())
@@ -164,5 +171,11 @@ def _peak(rank: Rank) -> str:
     """Of the GPU, or of this process so far."""
     if rank.device.type == "cuda":
         total = torch.cuda.get_device_properties(rank.device).total_memory
-        return f"{torch.cuda.max_memory_allocated(rank.device) / GIGABYTE:.1f} of {total / GIGABYTE:.1f} GB"
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIGABYTE:.1f} GB (whole process)"
+        return (
+            f"{torch.cuda.max_memory_allocated(rank.device) / GIGABYTE:.1f} of"
+            f" {total / GIGABYTE:.1f} GB"
+        )
+    return (
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIGABYTE:.1f} GB (whole"
+        " process)"
+    )

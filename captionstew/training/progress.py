@@ -15,7 +15,9 @@ from captionstew.training.window import Window
 def report_progress(
     run: Run, steps_left: int, flags: TrainingFlags, rank: Rank, log: ScalarLog
 ) -> None:
-    """One line and one record for the steps since the last one, over all ranks. Losses are means over clips."""
+    """One line and one record for the steps since the last one, over all ranks. Losses are means
+    over clips.
+    """
     window, run.window = run.window, Window()
     elapsed = max(time.monotonic() - window.started, 1e-9)
     everyone = gather_objects((window.sums, window.terms))
@@ -46,7 +48,9 @@ def report_progress(
 
 
 def steps_left(run: Run, batches_per_epoch: int, flags: TrainingFlags) -> int:
-    """About how many steps are to come: up to --max-steps or to the end of --num-epochs, whatever is sooner."""
+    """About how many steps are to come: up to --max-steps or to the end of --num-epochs, whatever
+    is sooner.
+    """
     per_epoch = math.ceil(batches_per_epoch / flags.accum_grad)
     consumed = run.position["consumed"] / flags.accum_grad if run.position else 0
     by_epochs = (flags.num_epochs + 1 - run.epoch) * per_epoch - consumed

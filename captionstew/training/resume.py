@@ -1,9 +1,9 @@
 """Writing a run's checkpoint, and going on from one.
 
-An exact resume gives the losses of a run that was never interrupted. So everything that decides what a step computes
-must be as it was: the number of processes, the sampler's settings, the model's configuration with its tokenizer, and
-all flags but the free ones (flags.free_flag). `--resume-mode reseed` accepts other flags, batches and processes, never
-another model.
+An exact resume gives the losses of a run that was never interrupted. So everything that decides
+what a step computes must be as it was: the number of processes, the sampler's settings, the model's
+configuration with its tokenizer, and all flags but the free ones (flags.free_flag). `--resume-mode
+reseed` accepts other flags, batches and processes, never another model.
 """
 
 import dataclasses
@@ -56,7 +56,8 @@ def save(
 
 
 def restore(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank) -> None:
-    """Puts the run where the checkpoint that the flags ask for left it, if they ask for one, and says so.
+    """Puts the run where the checkpoint that the flags ask for left it, if they ask for one, and
+    says so.
 
     Raises:
       CheckpointError: there is no such checkpoint, or it cannot be continued under these flags.
@@ -103,26 +104,28 @@ def _checkpoint_to_continue(flags: TrainingFlags) -> tuple[Path, dict[str, Any]]
 
 
 def _clear_the_way(step: int, flags: TrainingFlags, rank: Rank) -> None:
-    """Sees to it that the folder's newest checkpoint is the one that the run starts from: a later --resume, and
-    --keep-last-k, would take those of an earlier run for its own. With --start-batch or --start-epoch they are moved
-    to <exp-dir>/set-aside.
+    """Sees to it that the folder's newest checkpoint is the one that the run starts from: a later
+    --resume, and --keep-last-k, would take those of an earlier run for its own. With --start-batch
+    or --start-epoch they are moved to <exp-dir>/set-aside.
 
     Raises:
-      CheckpointError: there are some, and none was asked for; or the processes would start from different steps.
+      CheckpointError: there are some, and none was asked for; or the processes would start from
+          different steps.
     """
     steps = gather_objects(step)
     if len(set(steps)) > 1:
         raise CheckpointError(
-            f"{flags.exp_dir}: the processes start from different steps ({', '.join(map(str, steps))}): some cannot "
-            "read the newest checkpoint; the warnings above name it"
+            f"{flags.exp_dir}: the processes start from different steps"
+            f" ({', '.join(map(str, steps))}): some cannot read the newest checkpoint; the warnings"
+            " above name it"
         )
     if flags.resume:  # from the newest; those that cannot be read have been named
         return
     later = [path for found, path in checkpoints.all_checkpoints(flags.exp_dir) if found > step]
     if later and step == 0:
         raise CheckpointError(
-            f"{flags.exp_dir}: holds {later[0].name} of an earlier run. --resume true goes on from it; to train anew "
-            "remove the checkpoints, or take another --exp-dir"
+            f"{flags.exp_dir}: holds {later[0].name} of an earlier run. --resume true goes on from"
+            " it; to train anew remove the checkpoints, or take another --exp-dir"
         )
     barrier()
     if rank.is_main:
@@ -147,15 +150,16 @@ def _check_same(
     ours = {name: value for name, value in task.config.items() if name not in NOT_THE_MODEL}
     if changed := _differences(theirs, ours):
         raise CheckpointError(
-            f"{path}: holds another model than the flags describe: {changed}. Restore the old flags, or train "
-            "it anew in another --exp-dir"
+            f"{path}: holds another model than the flags describe: {changed}. Restore the old"
+            " flags, or train it anew in another --exp-dir"
         )
     if flags.resume_mode != "exact":
         return
     if len(content["ranks"]) != rank.world_size:
         raise CheckpointError(
-            f"{path}: was written by {len(content['ranks'])} processes, this run has {rank.world_size}: use the same "
-            "number, or --resume-mode reseed to go on with other random numbers"
+            f"{path}: was written by {len(content['ranks'])} processes, this run has"
+            f" {rank.world_size}: use the same number, or --resume-mode reseed to go on with other"
+            " random numbers"
         )
     fixed = {item.name for item in dataclasses.fields(flags) if not item.metadata["may_change"]}
     theirs = {name: value for name, value in content["flags"].items() if name in fixed}
@@ -165,8 +169,8 @@ def _check_same(
     )
     if changed:
         raise CheckpointError(
-            f"{path}: cannot be continued exactly, these have changed: {changed}. Restore the old values, or "
-            "--resume-mode reseed to go on with the new ones"
+            f"{path}: cannot be continued exactly, these have changed: {changed}. Restore the old"
+            " values, or --resume-mode reseed to go on with the new ones"
         )
 
 
@@ -199,7 +203,9 @@ def _shortly(value: Any) -> str:
 
 
 def _restore_optimizer(optimizer: ScaledAdam, state: dict[str, Any]) -> None:
-    """Loads the optimiser's state, but keeps rates and clipping of this command line: a run may go on with others."""
+    """Loads the optimiser's state, but keeps rates and clipping of this command line: a run may go
+    on with others.
+    """
     asked = [
         {name: group[name] for name in ("base_lr", "clipping_scale")}
         for group in optimizer.param_groups

@@ -44,7 +44,9 @@ class Run:
 
 
 def new_run(model: nn.Module, flags: TrainingFlags, rank: Rank) -> Run:
-    """A run at step 0, the model on its device and in training mode, its gradients not shared with other processes."""
+    """A run at step 0, the model on its device and in training mode, its gradients not shared with
+    other processes.
+    """
     model.to(rank.device).train()
     optimizer = ScaledAdam(
         get_parameter_groups(model, lr=flags.base_lr), clipping_scale=flags.clipping_scale
@@ -67,7 +69,8 @@ def new_run(model: nn.Module, flags: TrainingFlags, rank: Rank) -> Run:
 
 
 def distribute(run: Run, flags: TrainingFlags, rank: Rank) -> None:
-    """Lets backward passes of `run.wrapped` share gradients; from here on none may go through `run.model` alone.
+    """Lets backward passes of `run.wrapped` share gradients; from here on none may go through
+    `run.model` alone.
 
     Accumulated gradients are summed over processes once per step instead (sum_gradients).
     """
@@ -79,6 +82,7 @@ def share_gradients(model: nn.Module, rank: Rank) -> nn.Module:
     """The model; of several processes one whose backward pass averages the gradients over them."""
     if rank.world_size == 1:
         return model
-    # Parameters can be idle in a step: position scores are left out at random, one parameter per layer always is.
+    # Parameters can be idle in a step: position scores are left out at random, one parameter per
+    # layer always is.
     device_ids = [rank.device.index] if rank.device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True)

@@ -3,9 +3,9 @@
 
     ./decode.py --exp-dir exp/probe/contrastive --system contrastive
 
-Writes <exp-dir>/results/probe_<task>-test.json for every task (probe_<task>-test-attention.json after attention
-pooling), and probe_average-test.json over tasks of accuracy. Every clip of the test list counts; one whose audio cannot
-be read is wrong.
+Writes <exp-dir>/results/probe_<task>-test.json for every task (probe_<task>-test-attention.json
+after attention pooling), and probe_average-test.json over tasks of accuracy. Every clip of the test
+list counts; one whose audio cannot be read is wrong.
 
     ./decode.py --exp-dir exp/probe/contrastive --also exp/probe/contrastive-swapped
 
@@ -77,7 +77,8 @@ def report_broken(decoded: Decoded) -> None:
     if decoded.broken:
         count = decoded.result["num_clips"]
         print(
-            f"{decoded.manifest}: {len(decoded.broken)} of {count} clips cannot be heard and count as wrong"
+            f"{decoded.manifest}: {len(decoded.broken)} of {count} clips cannot be heard and count"
+            " as wrong"
         )
     for clip in decoded.broken[:NAMED_CLIPS]:
         print(f"  {clip.cut_id}: {clip.reason}")

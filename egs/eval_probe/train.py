@@ -5,12 +5,13 @@
         --exp-dir exp/probe/contrastive
     ./decode.py --exp-dir exp/probe/contrastive
 
-A task is a row of tasks.json, or <source>[:<field>] for a folder with a metadata.csv. Heads for every learning rate and
-seed are trained together on representations that are computed once; validation chooses epoch and rate, no test clip is
-heard here. Controls: --encoder logmel, --encoder random:<preset or checkpoint>.
+A task is a row of tasks.json, or <source>[:<field>] for a folder with a metadata.csv. Heads for
+every learning rate and seed are trained together on representations that are computed once;
+validation chooses epoch and rate, no test clip is heard here. Controls: --encoder logmel, --encoder
+random:<preset or checkpoint>.
 
-With --train-encoder true the encoder is trained together with the classifier, from scratch or from --init-encoder, in
-the loop and with the flags of pretraining (paper Table 7):
+With --train-encoder true the encoder is trained together with the classifier, from scratch or from
+--init-encoder, in the loop and with the flags of pretraining (paper Table 7):
 
     ./train.py --train-encoder true --encoder-preset captionstew --tasks cremad --manifest-dir data/cremad \\
         --exp-dir exp/supervised --num-epochs 30 --max-duration 300
@@ -53,12 +54,14 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags):
     )
     tasks: str = flag(
         "all",
-        "all (every labelled source), or comma-separated rows of --task-table and <source>[:<field>]",
+        "all (every labelled source), or comma-separated rows of --task-table and"
+        " <source>[:<field>]",
     )
     task_table: Path = flag(Path(__file__).with_name("tasks.json"), "JSON list of tasks")
     manifest_dir: Path = free_flag(
         Path("data"),
-        "folder with cuts_train.jsonl and cuts_valid.jsonl, or with a folder of these for every task",
+        "folder with cuts_train.jsonl and cuts_valid.jsonl, or with a folder of these for every"
+        " task",
     )
     pooling: str = flag(
         "mean", "clip vector from frames", choices=("mean", "mean_std", "attention")
@@ -96,7 +99,8 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags):
     def check(self) -> None:
         if self.train_encoder and (self.encoder or self.embeddings or self.pooling == "mean_std"):
             raise ValueError(
-                "--train-encoder true goes with --encoder-preset and --init-encoder, and with mean or attention pooling"
+                "--train-encoder true goes with --encoder-preset and --init-encoder, and with mean"
+                " or attention pooling"
             )
         if self.train_encoder and self.max_steps:
             raise ValueError(
@@ -104,7 +108,8 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags):
             )
         if not self.train_encoder and bool(self.encoder) == bool(self.embeddings):
             raise ValueError(
-                "give either --encoder (a checkpoint, logmel, random:<preset>, ...) or --embeddings FILE"
+                "give either --encoder (a checkpoint, logmel, random:<preset>, ...) or --embeddings"
+                " FILE"
             )
         if self.pooling == "attention" and self.cache == "clip":
             raise ValueError("--pooling attention needs frames: --cache frames, none or auto")
@@ -133,8 +138,8 @@ def main() -> None:
     )
     if not tasks:
         print(
-            f"{flags.manifest_dir}: no source has a label of two or more classes on {MIN_TEST_CLIPS} clips, "
-            "in validation and in test"
+            f"{flags.manifest_dir}: no source has a label of two or more classes on"
+            f" {MIN_TEST_CLIPS} clips, in validation and in test"
         )
     record_probes(flags.exp_dir, [])
     (train_encoders if flags.train_encoder else train_probes)(tasks, flags)
@@ -195,7 +200,8 @@ def train_task(task: ProbeTask, representations: Representations, flags: Flags) 
     if task.metric != "psds1":
         chosen = f"{task.metric} {sum(probe.valid_metric) / probe.num_seeds:.3f}"
     print(
-        f"{task.name}: {len(train.clips)} + {len(valid.clips)} clips, rate {probe.learning_rate:g}, validation {chosen}"
+        f"{task.name}: {len(train.clips)} + {len(valid.clips)} clips, rate {probe.learning_rate:g},"
+        f" validation {chosen}"
     )
 
 

@@ -3,8 +3,8 @@
 
     ./decode.py --exp-dir exp/qa/contrastive --epoch 2 --manifest data/cuts_foundation.jsonl
 
-Writes <exp-dir>/answers/<split>.jsonl, one reply per line, and <split>.json beside it: what gave them. score.py reads
-both.
+Writes <exp-dir>/answers/<split>.jsonl, one reply per line, and <split>.json beside it: what gave
+them. score.py reads both.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,8 @@ def require_same(what: str, found: str, trained: str, flag_name: str) -> None:
     """An adaptor speaks to one language model about one encoder's frames."""
     if found != trained:
         raise CheckpointError(
-            f"the adaptor was trained with another {what} (sha256 {trained}, not {found}): {flag_name}"
+            f"the adaptor was trained with another {what} (sha256 {trained}, not {found}):"
+            f" {flag_name}"
         )
 
 

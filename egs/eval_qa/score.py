@@ -3,16 +3,17 @@
 
     ./score.py --exp-dir exp/qa/contrastive
 
-Multiple-choice tasks (emotion, gender, age): accuracy by AIR-Bench's rule, which leaves unreadable replies out, strict
-accuracy, which counts them as wrong, and the share that can be read. Open tasks (sound, music): exact match and
-ROUGE-L, labelled `offline`, and with a judge (any endpoint of OpenAI's protocol, its key in OPENAI_API_KEY) the study's
-score:
+Multiple-choice tasks (emotion, gender, age): accuracy by AIR-Bench's rule, which leaves unreadable
+replies out, strict accuracy, which counts them as wrong, and the share that can be read. Open tasks
+(sound, music): exact match and ROUGE-L, labelled `offline`, and with a judge (any endpoint of
+OpenAI's protocol, its key in OPENAI_API_KEY) the study's score:
 
     ./score.py --exp-dir exp/qa/contrastive --judge-base-url https://api.openai.com/v1 --judge-model gpt-4o
 
-says what that would take; --judge-send true sends the questions. A run that ends early goes on where it was.
-Writes <exp-dir>/results/qa_<task>-<split>[-offline|-judge].json, <exp-dir>/judge/<split>.jsonl, and when the answers of
-all splits are scored <exp-dir>/scored.done, which decode.py takes away.
+says what that would take; --judge-send true sends the questions. A run that ends early goes on
+where it was. Writes <exp-dir>/results/qa_<task>-<split>[-offline|-judge].json,
+<exp-dir>/judge/<split>.jsonl, and when the answers of all splits are scored <exp-dir>/scored.done,
+which decode.py takes away.
 """
 
 import json
@@ -137,7 +138,8 @@ def score_split(flags: Flags, answers: Path) -> None:
         print(f"{task}: {100 * rate:.1f} % of the replies can be read")
         if rate < qa_scores.FOLLOWING_WANTED:
             print(
-                f"WARNING: {task}: under {100 * qa_scores.FOLLOWING_WANTED:.0f} %; read strict_accuracy",
+                f"WARNING: {task}: under {100 * qa_scores.FOLLOWING_WANTED:.0f} %; read"
+                " strict_accuracy",
                 file=sys.stderr,
             )
     open_replies = [reply for reply in replies if not reply.choices]

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Question answering: an adaptor learns to say a frozen encoder's frames in a frozen language model's embedding space.
+"""Question answering: an adaptor learns to say a frozen encoder's frames in a frozen language
+model's embedding space.
 
 At paper scale (paper section 4.2; hours and memory in README.md):
 
@@ -65,7 +66,9 @@ class Flags(TrainingFlags, FrozenFlags):
 
 
 class QaTask:
-    """Cross-entropy of the right answers; the sum over questions of the mean over an answer's tokens."""
+    """Cross-entropy of the right answers; the sum over questions of the mean over an answer's
+    tokens.
+    """
 
     def __init__(self, flags: Flags, encoder: FrozenEncoder, llm: FrozenLanguageModel) -> None:
         self.flags = flags

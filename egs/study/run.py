@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Runs a study: the steps of a plan whose results are not there yet, in order. `./run.sh --study mini` calls it.
+"""Runs a study: the steps of a plan whose results are not there yet, in order. `./run.sh --study
+mini` calls it.
 
     ./run.py --plan mini.json --dry-run true             what is missing, as plain commands
     ./run.py --plan paper.json --jobs-dir jobs           jobs/submit.sh, which hands what is missing to Slurm
     ./run.py --plan mini.json --only 'probe-*'           some of the steps
 
-A plan is a JSON object: `variables`; `sets`, lists of further variables; `steps` in the order they can run. A step has
+A plan is a JSON object: `variables`; `sets`, lists of further variables; `steps` in the order they
+can run. A step has
 
     name      may hold {variables}
     for       name of a set: the step stands for one run with each of its rows
@@ -13,10 +15,10 @@ A plan is a JSON object: `variables`; `sets`, lists of further variables; `steps
     command   lines of shell, run in the root of the repository; the first that fails ends the study
     makes     files that prove that it is done
 
-A step is done when its files are there. Remove one to make it again: the files of all steps that need it are removed
-then, and made again as well. Every training of the plans here goes on where a killed one stopped (probes of frozen
-encoders begin anew, from the cached frames); so one that has ended is repeated only when its folder is gone, and so are
-those that started from it.
+A step is done when its files are there. Remove one to make it again: the files of all steps that
+need it are removed then, and made again as well. Every training of the plans here goes on where a
+killed one stopped (probes of frozen encoders begin anew, from the cached frames); so one that has
+ended is repeated only when its folder is gone, and so are those that started from it.
 """
 
 import fnmatch
@@ -167,7 +169,9 @@ def missing_steps(steps: list[Step]) -> list[Step]:
 
 
 def forget_stale(steps: list[Step], missing: list[Step]) -> None:
-    """Removes what was made of the results of missing steps, so that no run, short or of some steps, forgets it."""
+    """Removes what was made of the results of missing steps, so that no run, short or of some
+    steps, forgets it.
+    """
     stale = {step.name for step in missing}
     for step in steps:
         if step.name in stale or any(fnmatch.filter(stale, pattern) for pattern in step.needs):
@@ -196,7 +200,9 @@ def run_step(step: Step) -> None:
 
 
 def write_jobs(steps: list[Step], folder: Path, options: str) -> None:
-    """submit.sh: a Slurm job for every line of every step, which waits for the line before and for what it needs."""
+    """submit.sh: a Slurm job for every line of every step, which waits for the line before and for
+    what it needs.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     log = shlex.quote(f"{folder.resolve()}/%x-%j.txt")
     submit = [
@@ -212,19 +218,23 @@ def write_jobs(steps: list[Step], folder: Path, options: str) -> None:
         for command in step.command:
             dependency = f" --dependency=afterok:{':'.join(after)}" if after else ""
             submit.append(
-                f"id=$(sbatch --parsable --job-name {step.name} --output {log}{dependency} {_job(command, options)})"
+                f"id=$(sbatch --parsable --job-name {step.name} --output {log}{dependency}"
+                f" {_job(command, options)})"
             )
             after = ["$id"]
         submit.append(f"job[{step.name}]=$id")
     path = folder / "submit.sh"
     path.write_text("\n".join(submit) + "\n", encoding="utf-8")
     print(
-        f"{len(steps)} steps in {path}; hand them in from the activated environment with: bash {path}"
+        f"{len(steps)} steps in {path}; hand them in from the activated environment with: bash"
+        f" {path}"
     )
 
 
 def _job(command: str, options: str) -> str:
-    """The last arguments of sbatch: a training runs as shared/slurm.sh has it, one process per GPU."""
+    """The last arguments of sbatch: a training runs as shared/slurm.sh has it, one process per
+    GPU.
+    """
     if "--resume true" not in command:
         return f"{options} --wrap {shlex.quote(command)}"
     world_size = re.search(r"--world-size (\d+)", command)

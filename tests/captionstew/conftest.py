@@ -77,7 +77,9 @@ def tiny_model(tiny_task_config, tokenizer):
 
 @pytest.fixture(scope="session")
 def make_batch(captions):
-    """make_batch(first clip, clips) -> a batch as the loader gives it; every clip has its own loudness and length."""
+    """make_batch(first clip, clips) -> a batch as the loader gives it; every clip has its own
+    loudness and length.
+    """
 
     def make(first, clips, longest=60):
         generator = torch.Generator().manual_seed(first)
@@ -123,7 +125,9 @@ def connection(tmp_path):
 
 @pytest.fixture
 def make_table(tmp_path):
-    """make_table("audiocaps", [(audio_key, caption), ...], split="train") -> path of the caption table."""
+    """make_table("audiocaps", [(audio_key, caption), ...], split="train") -> path of the caption
+    table.
+    """
 
     def make(name, rows, *, source=None, split="train", license="free", duration=10.0, path=None):
         complete = (

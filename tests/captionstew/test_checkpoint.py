@@ -195,7 +195,9 @@ def test_average_of_files_is_their_mean(tmp_path):
 
 @pytest.fixture
 def fake_run(tmp_path):
-    """24 steps of a random walk with --average-period 3, a checkpoint at every 6th; the states after each step."""
+    """24 steps of a random walk with --average-period 3, a checkpoint at every 6th; the states
+    after each step.
+    """
     torch.manual_seed(0)
     model = nn.Linear(5, 4)
     average = {name: value.double() for name, value in model.state_dict().items()}
@@ -221,7 +223,9 @@ def fake_run(tmp_path):
 
 @pytest.mark.parametrize("epoch, avg", [(4, 1), (4, 2), (4, 3), (4, 4), (3, 1), (2, 2)])
 def test_average_between_is_the_mean_over_every_average_period(fake_run, epoch, avg):
-    """icefall's --use-averaged-model: the states at every third step after the first checkpoint, up to the last."""
+    """icefall's --use-averaged-model: the states at every third step after the first checkpoint, up
+    to the last.
+    """
     folder, history = fake_run
     steps = range(6 * (epoch - avg) + 3, 6 * epoch + 1, 3)
     ours, source = checkpoints.select_model(folder, epoch, 0, avg, use_averaged_model=True)
@@ -279,7 +283,9 @@ def test_a_run_shorter_than_the_average_period_has_no_average(tmp_path):
 
 @pytest.mark.parametrize("epoch, avg", [(10, 1), (10, 3), (7, 2), (4, 1), (9, 8)])
 def test_epochs_that_end_between_two_running_averages(tmp_path, epoch, avg):
-    """60 steps an epoch, --average-period 200, a parameter that equals the step: what was averaged was averaged."""
+    """60 steps an epoch, --average-period 200, a parameter that equals the step: what was averaged
+    was averaged.
+    """
     model = nn.Linear(1, 1, bias=False)
     average = {"weight": model.weight.detach().double()}
     for step in range(1, 601):

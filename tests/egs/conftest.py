@@ -60,7 +60,9 @@ def tiny_encoder():
 
 @pytest.fixture(scope="session")
 def train_command(repository):
-    """train_command(data, exp, flag, value, ...) -> command line of a small contrastive training."""
+    """train_command(data, exp, flag, value, ...) -> command line of a small contrastive
+    training.
+    """
 
     def command(data, exp, *flags):
         train = repository / "egs" / "captionstew" / "contrastive" / "train.py"
@@ -88,10 +90,11 @@ def scalars():
 
 @pytest.fixture(scope="session")
 def mini_release(request, tmp_path_factory):
-    """mini_release("fsd50k", broken_test_clips=1) -> folder of a miniature release in the real one's form.
+    """mini_release("fsd50k", broken_test_clips=1) -> folder of a miniature release in the real
+    one's form.
 
-    Its parent folder holds the others too and serves as --corpora-dir. Do not change them. With the reference data,
-    rows and sounds are real; without, or with real=False, they are made up.
+    Its parent folder holds the others too and serves as --corpora-dir. Do not change them. With the
+    reference data, rows and sounds are real; without, or with real=False, they are made up.
     """
     spec = importlib.util.spec_from_file_location(
         "mini_releases", Path(__file__).with_name("mini_releases.py")

@@ -1,8 +1,8 @@
 """Miniature releases of the probing tasks, in the layout, file formats and names of the real ones.
 
-Where the reference data is at hand, the rows are real rows of the releases' lists, and the sounds real recordings whose
-class fits the row; otherwise rows of the same shape are made up, with the mini corpus's sounds. Every test class occurs
-in training.
+Where the reference data is at hand, the rows are real rows of the releases' lists, and the sounds
+real recordings whose class fits the row; otherwise rows of the same shape are made up, with the
+mini corpus's sounds. Every test class occurs in training.
 """
 
 import csv
@@ -40,7 +40,9 @@ EMOTIONS = {
 
 
 class Sounds:
-    """sounds("esc10/dog", 3) -> (N,) float32 at 16 kHz: the recording number 3 of a set and label (and speaker)."""
+    """sounds("esc10/dog", 3) -> (N,) float32 at 16 kHz: the recording number 3 of a set and label
+    (and speaker).
+    """
 
     def __init__(self, recordings: Path | None) -> None:
         self.recordings = recordings
@@ -93,8 +95,8 @@ class Metadata:
         with (
             gzip.open(path, "rt", encoding="utf-8")
             if path.suffix == ".gz"
-            else open(path, encoding="utf-8") as file
-        ):
+            else open(path, encoding="utf-8")
+        ) as file:
             return file.read().splitlines()
 
     def records(self, name: str) -> Iterator[dict]:
@@ -102,7 +104,9 @@ class Metadata:
 
 
 def make_release(task: str, folder: Path, shared: Path | None, broken_test_clips: int = 0) -> None:
-    """Writes the release of `task` into `folder`; the first `broken_test_clips` test files are not audio."""
+    """Writes the release of `task` into `folder`; the first `broken_test_clips` test files are not
+    audio.
+    """
     sounds = Sounds(shared / "realaudio" if shared else None)
     test = MAKERS[task](folder, Metadata(shared / "metadata" if shared else None), sounds)
     for path in test[:broken_test_clips]:
@@ -134,7 +138,9 @@ def made_up_video(rng: random.Random) -> str:
 
 
 def official(name: str) -> str:
-    """FSD50K's spelling of an AudioSet name: `Domestic animals, pets` -> `Domestic_animals_and_pets`."""
+    """FSD50K's spelling of an AudioSet name: `Domestic animals, pets` ->
+    `Domestic_animals_and_pets`.
+    """
     return name.replace(", ", " and ").replace(" ", "_")
 
 
@@ -222,9 +228,11 @@ def make_vggsound(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path
         for clip, own in training:
             if own == label and clip[:11] not in test_videos:
                 found[
-                    "valid"
-                    if held_out_for_validation(youtube_key(clip[:11], clip[12:]))
-                    else "train"
+                    (
+                        "valid"
+                        if held_out_for_validation(youtube_key(clip[:11], clip[12:]))
+                        else "train"
+                    )
                 ].append(clip)
         for offset, (split, clips) in enumerate(found.items()):
             for number, clip in enumerate(clips[: COUNTS[split]]):
@@ -433,7 +441,7 @@ def make_audioset_strong(folder: Path, metadata: Metadata, sounds: Sounds) -> li
     for part, own in clips.items():
         rows = [["segment_id", "start_time_seconds", "end_time_seconds", "label"]]
         quota = {
-            (name, held): (3 if part == "eval" else 1 if held else 4)
+            (name, held): 3 if part == "eval" else 1 if held else 4
             for name in kinds
             for held in (False, True)
         }

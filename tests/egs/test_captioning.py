@@ -109,7 +109,9 @@ def test_decode_writes_the_same_captions_whatever_the_batches(program, exp, mini
 
 
 def test_a_resumed_training_draws_the_same_modes(train, exp, tmp_path):
-    """Stopped at step 6 and resumed, it logs what the training logged that never stopped: modes and dropout too."""
+    """Stopped at step 6 and resumed, it logs what the training logged that never stopped: modes and
+    dropout too.
+    """
     train(tmp_path / "exp", "--max-steps", 6, "--save-every-n", 4)
     train(tmp_path / "exp", "--max-steps", 10, "--save-every-n", 4, "--resume", "true")
     names = ("step", "loss", "autoregressive", "parallel", "gradient_norm")

@@ -1,4 +1,6 @@
-"""The main job in small: train, average, decode, probe, report; and a folder of broken recordings."""
+"""The main job in small: train, average, decode, probe, report; and a folder of broken
+recordings.
+"""
 
 import csv
 import json

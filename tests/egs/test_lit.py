@@ -1,4 +1,6 @@
-"""The alignment protocol end to end: real lists, frozen weights, the same numbers with and without a cache."""
+"""The alignment protocol end to end: real lists, frozen weights, the same numbers with and without
+a cache.
+"""
 
 import gzip
 import json
@@ -197,7 +199,9 @@ def give_captions(folder):
 def test_both_protocols_on_the_real_lists(
     corpus, program, repository, shared_dir, text_models, tmp_path
 ):
-    """Counts of the real lists; audio placed under the release's names for six clips of every split."""
+    """Counts of the real lists; audio placed under the release's names for six clips of every
+    split.
+    """
     download, data = tmp_path / "download", tmp_path / corpus
     shutil.copytree(shared_dir / "metadata" / corpus, download)
     if corpus == "paraspeechcaps":

@@ -1,4 +1,6 @@
-"""The seven tasks on miniature releases with both poolings and many encoders; broken clips, caches, stale probes."""
+"""The seven tasks on miniature releases with both poolings and many encoders; broken clips, caches,
+stale probes.
+"""
 
 import importlib
 import importlib.util
@@ -46,7 +48,9 @@ def programs(repository):
 
 @pytest.fixture
 def run(programs, monkeypatch, capsys):
-    """run("train" or "decode", flag, value, ...) -> what it printed; in this process, which has torch imported."""
+    """run("train" or "decode", flag, value, ...) -> what it printed; in this process, which has
+    torch imported.
+    """
 
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
@@ -59,7 +63,9 @@ def run(programs, monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def data(mini_release, repository, tmp_path_factory):
-    """Manifests of the seven miniature releases, one broken clip in each test set; and a table with short windows."""
+    """Manifests of the seven miniature releases, one broken clip in each test set; and a table with
+    short windows.
+    """
     folder = tmp_path_factory.mktemp("probe_data")
     for task in METRICS:
         release = mini_release(task, broken_test_clips=1)
@@ -283,7 +289,9 @@ def test_contradictory_flags_end_with_one_line(run, capsys):
 
 @pytest.mark.slow
 def test_classes_tags_and_events_of_the_mini_corpus(run, mini_data, tmp_path):
-    """Tasks without a row in the table; both poolings of one experiment folder stand side by side."""
+    """Tasks without a row in the table; both poolings of one experiment folder stand side by
+    side.
+    """
     tasks = {
         "events": "accuracy",
         "voices_gender": "accuracy",

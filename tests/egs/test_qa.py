@@ -1,4 +1,6 @@
-"""Question answering end to end, with a language model of a hundred thousand weights that read before it was frozen."""
+"""Question answering end to end, with a language model of a hundred thousand weights that read
+before it was frozen.
+"""
 
 import csv
 import json
@@ -29,7 +31,9 @@ SMALL = """
 
 
 def write_tones(folder):
-    """32 tones of different pitch and length; the same question about each, every time another answer."""
+    """32 tones of different pitch and length; the same question about each, every time another
+    answer.
+    """
     folder.mkdir()
     rows = [(f"{n:02d}.wav", QUESTION, answer, "train") for n, answer in enumerate(ANSWERS)]
     rows += [("32.wav", QUESTION, "red boat", "valid"), ("33.wav", QUESTION, "blue boat", "valid")]
@@ -52,7 +56,9 @@ def write_tones(folder):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, program):
-    """Folder with data/ (manifests), llm/ (a small language model trained on text) and places for experiments."""
+    """Folder with data/ (manifests), llm/ (a small language model trained on text) and places for
+    experiments.
+    """
     folder = tmp_path_factory.mktemp("qa")
     write_tones(folder / "tones")
     program(
@@ -173,7 +179,9 @@ def test_32_answers_are_reproduced_and_silence_changes_them(world, train, decode
 
 
 def silent_replies(world, content):
-    """Clip -> reply, of those that the silent clips still get right (beyond the one that silence may happen to say)."""
+    """Clip -> reply, of those that the silent clips still get right (beyond the one that silence
+    may happen to say).
+    """
     encoder = load_encoder("logmel")
     llm = load_language_model(str(world / "llm"), torch.device("cpu"))
     adaptor = build_adaptor(content["config"], 1.0).eval()

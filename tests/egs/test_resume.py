@@ -1,9 +1,11 @@
-"""A training that is interrupted and resumed gives the numbers of one that never was, to the last digit.
+"""A training that is interrupted and resumed gives the numbers of one that never was, to the last
+digit.
 
-All three objectives, one and two processes; SIGKILL at a random moment, SIGTERM to the whole process group, a
-truncated newest checkpoint, a full disk. Everything random is on: dropout, layer skipping, Balancer and Whiten,
-SpecAugment, gain, crop, delay, shuffling, one caption per epoch, parallel decoding, weighted sampling, mixup; two
-loading processes. The schedules' batch count moves by 10 at every step.
+All three objectives, one and two processes; SIGKILL at a random moment, SIGTERM to the whole
+process group, a truncated newest checkpoint, a full disk. Everything random is on: dropout, layer
+skipping, Balancer and Whiten, SpecAugment, gain, crop, delay, shuffling, one caption per epoch,
+parallel decoding, weighted sampling, mixup; two loading processes. The schedules' batch count moves
+by 10 at every step.
 """
 
 import math
@@ -32,7 +34,8 @@ SHARED_FLAGS = [
 OWN_FLAGS = {
     "contrastive": ["--text-tower", "tiny", "--embedding-dim", 16],
     "captioning": ["--text-decoder", "tiny", "--max-caption-tokens", 16, "--valid-captions", 2],
-    # Its checkpoints must be larger than a batch: the full disk would keep the loaders' shared memory small as well.
+    # Its checkpoints must be larger than a batch: the full disk would keep the loaders' shared
+    # memory small as well.
     "tagging": ["--weighted-sampler", "true", "--mixup", 0.5, "--feedforward-dim", "512,512"],
 }
 INITIAL_WHITEN_PROB = 0.25
@@ -77,7 +80,8 @@ def forks():
 
 @pytest.fixture(scope="module")
 def start(forks, mini_data, repository, tiny_encoder):
-    """start(objective, exp, flag, value, ..., hold=step) -> the running training, in a process group of its own.
+    """start(objective, exp, flag, value, ..., hold=step) -> the running training, in a process
+    group of its own.
 
     The process that logs the step `hold` goes on from there when `release(exp)` was called.
     """
@@ -131,7 +135,9 @@ def start_two(start, free_port):
 
 @pytest.fixture(scope="module")
 def never_killed(start, start_two, scalars, tmp_path_factory):
-    """never_killed(objective, processes) -> step -> numbers of a training without interruption; its last checkpoint."""
+    """never_killed(objective, processes) -> step -> numbers of a training without interruption; its
+    last checkpoint.
+    """
     found = {}
 
     def run(objective, processes=1):
@@ -160,7 +166,9 @@ def finish(exp, *processes):
 
 
 def numbers(records):
-    """Step -> everything that depends on the parameters; a later record of a step replaces an earlier one."""
+    """Step -> everything that depends on the parameters; a later record of a step replaces an
+    earlier one.
+    """
     return {
         record["step"]: {k: v for k, v in record.items() if k not in TIMES} for record in records
     }
@@ -177,7 +185,9 @@ def wait_for_step(process, exp, scalars, step):
 
 
 def kill_between_checkpoints(process, exp, scalars, first_step):
-    """SIGKILL to the training and its loaders some steps after a checkpoint; returns the last step logged."""
+    """SIGKILL to the training and its loaders some steps after a checkpoint; returns the last step
+    logged.
+    """
     while True:
         wait_for_step(process, exp, scalars, first_step)
         os.killpg(process.pid, signal.SIGSTOP)
@@ -325,7 +335,9 @@ def test_accumulated_gradients(start, scalars, tmp_path, objective):
 
 @pytest.mark.parametrize("objective", OWN_FLAGS)
 def test_two_processes(start_two, start, scalars, never_killed, tmp_path, objective):
-    """One of two is killed, the other's disk is full, both are asked to stop, the newest checkpoint is cut short."""
+    """One of two is killed, the other's disk is full, both are asked to stop, the newest checkpoint
+    is cut short.
+    """
     expected = never_killed(objective, processes=2)
     assert len(expected[1]["ranks"]) == 2 and expected[1]["ranks"][0] != expected[1]["ranks"][1]
     exp = tmp_path / "exp"

@@ -1,4 +1,6 @@
-"""Tagging in small, and what starts from it: train, resume, decode; --init-encoder and --init-text of both recipes."""
+"""Tagging in small, and what starts from it: train, resume, decode; --init-encoder and --init-text
+of both recipes.
+"""
 
 import csv
 import json
@@ -192,7 +194,9 @@ def test_contrastive_from_a_tagger(program, train, exp, mini_data, tmp_path):
 
 @pytest.fixture(scope="module")
 def save_text_model(mini_data):
-    """save_text_model(folder, model): a text checkpoint with its own tokenizer, as transformers saves both."""
+    """save_text_model(folder, model): a text checkpoint with its own tokenizer, as transformers
+    saves both.
+    """
 
     def save(folder, model):
         tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))

@@ -1,4 +1,6 @@
-"""Folders of manifests made from others: the first captions of training, validation and test exchanged."""
+"""Folders of manifests made from others: the first captions of training, validation and test
+exchanged.
+"""
 
 import json
 import runpy

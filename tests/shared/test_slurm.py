@@ -9,8 +9,10 @@ import pytest
 
 COMMANDS = {
     "scontrol": 'case "$1" in show) echo node1; echo node2 ;; *) echo "$@" >> requeued ;; esac',
-    "srun": 'echo "$@" > srun.txt; shift 2; echo $$ > srun.pid; export SLURM_PROCID=1 SLURM_LOCALID=1 SLURM_NTASKS=2; '
-    'exec "$@"',
+    "srun": (
+        'echo "$@" > srun.txt; shift 2; echo $$ > srun.pid; export SLURM_PROCID=1 SLURM_LOCALID=1'
+        ' SLURM_NTASKS=2; exec "$@"'
+    ),
     "scancel": 'echo "$@" > scancel.txt; kill -TERM "$(cat srun.pid)"',
 }
 TRAIN = """#!/usr/bin/env bash

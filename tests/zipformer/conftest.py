@@ -12,7 +12,9 @@ from zipformer.randomness import Randomness
 
 
 class FixedRandomness(Randomness):
-    """Every decision compares the same number; uniform tensors are 1 or come from a list, in order of use."""
+    """Every decision compares the same number; uniform tensors are 1 or come from a list, in order
+    of use.
+    """
 
     def __init__(self, decision: float, tensors=None):
         self.decision = decision

@@ -26,7 +26,8 @@ CONFIGS = {
         "captionstew", **SMALL, causal=True, chunk_size=128, left_context_frames=128
     ),
 }
-# Feature frames at 100 Hz: 1 to 30 s, ends at every remainder of the downsampling factors, and the shortest possible.
+# Feature frames at 100 Hz: 1 to 30 s, ends at every remainder of the downsampling factors, and the
+# shortest possible.
 RAGGED = [100, 3000, 1733, 457, 2222]
 NEIGHBOURS = [*range(393, 410), 9, 25]
 

@@ -82,7 +82,8 @@ def test_initial_values(golden):
 
 def check_uniform(value, bound, key):
     assert value.abs().max() <= bound * (1 + 1e-6), key
-    # The largest of n draws stays below (1 - x) of the bound with probability (1 - x)^n: here under 1e-9.
+    # The largest of n draws stays below (1 - x) of the bound with probability (1 - x)^n: here under
+    # 1e-9.
     assert value.abs().max() >= bound * (1 - min(1.0, 21 / value.numel())), key
 
 

@@ -134,7 +134,9 @@ def check_step(golden, model, name, kind):
 
 
 def check_parameter_gradients(golden, model, file, complete=True):
-    """Gradients of the parameters in the file; `complete`: parameters without an entry have no gradient."""
+    """Gradients of the parameters in the file; `complete`: parameters without an entry have no
+    gradient.
+    """
     parameters = dict(model.named_parameters())
     prefix = "grad.param."
     expected = {

@@ -1,4 +1,6 @@
-"""Single modules against the original's numbers. The golden data is (time, batch, channel); modules are batch first."""
+"""Single modules against the original's numbers. The golden data is (time, batch, channel); modules
+are batch first.
+"""
 
 import pytest
 import torch
@@ -378,7 +380,9 @@ def check_with_weights(close, module, file):
 
 
 def check_module(close, module, file, forward, out_is_batch_first=True):
-    """Output, gradient of x and gradients of the parameters; x and most outputs turn from (T, N, C) to (N, T, C)."""
+    """Output, gradient of x and gradients of the parameters; x and most outputs turn from (T, N, C)
+    to (N, T, C).
+    """
     x = file["in.x"].transpose(0, 1).clone().requires_grad_()
     out, grad = forward(x), file["in.grad_out"]
     out.backward(grad.transpose(0, 1) if out_is_batch_first else grad)

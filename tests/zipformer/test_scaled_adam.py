@@ -1,4 +1,6 @@
-"""ScaledAdam against trajectories of the original, its resume, and what it does with bad gradients."""
+"""ScaledAdam against trajectories of the original, its resume, and what it does with bad
+gradients.
+"""
 
 import copy
 import json
@@ -18,7 +20,9 @@ CLIP_TOLERANCE = 1e-6
 
 
 def relative_error(value: torch.Tensor, golden: torch.Tensor) -> float:
-    """Largest difference over the largest finite value; infinite values must be at the same places."""
+    """Largest difference over the largest finite value; infinite values must be at the same
+    places.
+    """
     finite = golden.isfinite()
     assert torch.equal(value.isfinite(), finite)
     return float((value - golden)[finite].abs().max() / golden[finite].abs().max().clamp(min=1e-30))

@@ -1,4 +1,6 @@
-"""Piecewise-linear functions, scheduled floats, and every schedule and modifier setting of a model."""
+"""Piecewise-linear functions, scheduled floats, and every schedule and modifier setting of a
+model.
+"""
 
 import pytest
 from torch import nn

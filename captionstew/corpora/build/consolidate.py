@@ -2,16 +2,16 @@
 
 Clips are the same if their keys are, and keys of YouTube clips agree when their starts do:
 
-* A start within 1 s of the video's AudioSet segment becomes the segment's start. The segment's start comes
-from
-  AudioSet's lists, or else from the AudioSet-family corpora that give one (if they agree within 1 s).
-* A missing start is completed from the segment inside the AudioSet family (`identity.AUDIOSET_FAMILY`) only;
-where no
-  segment is known, the family's clips of a video share the key `yt:<id>:*`.
-* Other starts join in pairs 1 s apart, from the earliest on, never in chains: 10, 11, 12 become {10, 11} and
-{12}.
+* A start within 1 s of the video's AudioSet segment becomes the segment's start. The segment's
+  start comes from AudioSet's lists, or else from the AudioSet-family corpora that give one (if they
+  agree within 1 s).
+* A missing start is completed from the segment inside the AudioSet family (`keys.AUDIOSET_FAMILY`)
+  only; where no segment is known, the family's clips of a video share the key `yt:<id>:*`.
+* Other starts join in pairs 1 s apart, from the earliest on, never in chains: 10, 11, 12 become
+  {10, 11} and {12}.
 
-Captions of a clip that differ in white space or case alone are one caption; its source is then "a+b".
+Captions of a clip that differ in white space or case alone are one caption; its source is then
+"a+b".
 """
 
 from collections import Counter
@@ -32,10 +32,11 @@ from captionstew.data.tables.database import batches, literal, parquet
 
 
 def apply_duration_rule(clips: Path, output: Path, max_duration: float = MAX_DURATION) -> dict:
-    """Leave out files announced as longer than `max_duration` seconds, and clips that have no other file.
+    """Leave out files announced as longer than `max_duration` seconds, and clips that have no other
+    file.
 
-    Where a release does not say how long a clip is, the audio check measures it and applies the same rule.
-    Returns {"kept": clips, "dropped": {sources: clips}}.
+    Where a release does not say how long a clip is, the audio check measures it and applies the
+    same rule. Returns {"kept": clips, "dropped": {sources: clips}}.
     """
     dropped: Counter[str] = Counter()
     kept = write_batches(output, CLIP_SCHEMA, _short_clips(clips, max_duration, dropped))
@@ -68,7 +69,8 @@ def _short_clips(
         yield from table.sort_by("audio_key").combine_chunks().to_batches()
 
 
-# Native sampling rates (Hz) decide between two copies of one sound; a source not named here comes last.
+# Native sampling rates (Hz) decide between two copies of one sound; a source not named here comes
+# last.
 NATIVE_RATE = {
     "clotho": 44_100,
     "audiocaps": 44_100,
@@ -83,7 +85,9 @@ def consolidate(
     audioset_starts: Path,
     output: Path,
 ) -> int:
-    """Join filtered caption tables into `output` (CLIP_SCHEMA, ordered by key). Returns the number of clips."""
+    """Join filtered caption tables into `output` (CLIP_SCHEMA, ordered by key). Returns the number
+    of clips.
+    """
     connection.execute(f"create or replace view captions as select * from {parquet(*tables)}")
     _resolve_starts(connection, audioset_starts)
     ordered = """
@@ -91,7 +95,8 @@ def consolidate(
         "offset",
             duration
         from captions c left join resolved on resolved.audio_key = c.audio_key and resolved.family = """
-    ordered += f"({_in_family('c.source')}) order by 1"  # rows of one clip are put in order when they are merged
+    # rows of one clip are put in order when they are merged
+    ordered += f"({_in_family('c.source')}) order by 1"
     return write_batches(output, CLIP_SCHEMA, _group(batches(connection, ordered)))
 
 
@@ -101,19 +106,15 @@ def _in_family(column: str) -> str:
 
 def _resolve_starts(connection, audioset_starts: Path) -> None:
     """resolved: (audio_key, family, new_key) of the YouTube clips whose key changes."""
-    connection.execute(
-        f"""create or replace temp table starts as
+    connection.execute(f"""create or replace temp table starts as
         select audio_key, {_in_family("source")} as family, min(source) as source,
             substr(audio_key, 4, 11) as video, try_cast(substr(audio_key, 16) as bigint) as start
-        from captions where starts_with(audio_key, 'yt:') group by audio_key, family"""
-    )
-    connection.execute(
-        f"""create or replace temp table segments as
+        from captions where starts_with(audio_key, 'yt:') group by audio_key, family""")
+    connection.execute(f"""create or replace temp table segments as
         select video, coalesce(min(listed), case when max(given) - min(given) <= 1 then min(given) end) as
         start from (select video, start as listed, null as given from {parquet(audioset_starts)}
               union all select video, null, start from starts where family and start is not null)
-        group by video"""
-    )
+        group by video""")
     connection.execute(
         """create or replace temp table loose as
         select video, start, start - (row_number() over (partition by video, island order by start) - 1) % 2
@@ -151,7 +152,9 @@ def _group(rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _clips(table: pa.Table) -> pa.RecordBatch:
-    """Whole clips only. Most have one row and are converted by column; the others are merged one by one."""
+    """Whole clips only. Most have one row and are converted by column; the others are merged one by
+    one.
+    """
     keys = table["audio_key"].combine_chunks()
     changes = pc.not_equal(keys.slice(1), keys.slice(0, len(keys) - 1)).to_numpy(
         zero_copy_only=False

@@ -8,8 +8,8 @@ role    pretrain: captions to train on. evaluation: recordings that may not be a
 split   as the corpus's preparation program calls it; "*" means every split in the table
 weight  share of the corpus in subsets, relative to its number of captions; 0 leaves it out
 
-A name is a program `local/prepare_<name>.py` with its release in `<corpora-dir>/<name>`, or else a folder
-`<corpora-dir>/<name>` with `captions.csv`.
+A name is a program `local/prepare_<name>.py` with its release in `<corpora-dir>/<name>`, or else a
+folder `<corpora-dir>/<name>` with `captions.csv`.
 """
 
 import re

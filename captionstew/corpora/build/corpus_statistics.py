@@ -1,5 +1,5 @@
-"""Analysis of the corpus (the paper's section 4.6): Tables 1, 4 and 5, and Figure 3, as files and as one
-page.
+"""Analysis of the corpus (the paper's section 4.6): Tables 1, 4 and 5, and Figure 3, as files and
+as one page.
 """
 
 import base64
@@ -39,7 +39,9 @@ def captions_of(table: Path) -> Iterator[tuple[str, str]]:
 
 
 def sample_captions(table: Path, size: int, seed: int) -> list[str]:
-    """At most `size` captions, chosen by a hash of (seed, clip, caption): a fair and repeatable sample."""
+    """At most `size` captions, chosen by a hash of (seed, clip, caption): a fair and repeatable
+    sample.
+    """
     marked = ((key_hash(f"{key} {caption}", seed), caption) for key, caption in captions_of(table))
     return [caption for _, caption in nsmallest(size, marked)]
 
@@ -70,8 +72,8 @@ def count_corpora(tables: Mapping[str, Path]) -> dict[str, dict[str, int]]:
 def lexical_statistics(
     tables: Mapping[str, Path], references: Sequence[Path], seed: int
 ) -> dict[str, dict]:
-    """Name -> tokenisation -> diversity of all its captions, and `equal_size`: of a sample of EQUAL_SIZE
-    captions.
+    """Name -> tokenisation -> diversity of all its captions, and `equal_size`: of a sample of
+    EQUAL_SIZE captions.
     """
     statistics = {}
     for name, table in tables.items():
@@ -94,11 +96,11 @@ def lexical_statistics(
 def embed_captions(
     captions: Sequence[str], sentence_model: str | None, seed: int
 ) -> tuple[np.ndarray, str]:
-    """(captions, dimensions) float and the name of the method: a sentence-transformers model, else TF-IDF
-    with SVD.
+    """(captions, dimensions) float and the name of the method: a sentence-transformers model, else
+    TF-IDF with SVD.
 
-    Raises NoFigure for captions that are too few to be put in a plane, UserError or OSError for a model that is
-    not there.
+    Raises NoFigure for captions that are too few to be put in a plane, UserError or OSError for a
+    model that is not there.
     """
     if len(captions) < MIN_POINTS:
         raise NoFigure(f"{len(captions)} captions are too few for a figure")
@@ -107,9 +109,10 @@ def embed_captions(
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise UserError("--sentence-model needs pip install sentence-transformers") from error
-        return SentenceTransformer(sentence_model).encode(
-            list(captions)
-        ), f"sentence model {sentence_model}"
+        return (
+            SentenceTransformer(sentence_model).encode(list(captions)),
+            f"sentence model {sentence_model}",
+        )
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -120,9 +123,10 @@ def embed_captions(
     dimensions = min(SVD_DIMENSIONS, min(weights.shape) - 1)
     if dimensions < 2:
         raise NoFigure("the captions have too few words for a figure")
-    return TruncatedSVD(dimensions, random_state=seed).fit_transform(
-        weights
-    ), f"TF-IDF, SVD to {dimensions}"
+    return (
+        TruncatedSVD(dimensions, random_state=seed).fit_transform(weights),
+        f"TF-IDF, SVD to {dimensions}",
+    )
 
 
 def project(embeddings: np.ndarray, seed: int) -> np.ndarray:
@@ -209,11 +213,14 @@ def as_page(
     notes: Iterable[str],
     figure: Path | None,
 ) -> str:
-    """The same as one HTML file that needs nothing else, without a figure if there is none; every text is escaped."""
+    """The same as one HTML file that needs nothing else, without a figure if there is none; every
+    text is escaped.
+    """
     page = io.StringIO()
     page.write("<!doctype html><meta charset='utf-8'><title>Analysis of the corpus</title>")
     page.write(
-        "<style>body{font:15px sans-serif;margin:2em;max-width:90em}td,th{padding:.2em .6em;text-align:right}"
+        "<style>body{font:15px sans-serif;margin:2em;max-width:90em}td,th{padding:.2em"
+        " .6em;text-align:right}"
     )
     page.write(
         "td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#f2f2f2}</style>"

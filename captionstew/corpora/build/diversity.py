@@ -1,8 +1,10 @@
-"""Lexical statistics of a text collection: vocabulary, mean length, distinct-n (the paper's Table 4).
+"""Lexical statistics of a text collection: vocabulary, mean length, distinct-n (the paper's Table
+4).
 
-distinct-n = different n-grams / all n-grams over the whole collection, n-grams inside one caption (Li et al.
-2016, "A Diversity-Promoting Objective Function for Neural Conversation Models", section 5). It falls as a
-collection grows: compare collections of equal size only, and state the tokenisation.
+distinct-n = different n-grams / all n-grams over the whole collection, n-grams inside one caption
+(Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation Models", section
+5). It falls as a collection grows: compare collections of equal size only, and state the
+tokenisation.
 """
 
 import re
@@ -32,7 +34,9 @@ def tokenise(text: str, tokenisation: str = "words") -> list[str]:
 
 
 class _Distinct:
-    """Counts different 64-bit values of a long stream; memory grows with the number of different ones."""
+    """Counts different 64-bit values of a long stream; memory grows with the number of different
+    ones.
+    """
 
     def __init__(self) -> None:
         self._parts: list[np.ndarray] = []
@@ -54,12 +58,11 @@ class _Distinct:
 
 
 def diversity(captions: Iterable[str], tokenisation: str = "words") -> dict:
-    """Counts over all captions: `captions, tokens, vocabulary, mean_length` and, for n = 1 to 4, `ngramsN`
-    (all),
-    `uniqueN` (different) and `distinctN` (their ratio, None without n-grams).
+    """Counts over all captions: `captions, tokens, vocabulary, mean_length` and, for n = 1 to 4,
+    `ngramsN` (all), `uniqueN` (different) and `distinctN` (their ratio, None without n-grams).
 
-    n-grams are told apart by a 64-bit hash of their words' numbers: of 100M different ones, none coincide
-    with a probability of 99.97 %.
+    n-grams are told apart by a 64-bit hash of their words' numbers: of 100M different ones, none
+    coincide with a probability of 99.97 %.
     """
     vocabulary: dict[str, int] = {}
     distinct = [_Distinct() for _ in range(MAX_ORDER)]
@@ -105,7 +108,9 @@ def _ngram_hashes(
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
-    """A bijection of 64-bit numbers that spreads them (the finaliser of SplitMix64, Steele et al. 2014)."""
+    """A bijection of 64-bit numbers that spreads them (the finaliser of SplitMix64, Steele et al.
+    2014).
+    """
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

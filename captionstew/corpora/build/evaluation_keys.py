@@ -1,8 +1,8 @@
 """Which recordings may not be in pretraining: the keys of every evaluation set of the study.
 
-Each reader takes the folder that holds one folder per corpus and the name of a split, and yields keys as the
-leakage filter compares them: a group (`yt:<video>`, `vox:<v>:<speaker>:<video>`), or one clip's key
-(`fs:<id>`, ParaSpeechCaps utterances).
+Each reader takes the folder that holds one folder per corpus and the name of a split, and yields
+keys as the leakage filter compares them: a group (`yt:<video>`, `vox:<v>:<speaker>:<video>`), or
+one clip's key (`fs:<id>`, ParaSpeechCaps utterances).
 """
 
 from collections.abc import Callable, Iterator
@@ -27,8 +27,8 @@ from captionstew.corpora.voxceleb2 import (
     _voxceleb2,
 )
 
-# Splits on which numbers are reported; every other split (val, dev, ...) counts under `--leakage strict`
-# alone.
+# Splits on which numbers are reported; every other split (val, dev, ...) counts under `--leakage
+# strict` alone.
 TEST_SPLITS = frozenset({"test", "eval", "evaluation", "holdout", "all"})
 
 
@@ -63,8 +63,8 @@ def evaluation_keys(corpora: Path, name: str, split: str) -> Iterator[str]:
 
 
 def audioset_starts(corpora: Path) -> Iterator[tuple[str, int]]:
-    """(video, start second) from every AudioSet segment list at hand; they complete starts that releases
-    leave out.
+    """(video, start second) from every AudioSet segment list at hand; they complete starts that
+    releases leave out.
     """
     for path in sorted((corpora / "audioset").glob("*_segments*.csv*")):
         for segment in read_audioset_segments(path):

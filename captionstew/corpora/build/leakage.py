@@ -1,8 +1,9 @@
 """The leakage filter: no recording of an evaluation set may be in pretraining.
 
-A row falls if its key, or the recording that its clip was cut from (the whole video: `identity.group_key`),
-is on an evaluation list. This runs before consolidation: otherwise a training caption of one corpus could
-bring in the audio of another under the key of an evaluation clip.
+A row falls if its key, or the recording that its clip was cut from (the whole video:
+`identity.group_key`), is on an evaluation list. This runs before consolidation: otherwise a
+training caption of one corpus could bring in the audio of another under the key of an evaluation
+clip.
 """
 
 import fnmatch
@@ -34,8 +35,9 @@ def filter_tables(
 ) -> dict:
     """Write to `output`/<name>.parquet what may be trained on, and return the report.
 
-    `mode` strict applies every list, test-only those of test splits. `license_filter`: shell patterns,
-    without regard to case, of licenses to leave out. Every split listed for pretraining must hold rows.
+    `mode` strict applies every list, test-only those of test splits. `license_filter`: shell
+    patterns, without regard to case, of licenses to leave out. Every split listed for pretraining
+    must hold rows.
     """
     if mode not in MODES:
         raise ValueError(f"--leakage {mode!r} is none of {', '.join(MODES)}")
@@ -52,7 +54,8 @@ def filter_tables(
         connection.execute(f"create or replace view listed as {rows}")
         refused = ", ".join(literal(x) for x in _refused_licenses(connection, license_filter))
         connection.execute(
-            f"create or replace temp table refused as select unnest([{refused}]::varchar[]) as license"
+            f"create or replace temp table refused as select unnest([{refused}]::varchar[]) as"
+            " license"
         )
         _mark_leaks(connection)
         write_batches(
@@ -65,7 +68,9 @@ def filter_tables(
 
 
 def _kept(connection, tables: Path, name: str, splits: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The rows that may stay, in the order of the table (DuckDB would give them as its threads finish)."""
+    """The rows that may stay, in the order of the table (DuckDB would give them as its threads
+    finish).
+    """
     leaked = _column(connection, "select distinct audio_key from leaks")
     refused = _column(connection, "select license from refused")
     for batch in pq.ParquetFile(tables / f"{name}.parquet").iter_batches(columns=list(COLUMNS)):
@@ -127,13 +132,11 @@ def _refused_licenses(connection, patterns: Sequence[str]) -> list[str]:
 def _mark_leaks(connection) -> None:
     """leaks: (audio_key, list), once per clip and list."""
     group = GROUP_SQL.format(key="audio_key")
-    connection.execute(
-        f"""create or replace temp table leaks as
+    connection.execute(f"""create or replace temp table leaks as
         select distinct audio_key, list from (
             select audio_key, list from listed join evaluation on evaluation.key = audio_key
             union all
-            select audio_key, list from listed join evaluation on evaluation.key = {group})"""
-    )
+            select audio_key, list from listed join evaluation on evaluation.key = {group})""")
 
 
 def _count(connection) -> dict[str, dict]:
@@ -141,16 +144,12 @@ def _count(connection) -> dict[str, dict]:
 
     A clip on several lists counts once for each of them, and once in the total.
     """
-    connection.execute(
-        """create or replace temp table clips as
+    connection.execute("""create or replace temp table clips as
         select source, audio_key, count(*) as captions,
             count(*) filter (license in (select license from refused)) as refused
-        from listed group by source, audio_key"""
-    )
-    connection.execute(
-        """create or replace temp table verdicts as
-        select *, audio_key in (select audio_key from leaks) as leaked from clips"""
-    )
+        from listed group by source, audio_key""")
+    connection.execute("""create or replace temp table verdicts as
+        select *, audio_key in (select audio_key from leaks) as leaked from clips""")
     counts = {
         source: {
             "clips": clips,
@@ -195,8 +194,8 @@ def report_as_markdown(report: dict) -> str:
     rows = {**report["sources"], "all": report["total"]}
     for source, c in rows.items():
         lines.append(
-            f"| {source} | {c['clips']} | {c['kept_clips']} | {c['leaked_clips']} | {c['captions']} | "
-            f"{c['kept_captions']} | {c['refused_captions']} |"
+            f"| {source} | {c['clips']} | {c['kept_clips']} | {c['leaked_clips']} | {c['captions']}"
+            f" | {c['kept_captions']} | {c['refused_captions']} |"
         )
     lines += [
         "",

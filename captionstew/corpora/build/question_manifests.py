@@ -1,10 +1,12 @@
-"""From question-answer tables to manifests: one cut per clip, all its questions in the supervision's `custom`.
+"""From question-answer tables to manifests: one cut per clip, all its questions in the
+supervision's `custom`.
 
     custom["questions"] = [{"item", "task", "dataset", "question", "choices", "answer", "description"}, ...]
 
-The splits of the tables decide: `test`, `eval`, `foundation` and `chat` are for evaluation, `valid` and `val` for
-validation, all others for training. Without validation clips a share of the training clips is held out. A training clip
-that is evaluated on, by its name within its corpus or by its very samples, is left out.
+The splits of the tables decide: `test`, `eval`, `foundation` and `chat` are for evaluation, `valid`
+and `val` for validation, all others for training. Without validation clips a share of the training
+clips is held out. A training clip that is evaluated on, by its name within its corpus or by its
+very samples, is left out.
 """
 
 from collections import Counter, defaultdict
@@ -30,7 +32,9 @@ MIN_VALID_CLIPS = 2
 
 @dataclass
 class QaClip:
-    """A stretch of audio and all that is asked about it in one split (train, valid, or one for evaluation)."""
+    """A stretch of audio and all that is asked about it in one split (train, valid, or one for
+    evaluation).
+    """
 
     audio_key: str
     path: str
@@ -75,7 +79,9 @@ def _role(split: str) -> str:
 
 
 def hold_out(clips: Iterable[QaClip], share: float, seed: int) -> None:
-    """Makes `share` of the training clips validation clips, by a hash of (seed, audio_key), unless there are some."""
+    """Makes `share` of the training clips validation clips, by a hash of (seed, audio_key), unless
+    there are some.
+    """
     clips = list(clips)
     if any(clip.split == "valid" for clip in clips):
         return
@@ -98,11 +104,11 @@ def write_qa_manifests(
     max_duration: float = MAX_DURATION,
     allow_missing: bool = False,
 ) -> dict:
-    """Writes cuts_train.jsonl, cuts_valid.jsonl, cuts_<split>.jsonl per evaluation split, rejected.csv and report.json;
-    returns the report.
+    """Writes cuts_train.jsonl, cuts_valid.jsonl, cuts_<split>.jsonl per evaluation split,
+    rejected.csv and report.json; returns the report.
 
-    Raises ValueError if clips of an evaluation split cannot be used and `allow_missing` is not set, or if no clip is
-    left at all.
+    Raises ValueError if clips of an evaluation split cannot be used and `allow_missing` is not set,
+    or if no clip is left at all.
     """
     clips = read_qa_tables(tables)
     paths = sorted({clip.path for clip in clips})
@@ -129,7 +135,8 @@ def write_qa_manifests(
         by_split[clip.split].append(clip)
     if not by_split:
         raise ValueError(
-            f"{', '.join(map(str, tables))}: no clip has usable audio; see {output_dir / 'rejected.csv'}"
+            f"{', '.join(map(str, tables))}: no clip has usable audio; see"
+            f" {output_dir / 'rejected.csv'}"
         )
     for split, members in sorted(by_split.items()):
         write_cuts(
@@ -177,7 +184,9 @@ def _without_evaluated(
 
 
 def _name(clip: QaClip) -> tuple[str, str]:
-    """(corpus, file name): AIR-Bench names a recording as its source does, whatever folder it lies in."""
+    """(corpus, file name): AIR-Bench names a recording as its source does, whatever folder it lies
+    in.
+    """
     return clip.audio_key.split(":")[0], name_stem(clip.audio_key.split(":", 1)[1])
 
 

@@ -1,4 +1,6 @@
-"""From the table of clips with audio to training and validation manifests, one folder per subset."""
+"""From the table of clips with audio to training and validation manifests, one folder per
+subset.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,10 +25,11 @@ MAX_VALID_SHARE = 0.1
 def hold_out(
     checked: Path, training: Path, validation: Path, share: float, seed: int
 ) -> tuple[int, int]:
-    """Split the clips into training and validation by a hash of (seed, recording): no video is in both.
+    """Split the clips into training and validation by a hash of (seed, recording): no video is in
+    both.
 
-    `share` of the recordings go to validation, more in a small corpus (about 20 clips, at most a tenth).
-    Returns (training clips, validation clips).
+    `share` of the recordings go to validation, more in a small corpus (about 20 clips, at most a
+    tenth). Returns (training clips, validation clips).
     """
     clips = pq.ParquetFile(checked).metadata.num_rows
     if clips < 2:
@@ -57,7 +60,9 @@ def _hashes(checked: Path, seed: int) -> Iterator[int]:
 
 
 def cuts_of(clips: Path, max_rank: int | None = None) -> Iterator[dict]:
-    """Cuts, as rows, of a table of checked clips; with `max_rank` those of the subset with that many captions."""
+    """Cuts, as rows, of a table of checked clips; with `max_rank` those of the subset with that
+    many captions.
+    """
     for batch in pq.ParquetFile(clips).iter_batches():
         for clip in batch.to_pylist():
             if max_rank is not None and clip["subset_rank"] > max_rank:
@@ -90,8 +95,8 @@ def write_manifests(
     coverage: Mapping,
     strata: Mapping,
 ) -> dict[str, int]:
-    """`output`/<subset>/cuts_train.jsonl, cuts_valid.jsonl and report.json; returns training clips per
-    subset.
+    """`output`/<subset>/cuts_train.jsonl, cuts_valid.jsonl and report.json; returns training clips
+    per subset.
 
     The validation clips are the same for all subsets.
     """

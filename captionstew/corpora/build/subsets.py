@@ -1,9 +1,11 @@
-"""Subsets of the corpus, counted in captions: whole clips, nested, stratified by source, drawn by a hash.
+"""Subsets of the corpus, counted in captions: whole clips, nested, stratified by source, drawn by a
+hash.
 
-A clip's stratum is the set of corpora that captioned it. Inside a stratum clips follow the hash of (seed,
-audio_key), and a clip's position is the share of the stratum's captions that lie before its end. Ordering all
-clips by position gives one list whose every beginning is a stratified sample: a subset of N captions is its
-longest beginning with at most N, so subsets are nested and miss N by less than one clip.
+A clip's stratum is the set of corpora that captioned it. Inside a stratum clips follow the hash of
+(seed, audio_key), and a clip's position is the share of the stratum's captions that lie before its
+end. Ordering all clips by position gives one list whose every beginning is a stratified sample: a
+subset of N captions is its longest beginning with at most N, so subsets are nested and miss N by
+less than one clip.
 """
 
 import hashlib
@@ -37,10 +39,11 @@ def parse_size(name: str) -> int | None:
 def add_subset_ranks(
     clips: Path, output: Path, seed: int = 0, weights: Mapping[str, float] | None = None
 ) -> dict:
-    """Copy the clip table with a column `subset_rank`: a subset of N captions is every clip with rank <= N.
+    """Copy the clip table with a column `subset_rank`: a subset of N captions is every clip with
+    rank <= N.
 
-    `weights`: source -> share relative to its number of captions (default 1); with weight 2 a source fills
-    small subsets twice as fast. Returns clips and captions per stratum.
+    `weights`: source -> share relative to its number of captions (default 1); with weight 2 a
+    source fills small subsets twice as fast. Returns clips and captions per stratum.
     """
     hashes, sizes, strata, names = _read_strata(clips, seed)
     totals = np.bincount(strata, weights=sizes, minlength=len(names))
@@ -67,7 +70,9 @@ def _weight(stratum: str, weights: Mapping[str, float]) -> float:
 
 
 def _read_strata(clips: Path, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """(clips,) uint64 hashes, int64 captions, int64 stratum indices; the names of the strata, sorted."""
+    """(clips,) uint64 hashes, int64 captions, int64 stratum indices; the names of the strata,
+    sorted.
+    """
     hashes, sizes, labels = [], [], []
     strata: dict[str, int] = {}
     prefix = hashlib.blake2b(f"{seed}:".encode(), digest_size=8)
@@ -95,7 +100,9 @@ def _hash(prefix: "hashlib.blake2b", key: bytes) -> int:
 
 
 def _stratum_of_each(sources: pa.ListArray, strata: dict[str, int]) -> np.ndarray:
-    """(clips,) int64; a new stratum gets the next number in `strata`. Most clips have one caption: by column."""
+    """(clips,) int64; a new stratum gets the next number in `strata`. Most clips have one caption:
+    by column.
+    """
     encoded = sources.flatten().dictionary_encode()
     numbers = np.array(
         [_number(strata, [name]) for name in encoded.dictionary.to_pylist()], np.int64

@@ -1,12 +1,13 @@
-"""The mini corpus: synthetic sounds of three domains with captions and labels, for demonstrations and tests.
+"""The mini corpus: synthetic sounds of three domains with captions and labels, for demonstrations
+and tests.
 
     make_mini_corpus("data/mini", num_clips=1500, seed=0)
 
-It writes a folder of three sources, `events`, `music` and `voices`, in the form that `read_folder` reads
-(`captions.csv`, `metadata.csv`, FLAC at 16 kHz, 1 to 5 s). Captions state what was synthesised (class, pitch,
-loudness, number, order, tempo, speaker, mood), in several styles and up to three per clip. Folds 1 to 5 are
-balanced; a voice is in one fold only. A clip depends on (seed, domain, number) alone. Numbers measured on it
-say that a pipeline works, and nothing else.
+It writes a folder of three sources, `events`, `music` and `voices`, in the form that `read_folder`
+reads (`captions.csv`, `metadata.csv`, FLAC at 16 kHz, 1 to 5 s). Captions state what was
+synthesised (class, pitch, loudness, number, order, tempo, speaker, mood), in several styles and up
+to three per clip. Folds 1 to 5 are balanced; a voice is in one fold only. A clip depends on (seed,
+domain, number) alone. Numbers measured on it say that a pipeline works, and nothing else.
 """
 
 import csv
@@ -44,7 +45,9 @@ COLUMNS = [
 
 @dataclass
 class Clip:
-    """A synthesised clip: samples (N,), captions, and its row of metadata.csv without `file` and `fold`."""
+    """A synthesised clip: samples (N,), captions, and its row of metadata.csv without `file` and
+    `fold`.
+    """
 
     samples: np.ndarray
     captions: list[str]
@@ -60,7 +63,8 @@ def make_mini_corpus(
 ) -> Path:
     """Writes the corpus and returns its folder; the same arguments give the same files.
 
-    `num_clips` counts all three domains and must be a multiple of 15, so that domains and folds are balanced.
+    `num_clips` counts all three domains and must be a multiple of 15, so that domains and folds are
+    balanced.
     """
     if num_clips <= 0 or num_clips % (3 * NUM_FOLDS):
         raise ValueError(
@@ -154,8 +158,10 @@ def _make_event(rng: Generator, number: int) -> Clip:
             f"{thing} {event.verb}{times}{then}, {LOUDLY[loudness]}.",
             f"{loudness} {tuned}{name}{short}",
             f"the sound of {thing} that {event.verb}{times} {LOUDLY[loudness]}{then}.",
-            f"you can hear {thing}{' followed by ' + EVENTS[second].noun if second else times}. "
-            f"The recording is {loudness} in level and lasts about {round(duration)} seconds.",
+            (
+                f"you can hear {thing}{' followed by ' + EVENTS[second].noun if second else times}."
+                f" The recording is {loudness} in level and lasts about {round(duration)} seconds."
+            ),
         ],
     )
     tags = [name] + ([second] if second else [])
@@ -175,7 +181,9 @@ def _make_event(rng: Generator, number: int) -> Clip:
 def _place(
     rng: Generator, samples: np.ndarray, name: str, pitch: float, start: float, end: float
 ) -> tuple[list[tuple[str, float, float]], int]:
-    """Mixes strokes of an event between `start` and `end` (seconds): ((label, onset, offset) each, their number)."""
+    """Mixes strokes of an event between `start` and `end` (seconds): ((label, onset, offset) each,
+    their number).
+    """
     event = EVENTS[name]
     pitch = pitch * rng.uniform(0.92, 1.08)
     if not event.length:
@@ -237,10 +245,16 @@ def _make_music(rng: Generator, number: int) -> Clip:
         rng,
         [
             f"{player} plays {described} in the {register} register{beat}, {LOUDLY[loudness]}.",
-            f"{speed}{instrument}, {register} register, {melody}{', drums' if drums else ', no drums'}, {loudness}",
+            (
+                f"{speed}{instrument}, {register} register,"
+                f" {melody}{', drums' if drums else ', no drums'}, {loudness}"
+            ),
             f"{speed}{loudness} music: {described} on {note} played by {player}{beat}.",
-            f"this is a {register} {instrument} part at a {tempo} tempo. It plays {described}"
-            f"{' and drums keep the beat' if drums else ' without accompaniment'}; the level is {loudness}.",
+            (
+                f"this is a {register} {instrument} part at a {tempo} tempo. It plays"
+                f" {described}{' and drums keep the beat' if drums else ' without accompaniment'};"
+                f" the level is {loudness}."
+            ),
         ],
     )
     labels = {
@@ -252,7 +266,9 @@ def _make_music(rng: Generator, number: int) -> Clip:
 
 @dataclass(frozen=True)
 class Mood:
-    """How a mood sounds: syllable (s), pitch factor, pitch slope over the phrase, level, source tilt."""
+    """How a mood sounds: syllable (s), pitch factor, pitch slope over the phrase, level, source
+    tilt.
+    """
 
     adverb: str
     syllable: float
@@ -276,7 +292,9 @@ SPEAKERS = {
 
 
 def _make_voice(rng: Generator, number: int) -> Clip:
-    """A speaker says one to four vowels in a mood; the speaker decides the fold (`number` modulo 5)."""
+    """A speaker says one to four vowels in a mood; the speaker decides the fold (`number` modulo
+    5).
+    """
     kind = list(SPEAKERS)[number // NUM_FOLDS % len(SPEAKERS)]
     speaker = f"{kind}{number % NUM_FOLDS + 1}"
     own = np.random.default_rng([number % NUM_FOLDS, list(SPEAKERS).index(kind)])
@@ -301,9 +319,15 @@ def _make_voice(rng: Generator, number: int) -> Clip:
         rng,
         [
             f'a {kind} {mood.adverb} says "{phrase}".',
-            f"{kind}'s voice, {emotion}, {len(words)} syllable{'s' if len(words) > 1 else ''}: {phrase}",
+            (
+                f"{kind}'s voice, {emotion}, {len(words)} syllable{'s' if len(words) > 1 else ''}:"
+                f" {phrase}"
+            ),
             f'a {emotion} {kind} speaks the syllables "{phrase}".',
-            f'speech of a {kind} who sounds {emotion}. The words are "{phrase}" and nothing else is heard.',
+            (
+                f'speech of a {kind} who sounds {emotion}. The words are "{phrase}" and nothing'
+                " else is heard."
+            ),
         ],
     )
     labels = {

@@ -1,7 +1,7 @@
 """The sounds of the mini corpus: events, instruments and voices from sines, noise and resonances.
 
-Every function takes the clip's own random generator, so a clip is decided by its seed alone. Samples are (N,)
-float64 at 16 kHz with a peak near 1; loudness is set when a clip is put together.
+Every function takes the clip's own random generator, so a clip is decided by its seed alone.
+Samples are (N,) float64 at 16 kHz with a peak near 1; loudness is set when a clip is put together.
 """
 
 from collections.abc import Callable, Sequence
@@ -121,7 +121,9 @@ def _hiss(rng, duration, pitch):
 
 @dataclass(frozen=True)
 class Event:
-    """A class of sound events: continuous without `length` (seconds of one stroke), `pitched` if it can be tuned."""
+    """A class of sound events: continuous without `length` (seconds of one stroke), `pitched` if it
+    can be tuned.
+    """
 
     make: Callable[[Generator, float, float], np.ndarray]
     noun: str
@@ -213,7 +215,8 @@ VOWELS = {
 def vowel(rng: Generator, name: str, f0: np.ndarray, tract: float, tilt: float) -> np.ndarray:
     """(N,) a voiced vowel: a pulse train at `f0` (N,) Hz through three resonances.
 
-    `tract` scales the formants (a shorter vocal tract has higher ones); `tilt` in 0..1 darkens the source.
+    `tract` scales the formants (a shorter vocal tract has higher ones); `tilt` in 0..1 darkens the
+    source.
     """
     phase = np.cumsum(f0 * rng.normal(1.0, 0.01, len(f0))) / SAMPLING_RATE
     pulses = np.diff(np.floor(phase), prepend=0.0) + 0.005 * rng.standard_normal(len(f0))

@@ -4,8 +4,8 @@
                     audio/dog.wav,A dog barks twice.
     metadata.csv    file,split,licence,...        optional
 
-Put the folder under the name that the list of corpora gives it; nothing has to be downloaded. The table is
-named after the folder.
+Put the folder under the name that the list of corpora gives it; nothing has to be downloaded. The
+table is named after the folder.
 
     python local/prepare_corpus.py own --corpus-dir download/mine --output-dir data/tables
 """

@@ -1,4 +1,5 @@
-"""Rows of the caption table from a folder of one's own: captions.csv, and metadata.csv if there is one.
+"""Rows of the caption table from a folder of one's own: captions.csv, and metadata.csv if there is
+one.
 
     captions.csv   file,caption                      several rows per file allowed
     metadata.csv   file,[split,][fold,][licence,]... one row per file

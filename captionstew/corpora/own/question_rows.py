@@ -1,4 +1,5 @@
-"""Questions about recordings of your own: from questions.csv, or made from the labels in metadata.csv.
+"""Questions about recordings of your own: from questions.csv, or made from the labels in
+metadata.csv.
 
     questions.csv   file,question,answer[,choices,task,description]
     dogs/1.wav,What animal is it?,dog

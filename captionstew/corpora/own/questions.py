@@ -3,10 +3,11 @@
     questions.csv   file,question,answer[,choices,task,description]      choices separated by ";"
     metadata.csv    file,domain,label,emotion,gender,age,instrument,...  where there is no questions.csv
 
-`domain` is sound_event, music or speech. Emotion, gender and age become multiple choice among the values that the
-folder has (up to four), a sound's label and an instrument become open questions. The folder may be a folder of such
-folders. Clips are split by the column `split`, else by `fold` (4: validation, 5: test), else by a hash of their
-speaker or name, as captionstew.corpora.own.split does.
+`domain` is sound_event, music or speech. Emotion, gender and age become multiple choice among the
+values that the folder has (up to four), a sound's label and an instrument become open questions.
+The folder may be a folder of such folders. Clips are split by the column `split`, else by `fold`
+(4: validation, 5: test), else by a hash of their speaker or name, as captionstew.corpora.own.split
+does.
 """
 
 import random
@@ -145,7 +146,9 @@ def _label_questions(folder: Path, facts: dict, report: Report, seed: int) -> It
 
 
 def _choices(answer: str, values: list[str], seed: int, name: str) -> list[str]:
-    """The answer among up to three other values, in a random order that depends on the seed and the clip alone."""
+    """The answer among up to three other values, in a random order that depends on the seed and the
+    clip alone.
+    """
     draw = random.Random(stable_hash(seed, name))
     others = [value for value in values if value != answer]
     chosen = [answer, *draw.sample(others, min(MAX_CHOICES - 1, len(others)))]

@@ -3,13 +3,13 @@
     captions.csv   file,caption                       several rows per file allowed
     metadata.csv   file,label[,labels,fold,speaker,...]    optional; one row per file, empty = unknown
 
-`file` is relative to the folder. `labels` and `events` hold several values separated by `;`, an event being
-`label@onset-offset` in seconds, and [onset, offset, label] in the supervision's `custom`. Every other column becomes
-a string there. A folder of such folders is read as several sources, each named after its subfolder. Tables are UTF-8
-(with or without a byte order mark).
+`file` is relative to the folder. `labels` and `events` hold several values separated by `;`, an
+event being `label@onset-offset` in seconds, and [onset, offset, label] in the supervision's
+`custom`. Every other column becomes a string there. A folder of such folders is read as several
+sources, each named after its subfolder. Tables are UTF-8 (with or without a byte order mark).
 
-What makes the whole folder unusable (no table, a missing column, another encoding, nothing left) raises
-FolderError; a single bad row or file is left out, counted and listed in the report.
+What makes the whole folder unusable (no table, a missing column, another encoding, nothing left)
+raises FolderError; a single bad row or file is left out, counted and listed in the report.
 """
 
 import csv
@@ -41,7 +41,9 @@ class FolderError(UserError):
 
 @dataclass(frozen=True)
 class Rejected:
-    """One row or file that was left out: `file` is relative to the corpus folder, `row` a line number."""
+    """One row or file that was left out: `file` is relative to the corpus folder, `row` a line
+    number.
+    """
 
     file: str
     reason: str
@@ -101,8 +103,8 @@ def read_folder(
 ) -> tuple[list["MonoCut"], FolderReport]:
     """The cuts of a folder, or of a folder of folders, in the tables' order, and the report.
 
-    Every audio file is decoded to its end, in `num_jobs` processes. Raises FolderError when going on makes no
-    sense.
+    Every audio file is decoded to its end, in `num_jobs` processes. Raises FolderError when going
+    on makes no sense.
     """
     folder = Path(folder)
     report = FolderReport(str(folder))
@@ -144,7 +146,9 @@ def write_rejected(path: str | os.PathLike, rejected: Iterable[Rejected]) -> Non
 def inspect_files(
     paths: list[Path], num_jobs: int, progress: bool = True
 ) -> Iterable[AudioInfo | str]:
-    """For each file what it holds, or the reason why it is bad; in order, from `num_jobs` processes."""
+    """For each file what it holds, or the reason why it is bad; in order, from `num_jobs`
+    processes.
+    """
     bar = {"total": len(paths), "desc": "inspect audio", "unit": "file", "disable": not progress}
     if num_jobs <= 1 or len(paths) < 64:
         yield from tqdm(map(_inspect, paths), **bar)
@@ -161,7 +165,9 @@ def _inspect(path: Path) -> AudioInfo | str:
 
 
 def _source_folders(folder: Path, report: FolderReport) -> list[Path]:
-    """The folder itself when it has captions.csv, else its subfolders that have; the others are reported."""
+    """The folder itself when it has captions.csv, else its subfolders that have; the others are
+    reported.
+    """
     if not folder.is_dir():
         raise FolderError(f"{folder}: no such folder")
     if (folder / "captions.csv").is_file():
@@ -173,7 +179,8 @@ def _source_folders(folder: Path, report: FolderReport) -> list[Path]:
     report.skipped_folders += [path.name for path in subfolders if path not in found]
     if not found:
         raise FolderError(
-            f"{folder}: no captions.csv here or in a subfolder; write one with the columns file,caption"
+            f"{folder}: no captions.csv here or in a subfolder; write one with the columns"
+            " file,caption"
         )
     return found
 
@@ -300,14 +307,17 @@ def _normal_name(file: str) -> str:
 
 
 def _read_table(path: Path, required: tuple[str, ...]) -> Iterable[tuple[int, dict[str, str]]]:
-    """(line number, row) of a UTF-8 CSV file; raises FolderError for another encoding or a missing column."""
+    """(line number, row) of a UTF-8 CSV file; raises FolderError for another encoding or a missing
+    column.
+    """
     content = path.read_bytes()
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise FolderError(
-            f"{path}, line {line}: not UTF-8 (byte 0x{content[error.start]:02x}); save the table as UTF-8"
+            f"{path}, line {line}: not UTF-8 (byte 0x{content[error.start]:02x}); save the table as"
+            " UTF-8"
         ) from None
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:

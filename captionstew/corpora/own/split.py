@@ -2,9 +2,9 @@
 
     prepare_folder("my_recordings", "data/mine", num_jobs=8)
 
-writes into the output folder `cuts_train.jsonl`, `cuts_valid.jsonl`, `cuts_test.jsonl`, `rejected.csv`,
-`report.json` and, last, `done.json`: while that is there and names the same tables and settings, a second run
-does nothing.
+writes into the output folder `cuts_train.jsonl`, `cuts_valid.jsonl`, `cuts_test.jsonl`,
+`rejected.csv`, `report.json` and, last, `done.json`: while that is there and names the same tables
+and settings, a second run does nothing.
 """
 
 import json
@@ -62,7 +62,8 @@ def prepare_folder(
     drop_repeated(splits, found)
     if not splits["train"]:
         raise FolderError(
-            f"{corpus_dir}: all clips are held out; --valid-folds and --test-folds leave none to train on"
+            f"{corpus_dir}: all clips are held out; --valid-folds and --test-folds leave none to"
+            " train on"
         )
     for split, part in splits.items():
         write_cuts(output_dir / f"cuts_{split}.jsonl", part)
@@ -79,10 +80,11 @@ def prepare_folder(
 def split_cuts(
     cuts: Sequence["MonoCut"], valid_folds: Sequence[int], test_folds: Sequence[int]
 ) -> dict[str, list["MonoCut"]]:
-    """Each clip to one of SPLITS, in order: by its fold; without one by a hash of its speaker, else of its key.
+    """Each clip to one of SPLITS, in order: by its fold; without one by a hash of its speaker, else
+    of its key.
 
-    The hash sends a tenth to validation and a tenth to test, whole speakers, and does not depend on the other
-    clips.
+    The hash sends a tenth to validation and a tenth to test, whole speakers, and does not depend on
+    the other clips.
     """
     splits: dict[str, list] = {split: [] for split in SPLITS}
     for cut in cuts:
@@ -150,7 +152,8 @@ def print_report(report: dict, output_dir: Path) -> None:
     for split in SPLITS[1:]:
         if not report["splits"][split]:
             print(
-                f"{split} has no clip: no fold of metadata.csv, and no hash of a name, sends one there"
+                f"{split} has no clip: no fold of metadata.csv, and no hash of a name, sends one"
+                " there"
             )
     for folder in report["skipped_folders"]:
         print(f"skipped folder {folder}: it has no captions.csv")

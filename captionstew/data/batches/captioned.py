@@ -79,8 +79,8 @@ class TrainingBatches:
         return batch
 
     def train_batches(self, epoch: int, position: dict[str, Any] | None) -> Iterator[Batch]:
-        """The batches of an epoch from a place on; one whose clips are all broken comes empty, as every rank must get
-        the same number.
+        """The batches of an epoch from a place on; one whose clips are all broken comes empty, as
+        every rank must get the same number.
         """
         for batch in batches_from(
             self.sampler, self._loader, epoch, position, self._flags.resume_mode
@@ -113,7 +113,8 @@ def batches_from(
     position: dict[str, Any] | None,
     resume_mode: str,
 ) -> Iterator[Batch]:
-    """The loader's batches of an epoch, from its start or from after `position`; each says its own position.
+    """The loader's batches of an epoch, from its start or from after `position`; each says its own
+    position.
 
     Raises:
       ResumeMismatch: `position` was left under other sampler settings, and `resume_mode` is exact.
@@ -133,7 +134,9 @@ def batches_from(
 
 
 def validation_share(cuts: IndexedCuts, max_clips: int, rank: int, world_size: int) -> IndexedCuts:
-    """This rank's part of at most `max_clips` cuts that a hash chooses: the same ones every time."""
+    """This rank's part of at most `max_clips` cuts that a hash chooses: the same ones every
+    time.
+    """
     rows = sorted(range(len(cuts)), key=lambda row: stable_hash("valid", row))[:max_clips]
     return cuts.select(np.sort(np.array(rows))[rank::world_size])
 
@@ -147,7 +150,8 @@ def feature_batches(
 ) -> Iterator[Batch]:
     """Every clip once, with features, in an order that depends on the manifest alone.
 
-    A clip that cannot be read stops the evaluation (BadAudio), or is listed under `failed` if not `strict`.
+    A clip that cannot be read stops the evaluation (BadAudio), or is listed under `failed` if not
+    `strict`.
     """
     sampler = EpochBatches(cuts, max_duration, shuffle=False)
     return iter(make_loader(sampler, CaptionDataset(fbank, strict=strict), num_workers))
@@ -160,8 +164,8 @@ def waveform_batches(
     num_workers: int,
     strict: bool = True,
 ) -> Iterator[Batch]:
-    """Every clip once, as waveforms; a clip that cannot be read stops the evaluation (BadAudio), or is listed under
-    `failed` if not `strict`.
+    """Every clip once, as waveforms; a clip that cannot be read stops the evaluation (BadAudio), or
+    is listed under `failed` if not `strict`.
     """
     sampler = EpochBatches(cuts, max_duration, shuffle=False)
     fbank = FbankConfig(sampling_rate=sampling_rate)
@@ -171,6 +175,8 @@ def waveform_batches(
 
 
 def read_coverage(manifest_dir: Path) -> dict[str, Any]:
-    """What preparation found of each source (report.json beside the manifests), to travel with checkpoints."""
+    """What preparation found of each source (report.json beside the manifests), to travel with
+    checkpoints.
+    """
     path = manifest_dir / "report.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

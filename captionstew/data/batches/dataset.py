@@ -48,10 +48,10 @@ if TYPE_CHECKING:
 class CaptionDataset(Dataset):
     """Maps a CutSet (or an (epoch, CutSet) pair) to a batch.
 
-    Features come from `store`, else from the cuts' own precomputed features, else from the audio. `strict`
-    raises BadAudio for a clip that cannot be read, as evaluation must; otherwise it is left out and listed
-    under `failed` (a batch may become empty). With `captions_only` no audio is read: a batch has neither features nor
-    waveforms, and num_samples follows from the manifest.
+    Features come from `store`, else from the cuts' own precomputed features, else from the audio.
+    `strict` raises BadAudio for a clip that cannot be read, as evaluation must; otherwise it is
+    left out and listed under `failed` (a batch may become empty). With `captions_only` no audio is
+    read: a batch has neither features nor waveforms, and num_samples follows from the manifest.
     """
 
     def __init__(
@@ -68,7 +68,8 @@ class CaptionDataset(Dataset):
     ) -> None:
         if noise is not None and store is not None:
             raise ValueError(
-                f"{store.folder}: noise cannot be mixed into stored features; leave out one of the two"
+                f"{store.folder}: noise cannot be mixed into stored features; leave out one of"
+                " the two"
             )
         if waveforms and store is not None:
             raise ValueError(
@@ -165,7 +166,9 @@ class CaptionDataset(Dataset):
         )
 
     def _features(self, cut: "MonoCut", epoch: int) -> tuple[Tensor, int]:
-        """(T, F) and the number of samples they stand for; raises ValueError for noise on precomputed features."""
+        """(T, F) and the number of samples they stand for; raises ValueError for noise on
+        precomputed features.
+        """
         if self.store is None and not cut.has_features:
             samples = self._samples(cut, epoch)
             if self._fbank is None:
@@ -183,15 +186,18 @@ class CaptionDataset(Dataset):
         return features, round(len(features) * self.config.frame_shift * self.config.sampling_rate)
 
     def _precomputed(self, cut: "MonoCut", speed: float) -> Tensor:
-        """(T, F) that lhotse stored, padded to 0.25 s; raises ValueError if they are of another kind."""
+        """(T, F) that lhotse stored, padded to 0.25 s; raises ValueError if they are of another
+        kind.
+        """
         stored = cut.features
         if (
             stored.num_features != self.config.num_mel_bins
             or stored.frame_shift != self.config.frame_shift
         ):
             raise ValueError(
-                f"cut {cut.id}: its features have {stored.num_features} bins every {stored.frame_shift} s, "
-                f"this run uses {self.config.num_mel_bins} every {self.config.frame_shift} s"
+                f"cut {cut.id}: its features have {stored.num_features} bins every"
+                f" {stored.frame_shift} s, this run uses {self.config.num_mel_bins} every"
+                f" {self.config.frame_shift} s"
             )
         if speed != 1.0:
             raise ValueError(

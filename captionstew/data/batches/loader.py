@@ -1,4 +1,4 @@
-"""."""
+"""Loading processes: they read a sampler's batches ahead and end with their parent."""
 
 import os
 import signal
@@ -16,8 +16,8 @@ PARENT_CHECK_SECONDS = 2.0  # how long a loading process may outlive its parent
 
 
 class _EpochSampler(Sampler):
-    """Sends the epoch along with each batch's positions: workers that live on do not see what the main process
-    sets.
+    """Sends the epoch along with each batch's positions: workers that live on do not see what the
+    main process sets.
     """
 
     def __init__(self, batches: EpochBatches) -> None:
@@ -28,7 +28,9 @@ class _EpochSampler(Sampler):
 
 
 class _ReadingDataset(Dataset):
-    """Reads a batch's rows of the manifest in the worker: in the main process they would hold up every worker."""
+    """Reads a batch's rows of the manifest in the worker: in the main process they would hold up
+    every worker.
+    """
 
     def __init__(self, dataset: CaptionDataset, cuts: IndexedCuts) -> None:
         self.dataset = dataset
@@ -56,10 +58,11 @@ def make_loader(
     num_workers: int = 2,
     prefetch_factor: int = 4,
 ) -> DataLoader:
-    """A loader over `batches`; each `for` loop over it goes through the epoch that `batches` is set to.
+    """A loader over `batches`; each `for` loop over it goes through the epoch that `batches` is set
+    to.
 
-    The batches are the same for every `num_workers`. PyTorch's global generator is left alone (a loader
-    without a generator of its own draws from it), so a resumed run draws the same dropout.
+    The batches are the same for every `num_workers`. PyTorch's global generator is left alone (a
+    loader without a generator of its own draws from it), so a resumed run draws the same dropout.
     """
     if dataset.store is not None:
         dataset.store.require_cuts(batches.cuts)
@@ -77,10 +80,11 @@ def make_loader(
 
 
 def _heed_parent_only(_: int) -> None:
-    """SIGTERM to a whole process group asks the training to save and end, for which it needs its workers.
+    """SIGTERM to a whole process group asks the training to save and end, for which it needs its
+    workers.
 
-    So a worker ends on the SIGTERM of its parent alone, or when its parent is gone: nobody empties its queue then, and
-    a worker that waits for that would stay for good.
+    So a worker ends on the SIGTERM of its parent alone, or when its parent is gone: nobody empties
+    its queue then, and a worker that waits for that would stay for good.
     """
     if hasattr(signal, "sigtimedwait"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

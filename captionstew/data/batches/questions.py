@@ -7,8 +7,9 @@ A batch is as the training loop wants it, one row per question:
     items [QaItem]                                       the questions themselves
     cut_ids [str]                                        the questions' names; num_samples, failed, epoch as usual
 
-A clip with many questions is encoded once. Batches are filled by audio and text together: a text token takes as much of
-`--max-duration` as a frame that the language model sees, 1/`token_rate` seconds.
+A clip with many questions is encoded once. Batches are filled by audio and text together: a text
+token takes as much of `--max-duration` as a frame that the language model sees, 1/`token_rate`
+seconds.
 """
 
 import hashlib
@@ -77,8 +78,8 @@ def read_items(cuts: IndexedCuts) -> list[QaItem]:
 class QaItems:
     """Questions in the place of a manifest's cuts: what the sampler and the loader ask of one.
 
-    `durations` (N,): seconds of audio plus text, at `token_rate` tokens per second, `fixed_tokens` of which every
-    question has around it.
+    `durations` (N,): seconds of audio plus text, at `token_rate` tokens per second, `fixed_tokens`
+    of which every question has around it.
     """
 
     def __init__(
@@ -155,7 +156,8 @@ def qa_items(
     items = [item for item in found if item.cut_id in table]
     if len(items) < len(found):
         print(
-            f"{cuts.path}: {len(found) - len(items)} of {len(found)} questions are about clips that cannot be read"
+            f"{cuts.path}: {len(found) - len(items)} of {len(found)} questions are about clips that"
+            " cannot be read"
         )
     return QaItems(cuts.path, items, encode(items), token_rate, fixed_tokens)
 
@@ -209,7 +211,9 @@ class QaBatches:
         return self._dataset[1, self.sampler.cuts.read(positions)]
 
     def valid_batches(self) -> Iterator[Batch]:
-        """This rank's share of at most --valid-clips validation questions, the same ones every time."""
+        """This rank's share of at most --valid-clips validation questions, the same ones every
+        time.
+        """
         return qa_batches(
             self._valid, self._valid_table, self._flags.max_duration, self._flags.num_workers
         )

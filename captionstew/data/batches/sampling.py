@@ -6,11 +6,11 @@
     for positions in batches.positions(): ...        # the same batches as lists of int, without reading a cut
     state = batches.state_dict(consumed=1234)        # plain numbers and strings, for the checkpoint
 
-The epoch's seeded permutation is cut into segments of at most `segment_size` cuts; each segment has its own
-lhotse DynamicBucketingSampler. Resuming skips whole segments and replays only the current one, on durations
-alone, so it takes the same few seconds for a thousand cuts and for ten million. The sampler works on
-place-holders that hold a position and a duration; the rows of the manifest are read where the batch is used,
-in the loader's workers.
+The epoch's seeded permutation is cut into segments of at most `segment_size` cuts; each segment has
+its own lhotse DynamicBucketingSampler. Resuming skips whole segments and replays only the current
+one, on durations alone, so it takes the same few seconds for a thousand cuts and for ten million.
+The sampler works on place-holders that hold a position and a duration; the rows of the manifest are
+read where the batch is used, in the loader's workers.
 """
 
 import hashlib
@@ -41,8 +41,8 @@ class ResumeMismatch(UserError):
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """All that decides which cuts share a batch. `max_duration` in seconds per rank, `manifest` a sha256, `draw` what a
-    weighted draw says of itself.
+    """All that decides which cuts share a batch. `max_duration` in seconds per rank, `manifest` a
+    sha256, `draw` what a weighted draw says of itself.
     """
 
     manifest: str
@@ -62,12 +62,14 @@ class SamplerSettings:
 
 
 class EpochBatches(Sampler):
-    """Iterates over the current epoch's batches (CutSets) of one rank; `set_epoch` chooses the epoch.
+    """Iterates over the current epoch's batches (CutSets) of one rank; `set_epoch` chooses the
+    epoch.
 
-    A batch holds at most `max_duration` seconds of audio, its padding and the padding of clips under 0.25 s
-    included. `num_buckets` is lowered where the corpus is too small to fill that many. With `drop_last` False
-    every cut is seen in every epoch (a few twice when the last batches are shared out among more ranks than
-    there are cuts); with `draw` an epoch is made of the cuts that it draws.
+    A batch holds at most `max_duration` seconds of audio, its padding and the padding of clips
+    under 0.25 s included. `num_buckets` is lowered where the corpus is too small to fill that many.
+    With `drop_last` False every cut is seen in every epoch (a few twice when the last batches are
+    shared out among more ranks than there are cuts); with `draw` an epoch is made of the cuts that
+    it draws.
     """
 
     def __init__(
@@ -95,11 +97,13 @@ class EpochBatches(Sampler):
         longest = float(cuts.durations.max())
         if longest > max_duration:
             raise ValueError(
-                f"{cuts.path}: the longest clip has {longest:.2f} s, raise --max-duration ({max_duration})"
+                f"{cuts.path}: the longest clip has {longest:.2f} s, raise --max-duration"
+                f" ({max_duration})"
             )
         if draw is not None and (len(draw.weights) != len(cuts) or not shuffle):
             raise ValueError(
-                f"{cuts.path}: a weighted draw needs a weight for each of {len(cuts)} cuts, and shuffles"
+                f"{cuts.path}: a weighted draw needs a weight for each of {len(cuts)} cuts, and"
+                " shuffles"
             )
         self.cuts = cuts
         self.rank = rank
@@ -141,8 +145,8 @@ class EpochBatches(Sampler):
         )
 
     def heaviest(self, num_batches: int = 1000) -> dict[str, list[int]]:
-        """Positions of batches that need most memory: as many of the longest clips as fit, and of the first
-        `num_batches` of an epoch those with most clips and most padded audio.
+        """Positions of batches that need most memory: as many of the longest clips as fit, and of
+        the first `num_batches` of an epoch those with most clips and most padded audio.
         """
         order = np.argsort(-self._durations, kind="stable")
         batches = list(itertools.islice(self._segment_batches(0), num_batches))
@@ -153,14 +157,17 @@ class EpochBatches(Sampler):
         }
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch; a new one starts at its beginning, the one just restored where it was left."""
+        """Chooses the epoch; a new one starts at its beginning, the one just restored where it was
+        left.
+        """
         if epoch != self.epoch:
             self.epoch = epoch
             self._start = (0, 0, 0)
             self._finished = []
 
     def state_dict(self, consumed: int) -> dict:
-        """The place after `consumed` batches of this epoch, counted by the loop that trained on them.
+        """The place after `consumed` batches of this epoch, counted by the loop that trained on
+        them.
 
         The loop counts, because a loader's workers run ahead of it.
         """
@@ -196,8 +203,8 @@ class EpochBatches(Sampler):
                 if ours.get(name) != theirs.get(name)
             ]
             raise ResumeMismatch(
-                f"the epoch cannot be continued exactly, its batches would differ: {'; '.join(changed)}. "
-                "Restore the old settings, or start from the next epoch"
+                "the epoch cannot be continued exactly, its batches would differ:"
+                f" {'; '.join(changed)}. Restore the old settings, or start from the next epoch"
             )
         self.epoch = int(state["epoch"])
         self._start = (int(state["segment"]), int(state["segment_batches"]), int(state["consumed"]))
@@ -207,7 +214,9 @@ class EpochBatches(Sampler):
         return (self.cuts.read(positions) for positions in self.positions())
 
     def positions(self) -> Iterator[list[int]]:
-        """The batches that iteration gives, as positions in `cuts`: small, and no row is read for them."""
+        """The batches that iteration gives, as positions in `cuts`: small, and no row is read for
+        them.
+        """
         self._finished = []
         start, skipped, _ = self._start
         for segment in range(start, self.num_segments):
@@ -220,7 +229,9 @@ class EpochBatches(Sampler):
             self._finished.append(count)
 
     def _rank_batches(self, segment: int) -> Iterator[list[int]]:
-        """This rank's batches of the segment: all ranks walk the same sequence and take their turn."""
+        """This rank's batches of the segment: all ranks walk the same sequence and take their
+        turn.
+        """
         world_size = self.settings.world_size
         turn: list[list[int]] = []
         for batch in self._segment_batches(segment):
@@ -232,7 +243,9 @@ class EpochBatches(Sampler):
             yield _shared_out(turn, world_size)[self.rank]
 
     def _segment_batches(self, segment: int) -> Iterator[list[int]]:
-        """Positions in each batch: what the buckets are left with is joined into full batches at the end."""
+        """Positions in each batch: what the buckets are left with is joined into full batches at
+        the end.
+        """
         left: list[int] = []
         for cuts in self._bucketing_sampler(segment):
             batch = [cut.position for cut in cuts]
@@ -261,7 +274,9 @@ class EpochBatches(Sampler):
         return len(batch) < self._capacity(batch)
 
     def _within_limit(self, batch: list[int]) -> tuple[list[int], list[int]]:
-        """(the batch cut down to its capacity, the rest): lhotse lets a last, longer clip pass the limit."""
+        """(the batch cut down to its capacity, the rest): lhotse lets a last, longer clip pass the
+        limit.
+        """
         capacity = self._capacity(batch)
         if len(batch) <= capacity:
             return batch, []
@@ -279,7 +294,8 @@ class EpochBatches(Sampler):
             max_duration=settings.max_duration,
             max_cuts=settings.max_cuts,
             duration_bins=self._bins,
-            shuffle=False,  # the positions come shuffled; lhotse would shuffle a whole bucket for every batch
+            # the positions come shuffled; lhotse would shuffle a whole bucket for every batch
+            shuffle=False,
             buffer_size=settings.buffer_size,
             rank=0,
             world_size=1,
@@ -324,8 +340,8 @@ class EpochBatches(Sampler):
 
 
 def _shared_out(batches: list[list[int]], ranks: int) -> list[list[int]]:
-    """A batch for every rank out of fewer: the largest are halved, and only single clips are given twice. A part of a
-    batch is within the limits of the whole.
+    """A batch for every rank out of fewer: the largest are halved, and only single clips are given
+    twice. A part of a batch is within the limits of the whole.
     """
     batches = list(batches)
     while len(batches) < ranks and len(most := max(batches, key=len)) > 1:
@@ -335,7 +351,9 @@ def _shared_out(batches: list[list[int]], ranks: int) -> list[list[int]]:
 
 
 class _Placeholder:
-    """What lhotse's sampler needs of a cut: its duration (seconds), and a place for its own remarks."""
+    """What lhotse's sampler needs of a cut: its duration (seconds), and a place for its own
+    remarks.
+    """
 
     __slots__ = ("dataloading_info", "duration", "position")
 
@@ -345,7 +363,9 @@ class _Placeholder:
 
 
 class _Placeholders:
-    """A lazy sequence of place-holders for the cuts at `positions` (N,); `durations` are those of all cuts."""
+    """A lazy sequence of place-holders for the cuts at `positions` (N,); `durations` are those of
+    all cuts.
+    """
 
     def __init__(self, positions: np.ndarray, durations: np.ndarray) -> None:
         self.positions = positions

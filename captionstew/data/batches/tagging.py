@@ -23,7 +23,8 @@ class TaggingBatches(TrainingBatches):
     Clips without a label of the class list are left out, of training and of validation.
 
     Attributes:
-      classes: C names, those of --class-list, else of classes.json beside the manifests, else those of training.
+      classes: C names, those of --class-list, else of classes.json beside the manifests, else those
+          of training.
     """
 
     def __init__(self, flags: Any, rank: int, world_size: int) -> None:
@@ -85,7 +86,8 @@ class TaggingBatches(TrainingBatches):
 def labelled_cuts(
     cuts: IndexedCuts, label_field: str, classes: list[str] | None = None
 ) -> tuple[IndexedCuts, LabelTable]:
-    """The cuts with a label among `classes` (default: with any), and their labels; says what is left out.
+    """The cuts with a label among `classes` (default: with any), and their labels; says what is
+    left out.
 
     Raises:
       ValueError: there are none.
@@ -99,7 +101,8 @@ def labelled_cuts(
     rows = table.per_clip.nonzero()[0]
     if len(rows) == 0:
         raise ValueError(
-            f"{cuts.path}: no cut has a known label in its {label_field!r}; look at --label-field and --class-list"
+            f"{cuts.path}: no cut has a known label in its {label_field!r}; look at --label-field"
+            " and --class-list"
         )
     logging.info(
         "%s: %d of %d cuts have labels, of %d classes",

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def inverse_frequency_weights(table: "LabelTable") -> np.ndarray:
-    """(N,) weight of each clip: the sum over its labels of 1 / (number of clips with that label), as in icefall.
+    """(N,) weight of each clip: the sum over its labels of 1 / (number of clips with that label),
+    as in icefall.
 
     So all classes together have the same weight, and a clip without labels has none.
     """
@@ -28,8 +29,9 @@ def inverse_frequency_weights(table: "LabelTable") -> np.ndarray:
 class WeightedDraw:
     """What an epoch is made of: `num_clips` of N clips, each in proportion to its weight.
 
-    A clip is expected num_clips * weight / sum(weights) times in an epoch and comes that often, rounded up or down
-    (systematic sampling, Madow 1949): with equal weights and num_clips = N, every clip once.
+    A clip is expected num_clips * weight / sum(weights) times in an epoch and comes that often,
+    rounded up or down (systematic sampling, Madow 1949): with equal weights and num_clips = N,
+    every clip once.
     """
 
     weights: np.ndarray  # (N,) not negative
@@ -38,7 +40,8 @@ class WeightedDraw:
     def __post_init__(self) -> None:
         if self.num_clips < 1 or not np.isfinite(self.weights).all() or (self.weights < 0).any():
             raise ValueError(
-                f"impossible draw of {self.num_clips} clips: weights must be finite and not negative"
+                f"impossible draw of {self.num_clips} clips: weights must be finite and not"
+                " negative"
             )
         if not self.weights.any():
             raise ValueError("all clips have the weight 0: there is nothing to draw")
@@ -59,5 +62,7 @@ class WeightedDraw:
         return drawn
 
     def describe(self) -> str:
-        """Changes with the number of clips and any weight: batches of another draw cannot be continued."""
+        """Changes with the number of clips and any weight: batches of another draw cannot be
+        continued.
+        """
         return f"{self.num_clips} by {hashlib.sha256(self.weights.tobytes()).hexdigest()[:16]}"

@@ -1,8 +1,9 @@
 """Augmentation of one clip, and SpecAugment of a batch.
 
-What happens to a clip in an epoch is drawn from (seed, epoch, cut id) alone: it is the same in every worker,
-rank and batch, and after a resume. The same draw can be applied to samples or, where features are stored, to
-log-mel frames: gain is exact there but for the floor, cropping and delaying are so to one frame.
+What happens to a clip in an epoch is drawn from (seed, epoch, cut id) alone: it is the same in
+every worker, rank and batch, and after a resume. The same draw can be applied to samples or, where
+features are stored, to log-mel frames: gain is exact there but for the floor, cropping and delaying
+are so to one frame.
 """
 
 import contextlib
@@ -24,10 +25,11 @@ from captionstew.hashing import stable_hash
 class AugmentConfig:
     """Limits of what is drawn for a clip; the defaults change nothing.
 
-    max_gain_db: gain uniform in +-max_gain_db. min_crop: a random part of this share of the clip or more is
-    kept. max_delay: up to this many seconds of silence before the clip. speeds: factors to choose from; 1.1
-    is 10 % faster and higher (the rate is changed, as in Kaldi's speed perturbation). max_seconds: of a longer
-    clip, a random part of this length is kept (0: all of it).
+    max_gain_db: gain uniform in +-max_gain_db. min_crop: a random part of this share of the clip or
+    more is kept. max_delay: up to this many seconds of silence before the clip. speeds: factors to
+    choose from; 1.1 is 10 % faster and higher (the rate is changed, as in Kaldi's speed
+    perturbation). max_seconds: of a longer clip, a random part of this length is kept (0: all of
+    it).
     """
 
     max_gain_db: float = 0.0
@@ -50,7 +52,9 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What one clip gets: speed factor, share kept and its place (both 0..1), delay in seconds, gain in dB."""
+    """What one clip gets: speed factor, share kept and its place (both 0..1), delay in seconds,
+    gain in dB.
+    """
 
     speed: float = 1.0
     keep: float = 1.0
@@ -88,7 +92,8 @@ def augment_samples(
 
 
 def augment_features(features: Tensor, draw: Augmentation, frame_shift: float = 0.01) -> Tensor:
-    """(T, F) log-mel -> (T', F): the same draw on stored features (their speed is changed beforehand).
+    """(T, F) log-mel -> (T', F): the same draw on stored features (their speed is changed
+    beforehand).
 
     A gain of g dB multiplies energies by 10^(g/10), so it adds g ln(10) / 10 to their logarithms.
     """
@@ -100,7 +105,9 @@ def augment_features(features: Tensor, draw: Augmentation, frame_shift: float = 
 
 
 def _kept_part(length: int, rate: float, draw: Augmentation) -> tuple[int, int]:
-    """Begin and end of the part that is kept of `length` samples or frames, of which `rate` make a second."""
+    """Begin and end of the part that is kept of `length` samples or frames, of which `rate` make a
+    second.
+    """
     longest = min(length, round(min(draw.max_seconds, length / rate) * rate))
     kept = min(longest, max(math.ceil(MIN_DURATION * rate), round(longest * draw.keep)))
     begin = round((length - kept) * draw.start)
@@ -110,9 +117,10 @@ def _kept_part(length: int, rate: float, draw: Augmentation) -> tuple[int, int]:
 class SpecAugment:
     """Time warping and masks over the valid frames of each clip, by lhotse's SpecAugment.
 
-    `num_frame_masks` time masks of up to `frames_mask_size` frames cover at most `max_frames_mask_fraction`
-    of a clip, `num_feature_masks` masks up to `features_mask_size` bins. Everything is drawn from PyTorch's
-    global generator, so a checkpoint that restores it restores the masks.
+    `num_frame_masks` time masks of up to `frames_mask_size` frames cover at most
+    `max_frames_mask_fraction` of a clip, `num_feature_masks` masks up to `features_mask_size` bins.
+    Everything is drawn from PyTorch's global generator, so a checkpoint that restores it restores
+    the masks.
     """
 
     def __init__(
@@ -133,7 +141,9 @@ class SpecAugment:
         )  # fmt: skip
 
     def __call__(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """features (B, T, F), lengths (B,) frames -> (B, T, F): a masked copy; padding stays as it is."""
+        """features (B, T, F), lengths (B,) frames -> (B, T, F): a masked copy; padding stays as it
+        is.
+        """
         masked = features.clone()
         with one_thread(), _seeded(int(torch.randint(2**31, ()))):
             for clip, length in zip(masked, lengths.tolist(), strict=True):

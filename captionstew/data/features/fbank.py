@@ -3,8 +3,8 @@
     from captionstew.data.fbank import Fbank, FbankConfig
     features = Fbank(FbankConfig()).extract(samples)     # (N,) in [-1, 1] -> (T, 80)
 
-T = round(N / 160): a frame every 10 ms, the edges mirrored (`snip_edges` False). A clip's features are
-computed from that clip alone, so they never depend on what it is batched with.
+T = round(N / 160): a frame every 10 ms, the edges mirrored (`snip_edges` False). A clip's features
+are computed from that clip alone, so they never depend on what it is batched with.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from captionstew.data.audio import one_thread
 
-# Log-mel value of digital silence, ln(2^-23) (the energy floor is float32's epsilon): what padding is made
-# of.
+# Log-mel value of digital silence, ln(2^-23) (the energy floor is float32's epsilon): what padding
+# is made of.
 PADDING_VALUE = -15.942385
 
 BACKENDS = ("lhotse", "kaldifeat")
@@ -26,7 +26,9 @@ BACKENDS = ("lhotse", "kaldifeat")
 
 @dataclass(frozen=True)
 class FbankConfig:
-    """Kaldi-compatible filter bank: seconds, hertz; `high` <= 0 counts from half the sampling rate."""
+    """Kaldi-compatible filter bank: seconds, hertz; `high` <= 0 counts from half the sampling
+    rate.
+    """
 
     num_mel_bins: int = 80
     frame_length: float = 0.025
@@ -60,7 +62,9 @@ class FbankConfig:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames of a clip of `num_samples` samples (snip_edges False: half a shift makes the last frame)."""
+        """Frames of a clip of `num_samples` samples (snip_edges False: half a shift makes the last
+        frame).
+        """
         shift = round(self.frame_shift * self.sampling_rate)
         if self.snip_edges:
             length = round(self.frame_length * self.sampling_rate)
@@ -88,10 +92,11 @@ class Fbank:
             return self._extractor(samples.to(self.device, torch.float32))
 
     def extract_batch(self, clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """B clips (N_i,) -> features (B, T, num_mel_bins) padded with PADDING_VALUE, lengths (B,) int64.
+        """B clips (N_i,) -> features (B, T, num_mel_bins) padded with PADDING_VALUE, lengths (B,)
+        int64.
 
-        Clip by clip: padding waveforms first would change the last frame of every shorter clip (zeros instead
-        of the mirrored edge).
+        Clip by clip: padding waveforms first would change the last frame of every shorter clip
+        (zeros instead of the mirrored edge).
         """
         return pad_features([self.extract(clip) for clip in clips])
 
@@ -131,8 +136,9 @@ def _kaldifeat_extractor(config: FbankConfig, device: torch.device):
         import kaldifeat
     except (ImportError, OSError) as error:
         raise ImportError(
-            f"--fbank-backend kaldifeat: kaldifeat cannot be imported ({error}). Install the wheel that "
-            "matches your torch from its wheel page, or use --fbank-backend lhotse, which agrees to 2e-3"
+            f"--fbank-backend kaldifeat: kaldifeat cannot be imported ({error}). Install the wheel"
+            " that matches your torch from its wheel page, or use --fbank-backend lhotse, which"
+            " agrees to 2e-3"
         ) from error
     options = kaldifeat.FbankOptions()
     options.device = device

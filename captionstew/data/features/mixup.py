@@ -10,15 +10,18 @@ from torch import Tensor
 def mixup(
     features: Tensor, lengths: Tensor, targets: Tensor, probability: float, alpha: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """features (B, T, F), lengths (B,), targets (B, C) -> the same, a share `probability` of the clips mixed
+    """features (B, T, F), lengths (B,), targets (B, C) -> the same, a share `probability` of the
+    clips mixed
 
-    A mixed clip x is overlaid with another one z of the batch: with w from Beta(alpha, alpha), w >= 1/2,
+    A mixed clip x is overlaid with another one z of the batch: with w from Beta(alpha, alpha), w >=
+    1/2,
 
         features log(w exp(x) + (1-w) exp(z)),   targets w y_x + (1-w) y_z
 
-    The features are logarithms of energies, and energies of unrelated sounds add up, so this is what both sounds
-    played at once give. The padding is digital silence and adds nothing: a mixed clip is as long as its longer part.
-    Drawn from PyTorch's global generator, so a checkpoint that restores it restores the mixing.
+    The features are logarithms of energies, and energies of unrelated sounds add up, so this is
+    what both sounds played at once give. The padding is digital silence and adds nothing: a mixed
+    clip is as long as its longer part. Drawn from PyTorch's global generator, so a checkpoint that
+    restores it restores the mixing.
     """
     batch = len(features)
     chosen = torch.rand(batch) < probability

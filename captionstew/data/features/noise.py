@@ -1,7 +1,7 @@
 """Background noise from a folder of recordings (MUSAN, or any other), mixed into training clips.
 
-Whether a clip gets noise, which, from where and how loud is drawn from (seed, epoch, cut id) alone, as for the other
-augmentations: it is the same in every worker, rank and batch, and after a resume.
+Whether a clip gets noise, which, from where and how loud is drawn from (seed, epoch, cut id) alone,
+as for the other augmentations: it is the same in every worker, rank and batch, and after a resume.
 """
 
 import os
@@ -32,11 +32,13 @@ class NoiseMixer:
         """Reads the headers of all recordings.
 
         Raises:
-          ValueError: no recording there, one cannot be opened, or an impossible probability or range.
+          ValueError: no recording there, one cannot be opened, or an impossible probability or
+              range.
         """
         if not 0 <= probability <= 1 or snr_db[0] > snr_db[1]:
             raise ValueError(
-                f"impossible noise: probability {probability}, SNR from {snr_db[0]} to {snr_db[1]} dB"
+                f"impossible noise: probability {probability}, SNR from {snr_db[0]} to"
+                f" {snr_db[1]} dB"
             )
         self.seed, self.probability, self.snr_db = seed, probability, snr_db
         paths = sorted(
@@ -44,7 +46,8 @@ class NoiseMixer:
         )
         if not paths:
             raise ValueError(
-                f"{folder}: no recordings; unpack MUSAN there, or name another folder of audio files"
+                f"{folder}: no recordings; unpack MUSAN there, or name another folder of audio"
+                " files"
             )
         self.files = [(path, _duration(path)) for path in paths]
 
@@ -72,7 +75,8 @@ class NoiseMixer:
 
 
 def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    """(N,), (M,) -> (N,): noise, repeated where it is shorter, `snr_db` below the samples' mean energy, peaks clipped.
+    """(N,), (M,) -> (N,): noise, repeated where it is shorter, `snr_db` below the samples' mean
+    energy, peaks clipped.
 
     Silence, as clip or as noise, leaves the samples as they are: it has no level to compare with.
     """

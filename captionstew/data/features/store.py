@@ -3,10 +3,10 @@
     store = build_feature_store("data/features", open_cuts("cuts_train.jsonl"), FbankConfig(), num_jobs=2)
     dataset = CaptionDataset(FbankConfig(), store=store)
 
-An hour of audio takes 115 MB (float32, per speed factor). A store is a folder of three files: `features.bin`
-(frames x bins, row after row), `index.jsonl` (a row per cut and speed) and `store.json` (what it was made
-of). Its name holds the hashes of the feature configuration and of the manifest; it appears complete or not at
-all, and is used again when it is there.
+An hour of audio takes 115 MB (float32, per speed factor). A store is a folder of three files:
+`features.bin` (frames x bins, row after row), `index.jsonl` (a row per cut and speed) and
+`store.json` (what it was made of). Its name holds the hashes of the feature configuration and of
+the manifest; it appears complete or not at all, and is used again when it is there.
 """
 
 import json
@@ -32,7 +32,9 @@ DTYPES = ("float32", "float16")
 
 
 class FeatureStore:
-    """Features by cut id and speed factor, read from the page cache; pickled as its folder's name."""
+    """Features by cut id and speed factor, read from the page cache; pickled as its folder's
+    name.
+    """
 
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
@@ -56,7 +58,9 @@ class FeatureStore:
         )
 
     def load(self, cut_id: str, speed: float = 1.0) -> Tensor:
-        """(T, F) float32; raises BadAudio for a clip that could not be read, KeyError for an unknown cut."""
+        """(T, F) float32; raises BadAudio for a clip that could not be read, KeyError for an
+        unknown cut.
+        """
         if cut_id in self._failed:
             raise BadAudio(*self._failed[cut_id])
         try:

@@ -4,14 +4,15 @@
     cuts = open_cuts("data/manifests/cuts_train.jsonl")
     cuts[1234].supervisions[0].custom["captions"]        # constant time, whatever the manifest's size
 
-A cut is a `MonoCut` with one supervision whose `custom` holds `captions` (list of str), `sources` (the corpus
-of each caption), `audio_key` (str, the clip's identity) and, for labelled sets, `label`, `labels`, `fold`,
-`speaker`, ... The cut's duration is the true one: a clip shorter than 0.25 s is padded when it is read, and
-the sampler counts the padding. Audio is read with `captionstew.data.audio` (channels averaged, whatever the
-cut's `channel` says).
+A cut is a `MonoCut` with one supervision whose `custom` holds `captions` (list of str), `sources`
+(the corpus of each caption), `audio_key` (str, the clip's identity) and, for labelled sets,
+`label`, `labels`, `fold`, `speaker`, ... The cut's duration is the true one: a clip shorter than
+0.25 s is padded when it is read, and the sampler counts the padding. Audio is read with
+`captionstew.data.audio` (channels averaged, whatever the cut's `channel` says).
 
-Paths: an audio file below the manifest's own folder is stored relative to that folder, so the folder may be
-moved or copied as a whole; any other file is stored absolute, so the manifest alone may be moved.
+Paths: an audio file below the manifest's own folder is stored relative to that folder, so the
+folder may be moved or copied as a whole; any other file is stored absolute, so the manifest alone
+may be moved.
 """
 
 import hashlib
@@ -55,8 +56,8 @@ def make_cut(
 ) -> "MonoCut":
     """One clip, its captions and the corpus of each; `labels` join the supervision's `custom`.
 
-    `offset` and `duration` (seconds) cut the clip out of a longer recording; the default is the whole file.
-    Raises ManifestError when the result breaks the contract.
+    `offset` and `duration` (seconds) cut the clip out of a longer recording; the default is the
+    whole file. Raises ManifestError when the result breaks the contract.
     """
     from lhotse.serialization import deserialize_item
 
@@ -87,7 +88,9 @@ def cut_row(
     offset: float = 0.0,
     duration: float | None = None,
 ) -> dict:
-    """The JSON form of `make_cut`'s cut, without the cut, which takes longer to make than its row to write."""
+    """The JSON form of `make_cut`'s cut, without the cut, which takes longer to make than its row
+    to write.
+    """
     cut_id = cut_id or safe_id(audio_key)
     channels = list(range(info.channels))
     recording = {
@@ -126,10 +129,11 @@ def audio_part(cut: "MonoCut") -> tuple[str, float, float | None]:
 
 
 def safe_id(audio_key: str) -> str:
-    """A cut id from any key: letters, digits, `.`, `_` and `-` only, usable as a file name, and unique.
+    """A cut id from any key: letters, digits, `.`, `_` and `-` only, usable as a file name, and
+    unique.
 
-    `esc10/audio/dog/1-100032-A.ogg` -> `esc10-audio-dog-1-100032-A.ogg-` + eight hexadecimal digits of the
-    key's hash, which keep keys apart that look the same without their blanks and accents.
+    `esc10/audio/dog/1-100032-A.ogg` -> `esc10-audio-dog-1-100032-A.ogg-` + eight hexadecimal digits
+    of the key's hash, which keep keys apart that look the same without their blanks and accents.
     """
     readable = re.sub(r"[^A-Za-z0-9._]+", "-", audio_key).strip("-.")[-80:]
     return f"{readable}-{hashlib.blake2b(audio_key.encode(), digest_size=4).hexdigest()}".lstrip(
@@ -145,10 +149,11 @@ def validate_cut(cut: "MonoCut") -> None:
 def write_cuts(
     path: str | os.PathLike, cuts: Iterable["MonoCut | dict"], progress: bool = False
 ) -> int:
-    """Writes the manifest and its index; returns the number of cuts, which may be given as rows (`cut_row`).
+    """Writes the manifest and its index; returns the number of cuts, which may be given as rows
+    (`cut_row`).
 
-    The file appears complete or not at all, and the same cuts give the same bytes. Raises ManifestError for a
-    cut that breaks the contract and for two cuts with one id.
+    The file appears complete or not at all, and the same cuts give the same bytes. Raises
+    ManifestError for a cut that breaks the contract and for two cuts with one id.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -187,7 +192,9 @@ def open_cuts(path: str | os.PathLike) -> IndexedCuts:
 def filter_by_duration(
     cuts: IndexedCuts, min_duration: float = 0.0, max_duration: float = MAX_DURATION
 ) -> IndexedCuts:
-    """The cuts of `min_duration` to `max_duration` seconds; prints how many are left out and why."""
+    """The cuts of `min_duration` to `max_duration` seconds; prints how many are left out and
+    why.
+    """
     short, long = cuts.durations < min_duration, cuts.durations > max_duration
     if not (short | long).any():
         return cuts

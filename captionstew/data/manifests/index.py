@@ -1,9 +1,9 @@
 """Random access to a JSONL manifest by line number, through a table of byte offsets and durations.
 
-The table lies beside the manifest (`<manifest>.index`: one JSON line padded to 512 bytes, then N+1 offsets as
-int64 and N durations as float64, little endian) and carries the manifest's size, time stamp and sha256. It is
-used when size and time stamp match, or when the checksum does; otherwise it is built anew, which also checks
-every row.
+The table lies beside the manifest (`<manifest>.index`: one JSON line padded to 512 bytes, then N+1
+offsets as int64 and N durations as float64, little endian) and carries the manifest's size, time
+stamp and sha256. It is used when size and time stamp match, or when the checksum does; otherwise it
+is built anew, which also checks every row.
 """
 
 import hashlib
@@ -38,10 +38,11 @@ BIG_MANIFEST = 50_000_000  # bytes; indexing more than this shows a progress bar
 
 
 class IndexedCuts(Sequence):
-    """A manifest, or a selection of its rows: length, random access, iteration, durations, checksum.
+    """A manifest, or a selection of its rows: length, random access, iteration, durations,
+    checksum.
 
-    `durations` (N,) float64 in seconds comes from the index: no row is read for it. Workers may hold copies:
-    only the path and the selection are pickled.
+    `durations` (N,) float64 in seconds comes from the index: no row is read for it. Workers may
+    hold copies: only the path and the selection are pickled.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class IndexedCuts(Sequence):
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> "IndexedCuts":
-        """Raises ManifestError when the file is missing or a row is broken (with its line number)."""
+        """Raises ManifestError when the file is missing or a row is broken (with its line
+        number).
+        """
         path = Path(path)
         if not path.is_file():
             raise ManifestError(f"{path}: manifest does not exist")
@@ -108,7 +111,9 @@ class IndexedCuts(Sequence):
         return deserialize_item(row)
 
     def custom(self, index: int) -> dict:
-        """The supervision's `custom` of one cut (captions, labels, ...), in a third of the time that the cut takes."""
+        """The supervision's `custom` of one cut (captions, labels, ...), in a third of the time
+        that the cut takes.
+        """
         return self._row(index)["supervisions"][0]["custom"]
 
     def _row(self, index: int) -> dict:
@@ -148,7 +153,9 @@ def index_path(manifest: str | os.PathLike) -> Path:
 
 
 def write_index(manifest: Path, sha256: str, offsets: np.ndarray, durations: np.ndarray) -> None:
-    """offsets (N+1,) bytes, durations (N,) seconds -> `<manifest>.index`, complete or not at all."""
+    """offsets (N+1,) bytes, durations (N,) seconds -> `<manifest>.index`, complete or not at
+    all.
+    """
     stat = manifest.stat()
     header = {"version": VERSION, "num_cuts": len(durations), "sha256": sha256}
     header |= {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
@@ -192,7 +199,9 @@ def _read_index(manifest: Path) -> tuple[str, np.ndarray, np.ndarray] | None:
 
 
 def _build_index(manifest: Path) -> tuple[str, np.ndarray, np.ndarray]:
-    """Reads and checks every row; raises ManifestError with the line number of the first broken one."""
+    """Reads and checks every row; raises ManifestError with the line number of the first broken
+    one.
+    """
     offsets, durations, id_hashes = array("q", [0]), array("d"), array("Q")
     digest = hashlib.sha256()
     size = manifest.stat().st_size

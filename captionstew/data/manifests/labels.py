@@ -27,7 +27,8 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def read_class_list(path: Path) -> list[str]:
-    """Class names in their order: a JSON list, or a CSV with `index` and `display_name` (AudioSet's) or `label`.
+    """Class names in their order: a JSON list, or a CSV with `index` and `display_name`
+    (AudioSet's) or `label`.
 
     Raises:
       LabelError: not of this form, an index is skipped or repeated, or two classes have one name.
@@ -102,7 +103,9 @@ class LabelTable:
 def read_labels(
     cuts: IndexedCuts, name: str = "labels", classes: Sequence[str] | None = None
 ) -> LabelTable:
-    """The labels of all cuts, from the entry `name` of `custom`; the default classes are those that occur, sorted."""
+    """The labels of all cuts, from the entry `name` of `custom`; the default classes are those that
+    occur, sorted.
+    """
     places: dict[str, int] = {label: place for place, label in enumerate(classes or ())}
     unknown: Counter[str] = Counter()
     starts, indices = [0], []
@@ -121,7 +124,9 @@ def read_labels(
 
 
 def multi_hot(labels: Sequence[Sequence[str]], classes: dict[str, int]) -> Tensor:
-    """Labels of B clips and the place of each class -> (B, C) zeros and ones, float32; unknown labels are left out"""
+    """Labels of B clips and the place of each class -> (B, C) zeros and ones, float32; unknown
+    labels are left out
+    """
     targets = torch.zeros(len(labels), len(classes))
     for row, names in zip(targets, labels):
         row[[classes[name] for name in names if name in classes]] = 1.0

@@ -1,6 +1,8 @@
-"""What a manifest's rows must hold: an id of their own, one recording, one supervision with captions (see `cuts.py`).
+"""What a manifest's rows must hold: an id of their own, one recording, one supervision with
+captions (see `cuts.py`).
 
-Rows are checked in their JSON form, so that millions of them are read and written without lhotse's objects.
+Rows are checked in their JSON form, so that millions of them are read and written without lhotse's
+objects.
 """
 
 import hashlib
@@ -20,7 +22,9 @@ class ManifestError(UserError):
 
 
 def check_row(row: dict) -> None:
-    """The contract, on a cut's JSON form. Raises ManifestError without a place: callers add file and line."""
+    """The contract, on a cut's JSON form. Raises ManifestError without a place: callers add file
+    and line.
+    """
     if not isinstance(row, dict) or row.get("type") != "MonoCut":
         raise ManifestError("not a MonoCut")
     if not isinstance(row.get("id"), str) or not row["id"]:

@@ -1,7 +1,8 @@
-"""The audio check: which clips of the table have audio, what that audio really is, and what is missing.
+"""The audio check: which clips of the table have audio, what that audio really is, and what is
+missing.
 
-A clip may have several candidate files; the first one that can be used counts. A missing or broken file is
-never an error: it is counted per source, and listed so that it can be fetched.
+A clip may have several candidate files; the first one that can be used counts. A missing or broken
+file is never an error: it is counted per source, and listed so that it can be fetched.
 """
 
 import hashlib
@@ -23,7 +24,9 @@ from captionstew.files import write_json
 from captionstew.parallel import run_shares
 
 CLIPS_PER_SHARE = 2_000
-EXCESS = 2.0  # seconds by which a YouTube clip's file may be longer than announced before it is taken for the whole video
+# seconds by which a YouTube clip's file may be longer than announced before it is taken for the
+# whole video
+EXCESS = 2.0
 FOUND, MISSING, BROKEN, TOO_LONG = "found", "missing", "broken", "too long"
 CHECK_SCHEMA = pa.schema(
     [
@@ -63,9 +66,9 @@ def check_audio(
 ) -> dict:
     """Decode the audio of every clip; returns the coverage table (see `coverage`).
 
-    Writes to `folder`: checked.parquet (clips with audio), missing.txt and broken.txt (one path and reason a
-    line), coverage.json and coverage.md. An interrupted check goes on where it stopped; a finished one starts
-    anew, because audio may have come since.
+    Writes to `folder`: checked.parquet (clips with audio), missing.txt and broken.txt (one path and
+    reason a line), coverage.json and coverage.md. An interrupted check goes on where it stopped; a
+    finished one starts anew, because audio may have come since.
     """
     parts = inspect_clips(clips, folder, max_duration, num_jobs, dask_scheduler, clips_per_share)
     table = coverage(parts)
@@ -95,8 +98,9 @@ def inspect_clips(
 ) -> list[Path]:
     """Decode the audio of every row of a table with `audio_key` and `files`.
 
-    Returns Parquet files below `folder` that hold the table's rows in order, with the CHECK_SCHEMA columns. Those that
-    an interrupted check has finished are used again; `remove_shares` takes all of them away.
+    Returns Parquet files below `folder` that hold the table's rows in order, with the CHECK_SCHEMA
+    columns. Those that an interrupted check has finished are used again; `remove_shares` takes all
+    of them away.
     """
     share_folder = folder / f"shares-{_digest(clips, max_duration, clips_per_share)}"
     shares = list(_shares(clips, share_folder, max_duration, clips_per_share))
@@ -226,8 +230,10 @@ def coverage(parts: list[Path]) -> dict:
                 clips[source]["listed"] += 1
                 seconds[source] += clip["clip_duration"] or 0.0
     rows = {
-        source: {name: counts[name] for name in ("listed", FOUND, MISSING, BROKEN, TOO_LONG)}
-        | {"hours": round(seconds[source] / 3600, 4)}
+        source: (
+            {name: counts[name] for name in ("listed", FOUND, MISSING, BROKEN, TOO_LONG)}
+            | {"hours": round(seconds[source] / 3600, 4)}
+        )
         for source, counts in clips.items()
     }
     total = rows.pop("all", dict.fromkeys(("listed", FOUND, MISSING, BROKEN, TOO_LONG, "hours"), 0))

@@ -9,8 +9,8 @@
     split       the release's own name of the split
     license     terms of this row's data, as the release states them
 
-A corpus may add columns of its own after these. Files are written under another name and renamed, and the
-same rows give the same bytes.
+A corpus may add columns of its own after these. Files are written under another name and renamed,
+and the same rows give the same bytes.
 """
 
 import os
@@ -37,7 +37,9 @@ ROWS_PER_GROUP = 65_536
 
 
 class TableError(ValueError):
-    """A table that does not keep the contract; the message names the file, the row and what is wrong."""
+    """A table that does not keep the contract; the message names the file, the row and what is
+    wrong.
+    """
 
 
 def caption_schema(extra: Sequence[pa.Field] = ()) -> pa.Schema:
@@ -46,7 +48,8 @@ def caption_schema(extra: Sequence[pa.Field] = ()) -> pa.Schema:
 
 
 def write_batches(path: str | Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
-    """Write Arrow batches of any size as Parquet with fixed row groups; atomic. Returns the number of rows.
+    """Write Arrow batches of any size as Parquet with fixed row groups; atomic. Returns the number
+    of rows.
 
     Row groups of a fixed size make the bytes depend on the rows alone, not on how they arrived.
     """
@@ -85,7 +88,8 @@ def _batches(schema: pa.Schema, rows: Iterator[dict]) -> Iterator[pa.RecordBatch
 
 
 def write_table(path: str | Path, rows: Iterable[dict], extra: Sequence[pa.Field] = ()) -> int:
-    """Write and validate a caption table. Rows are dictionaries of the contract's columns (and `extra` ones).
+    """Write and validate a caption table. Rows are dictionaries of the contract's columns (and
+    `extra` ones).
 
     Returns the number of rows; raises TableError, and leaves no file, if a row breaks the contract.
     """
@@ -102,7 +106,9 @@ def write_table(path: str | Path, rows: Iterable[dict], extra: Sequence[pa.Field
 
 
 def validate_table(path: str | Path, name: str | Path | None = None) -> int:
-    """Check the contract column by column and row by row; returns the number of rows, raises TableError."""
+    """Check the contract column by column and row by row; returns the number of rows, raises
+    TableError.
+    """
     name = name or path
     try:
         file = pq.ParquetFile(path)
@@ -157,6 +163,8 @@ def _validate_batch(name: str | Path, first_row: int, table: pa.Table) -> None:
 
 
 def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """A validated caption table in memory (tests and small corpora; large ones go through DuckDB)."""
+    """A validated caption table in memory (tests and small corpora; large ones go through
+    DuckDB).
+    """
     validate_table(path)
     return pq.read_table(path, columns=list(columns) if columns else None)

@@ -1,4 +1,4 @@
-"""."""
+"""The clip table: one row per clip with all its captions, their sources and its files."""
 
 import pyarrow as pa
 

@@ -1,5 +1,5 @@
-"""DuckDB as the corpus programs use it: bounded memory, spilling to disk, results that do not depend on
-threads.
+"""DuckDB as the corpus programs use it: bounded memory, spilling to disk, results that do not
+depend on threads.
 """
 
 import shutil
@@ -21,7 +21,8 @@ THREADS = 2
 def connect(
     folder: str | Path, memory_gb: float = MEMORY_GB, threads: int = THREADS
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection whose temporary files lie in a folder of their own below `folder` and vanish with it.
+    """A connection whose temporary files lie in a folder of their own below `folder` and vanish
+    with it.
 
     What a killed run left in `folder` is removed, so one program at a time may use it.
     """

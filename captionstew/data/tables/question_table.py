@@ -1,6 +1,7 @@
 """The question-answer table: the one form that every QA set is brought into.
 
-It is a caption table (`captionstew.data.tables.caption_table`) whose captions are the right answers, with these columns more:
+It is a caption table (`captionstew.data.tables.caption_table`) whose captions are the right
+answers, with these columns more:
 
     question     what is asked about the clip
     choices      up to four answers to choose from, the right one among them; [] for an open question
@@ -9,8 +10,8 @@ It is a caption table (`captionstew.data.tables.caption_table`) whose captions a
     dataset      the set that the clip comes from, as the evaluation names it
     description  what a judge is told about the audio; "" where nobody needs it
 
-A clip may have many questions. How a question is worded for a model (letters of the choices, instruction) is not
-part of the data: see `captionstew.models.qa_prompt`.
+A clip may have many questions. How a question is worded for a model (letters of the choices,
+instruction) is not part of the data: see `captionstew.models.qa_prompt`.
 """
 
 import pyarrow as pa

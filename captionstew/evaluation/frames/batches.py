@@ -1,7 +1,9 @@
-"""Captioned batches of a frozen encoder's frames: what the alignment protocol trains and evaluates on.
+"""Captioned batches of a frozen encoder's frames: what the alignment protocol trains and evaluates
+on.
 
-A batch is as captionstew.data.batches.dataset makes it, with the frames as `features` (B, T', dim) and their numbers as
-`feature_lengths` (B,): a model that would encode features takes them as they are.
+A batch is as captionstew.data.batches.dataset makes it, with the frames as `features` (B, T', dim)
+and their numbers as `feature_lengths` (B,): a model that would encode features takes them as they
+are.
 """
 
 import copy
@@ -30,7 +32,8 @@ STATISTICS_CLIPS = 500  # training clips that the channels' mean and deviation a
 class FrameBatches:
     """Training and validation batches of one rank, for the training loop.
 
-    Frames are read from the cache, which the first rank fills, or with `--cache none` computed for every batch.
+    Frames are read from the cache, which the first rank fills, or with `--cache none` computed for
+    every batch.
     """
 
     def __init__(self, encoder: FrozenEncoder, flags: Any, rank: Rank) -> None:
@@ -133,7 +136,9 @@ def _dataset(encoder: FrozenEncoder, waveforms: bool, seed: int, strict: bool) -
 
 
 def with_frames(batch: Batch, encoder: FrozenEncoder, table: FrameTable | None) -> Batch:
-    """The batch with `features` (B, T', dim) and `feature_lengths` (B,), from the table or from its waveforms."""
+    """The batch with `features` (B, T', dim) and `feature_lengths` (B,), from the table or from its
+    waveforms.
+    """
     if table is not None:
         batch = without_failed(batch, table)
     if not batch["cut_ids"]:
@@ -146,7 +151,9 @@ def with_frames(batch: Batch, encoder: FrozenEncoder, table: FrameTable | None) 
 
 
 def without_failed(batch: Batch, table: FrameTable) -> Batch:
-    """The batch without the clips that could not be read when the table was made, which are listed as failed."""
+    """The batch without the clips that could not be read when the table was made, which are listed
+    as failed.
+    """
     kept = [row for row, cut_id in enumerate(batch["cut_ids"]) if cut_id not in table.failed]
     if len(kept) == len(batch["cut_ids"]):
         return batch
@@ -159,9 +166,11 @@ def without_failed(batch: Batch, table: FrameTable) -> Batch:
         if name != "failed" and isinstance(value, (list, Tensor))
     ]
     chosen = {
-        name: value[kept]
-        if isinstance(value := batch[name], Tensor)
-        else [value[row] for row in kept]
+        name: (
+            value[kept]
+            if isinstance(value := batch[name], Tensor)
+            else [value[row] for row in kept]
+        )
         for name in names
     }
     return batch | chosen | {"failed": batch["failed"] + failed}
@@ -174,7 +183,8 @@ def channel_statistics(
     max_duration: float,
     num_workers: int,
 ) -> tuple[Tensor, Tensor]:
-    """-> mean and deviation (dim,) over all frames of STATISTICS_CLIPS clips; a constant channel has deviation 1.
+    """-> mean and deviation (dim,) over all frames of STATISTICS_CLIPS clips; a constant channel
+    has deviation 1.
 
     Raises:
       ValueError: there is no frame.

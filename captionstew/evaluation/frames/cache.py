@@ -5,9 +5,10 @@
     frames, lengths = table.batch(["clip-17", "clip-3"])     # (2, T', D) float32, zero-padded, and (2,)
     table.failed                                             # {cut id: reason} of the clips that cannot be read
 
-A table is named by all that decides its values: the encoder's content hash and description, the manifest's checksum,
-the pooling, the window, the number format. It lies in shards of SHARD_CLIPS clips, `<cache dir>/<name>/<number>/`, each
-complete or absent, so a killed run goes on at the shard it was in.
+A table is named by all that decides its values: the encoder's content hash and description, the
+manifest's checksum, the pooling, the window, the number format. It lies in shards of SHARD_CLIPS
+clips, `<cache dir>/<name>/<number>/`, each complete or absent, so a killed run goes on at the shard
+it was in.
 """
 
 import json
@@ -37,7 +38,8 @@ BIG_CACHE = 200  # clips; encoding more than this shows a progress bar
 
 
 class FrameTable:
-    """Frames (T', D) of many clips by cut id; a clip's frames are read from disk when they are asked for.
+    """Frames (T', D) of many clips by cut id; a clip's frames are read from disk when they are
+    asked for.
 
     Attributes:
       dim: D.
@@ -108,7 +110,8 @@ def cached_frames(
     dtype: str = "float16",
     strict: bool = False,
 ) -> FrameTable:
-    """The table of these cuts, from the disk where it is there, else computed. Says its size before it starts.
+    """The table of these cuts, from the disk where it is there, else computed. Says its size before
+    it starts.
 
     Args:
       max_duration, num_workers: seconds of audio per batch and loading processes, while encoding.
@@ -118,7 +121,8 @@ def cached_frames(
       strict: raise for a clip that cannot be read, instead of listing it in `failed`.
 
     Raises:
-      ValueError: the disk lacks the space, or the encoder gives numbers that the format cannot hold.
+      ValueError: the disk lacks the space, or the encoder gives numbers that the format cannot
+          hold.
       BadAudio: a clip cannot be read and `strict` is set.
     """
     settings = _settings(encoder, cuts, pooling, max_seconds, dtype)
@@ -152,7 +156,9 @@ def cached_frames(
 def encode_batch(
     encoder: FrozenEncoder, batch: dict[str, Any], pooling: str = "", max_seconds: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """A batch of waveforms -> frames (B, T', D) float32 on the encoder's device, lengths (B,); pooled: T' = 1."""
+    """A batch of waveforms -> frames (B, T', D) float32 on the encoder's device, lengths (B,);
+    pooled: T' = 1.
+    """
     waveforms, counts = batch["waveforms"], batch["num_samples"]
     if max_seconds:
         most = round(max_seconds * encoder.sampling_rate)
@@ -211,8 +217,9 @@ def _check_space(
     )
     if needed + FREE_SPACE > free:
         raise ValueError(
-            f"{folder}: {what} of {len(durations)} clips need {_size(needed)}, the disk has {_size(free)} free and "
-            f"{_size(FREE_SPACE)} must stay so: name another --cache-dir, or use --cache clip (pooled vectors) or none"
+            f"{folder}: {what} of {len(durations)} clips need {_size(needed)}, the disk has"
+            f" {_size(free)} free and {_size(FREE_SPACE)} must stay so: name another --cache-dir,"
+            " or use --cache clip (pooled vectors) or none"
         )
 
 
@@ -260,8 +267,8 @@ def _append(
             values = clip[:length].astype(index["dtype"])
         if not np.isfinite(values).all():
             raise ValueError(
-                f"clip {cut_id}: the encoder gives NaN, infinite or, for {index['dtype']}, too large numbers "
-                f"(largest {np.abs(clip[:length]).max():.3g})"
+                f"clip {cut_id}: the encoder gives NaN, infinite or, for {index['dtype']}, too"
+                f" large numbers (largest {np.abs(clip[:length]).max():.3g})"
             )
         file.write(values.tobytes())
         index["cut_ids"].append(cut_id)

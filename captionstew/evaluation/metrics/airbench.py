@@ -1,9 +1,10 @@
-"""Reply parsing and scores of AIR-Bench (Yang et al. 2024), by the benchmark's own rules, and stricter beside them.
+"""Reply parsing and scores of AIR-Bench (Yang et al. 2024), by the benchmark's own rules, and
+stricter beside them.
 
-Foundation tasks are multiple choice. The benchmark leaves replies without a readable letter out of the denominator, so
-a model that seldom answers can score high; `strict_accuracy` counts them as wrong, and `instruction_following_rate` is
-the share that was read. Chat tasks are rated by a judge, which sees the model's answer and the reference's in both
-orders and replies with two numbers.
+Foundation tasks are multiple choice. The benchmark leaves replies without a readable letter out of
+the denominator, so a model that seldom answers can score high; `strict_accuracy` counts them as
+wrong, and `instruction_following_rate` is the share that was read. Chat tasks are rated by a judge,
+which sees the model's answer and the reference's in both orders and replies with two numbers.
 """
 
 from collections import defaultdict
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 
 CHOICES = "ABCD"
 HIGHEST_RATING = 10
-# The benchmark joins question answering and generation; the paper's 400 items are `sound_QA` and `music_QA` alone.
+# The benchmark joins question answering and generation; the paper's 400 items are `sound_QA` and
+# `music_QA` alone.
 CHAT_CATEGORIES = {
     "speech_QA": "speech",
     "speech_dialogue_QA": "speech",
@@ -69,8 +71,8 @@ class JudgeScore:
 def parse_choice(reply: str) -> str | None:
     """The letter of a reply, or None.
 
-    The first character if it is one of A B C D, else the last but one (`The answer is A.`). So `Dog` is D and
-    `The answer is B` nothing: that is the benchmark's rule.
+    The first character if it is one of A B C D, else the last but one (`The answer is A.`). So
+    `Dog` is D and `The answer is B` nothing: that is the benchmark's rule.
     """
     text = reply.strip().replace("\n", "")
     for char in (text[:1], text[-2:-1]):
@@ -96,7 +98,9 @@ def choice_scores(items: Iterable[tuple[str, str, str]]) -> dict[str, ChoiceScor
 
 
 def parse_ratings(reply: str) -> tuple[int, int] | None:
-    """The two ratings of a judge's reply, or None unless it is two integers of at most 10 with one blank between."""
+    """The two ratings of a judge's reply, or None unless it is two integers of at most 10 with one
+    blank between.
+    """
     words = reply.strip().replace("\n", "").split(" ")
     try:
         first, second = (int(word) for word in words)
@@ -138,7 +142,9 @@ def _judge_score(replies: list[tuple[int, int] | None], model_first: bool) -> Ju
 
 
 def judge_score(model_second: JudgeScore, model_first: JudgeScore) -> float | None:
-    """The model's score (at most 10): the mean of its mean ratings in both orders; None if an order has no rating."""
+    """The model's score (at most 10): the mean of its mean ratings in both orders; None if an order
+    has no rating.
+    """
     if model_second.mean_second is None or model_first.mean_first is None:
         return None
     return (model_second.mean_second + model_first.mean_first) / 2

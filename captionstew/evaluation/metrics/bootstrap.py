@@ -1,4 +1,4 @@
-"""."""
+"""Bootstrap intervals (95 %, percentiles) over clips, groups of clips and means."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,9 @@ def bootstrap_interval(
     seed: int = 0,
     rounds: int = 1000,
 ) -> tuple[float, float]:
-    """95 % percentile interval of a statistic of per-clip values (N, ...), clips drawn with replacement."""
+    """95 % percentile interval of a statistic of per-clip values (N, ...), clips drawn with
+    replacement.
+    """
     generator = np.random.default_rng(seed)
     drawn = [
         statistic(values[generator.integers(0, len(values), len(values))]) for _ in range(rounds)
@@ -25,7 +27,8 @@ def bootstrap_interval_of_groups(
 ) -> tuple[float, float]:
     """95 % percentile interval of the mean of values (N,) that belong together by groups (N,).
 
-    Whole groups are drawn with replacement: five captions of one clip are not five independent clips.
+    Whole groups are drawn with replacement: five captions of one clip are not five independent
+    clips.
     """
     _, group = np.unique(groups, return_inverse=True)
     sums, counts = np.bincount(group, weights=values), np.bincount(group)
@@ -41,7 +44,9 @@ def bootstrap_interval_of_groups(
 def bootstrap_interval_of_mean(
     groups: Sequence[np.ndarray], seed: int = 0, rounds: int = 1000
 ) -> tuple[float, float]:
-    """95 % interval of the mean of several tasks' means; clips are drawn with replacement within each task."""
+    """95 % interval of the mean of several tasks' means; clips are drawn with replacement within
+    each task.
+    """
     generator = np.random.default_rng(seed)
     drawn = [
         np.mean(

@@ -2,9 +2,10 @@
 
     caption_scores(["a dog barks"], [["a dog is barking", "barking of a dog"]])["rouge_l"]
 
-BLEU, CIDEr and `rouge_l_coco` are those of the COCO caption evaluation, on Penn-Treebank words (`ptb_tokenizer`).
-`rouge_l_hf` is the rouge-score package's, which is F1 on words of a-z and 0-9. The paper does not say which of the two
-it prints; `rouge_l` is COCO's, which is what audio captioning reports. Scores are shares in [0, 1], CIDEr in [0, 10].
+BLEU, CIDEr and `rouge_l_coco` are those of the COCO caption evaluation, on Penn-Treebank words
+(`ptb_tokenizer`). `rouge_l_hf` is the rouge-score package's, which is F1 on words of a-z and 0-9.
+The paper does not say which of the two it prints; `rouge_l` is COCO's, which is what audio
+captioning reports. Scores are shares in [0, 1], CIDEr in [0, 10].
 """
 
 import math
@@ -27,7 +28,8 @@ def caption_scores(
     """Captions of N clips and the references of each -> every metric, over the corpus.
 
     Raises:
-      ValueError: no clip, a clip without reference, or candidates and references of different number.
+      ValueError: no clip, a clip without reference, or candidates and references of different
+          number.
     """
     _check(candidates, references)
     words, reference_words = _tokenize(candidates, references)
@@ -50,9 +52,9 @@ def rouge_l_per_clip(candidates: Sequence[str], references: Sequence[Sequence[st
 def rouge_l_coco(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
     """ROUGE-L of each clip (N,), of captions that are already tokenised.
 
-    Lin 2004, as COCO computes it: P and R are the longest common subsequence over the length of the candidate and of
-    the reference, each the best over the references; F = (1 + b^2) P R / (R + b^2 P). An empty caption is one empty
-    word.
+    Lin 2004, as COCO computes it: P and R are the longest common subsequence over the length of the
+    candidate and of the reference, each the best over the references; F = (1 + b^2) P R / (R + b^2
+    P). An empty caption is one empty word.
     """
     scores = []
     for candidate, own in zip(candidates, references):
@@ -101,8 +103,8 @@ def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list
     """BLEU-1 .. BLEU-4 of a corpus of tokenised captions.
 
     Papineni et al. 2002: geometric mean of the clipped n-gram precisions of the whole corpus, times
-    exp(1 - reference length / candidate length) where candidates are shorter. The reference that counts is the one
-    closest in length, of two the shorter.
+    exp(1 - reference length / candidate length) where candidates are shorter. The reference that
+    counts is the one closest in length, of two the shorter.
     """
     matched, total = np.zeros(MAX_ORDER), np.zeros(MAX_ORDER)
     length = reference_length = 0
@@ -127,9 +129,10 @@ def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list
 def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
     """CIDEr-D of each clip (N,), of tokenised captions.
 
-    Vedantam et al. 2015, section 4 and 5: cosines of tf-idf vectors of n-grams, n = 1..4, the candidate's clipped to
-    the reference's, times a Gaussian of the difference in length, times 10. Document frequencies come from the
-    references of the clips that are scored, so one clip alone scores 0, and a part of a corpus differs from the whole.
+    Vedantam et al. 2015, section 4 and 5: cosines of tf-idf vectors of n-grams, n = 1..4, the
+    candidate's clipped to the reference's, times a Gaussian of the difference in length, times 10.
+    Document frequencies come from the references of the clips that are scored, so one clip alone
+    scores 0, and a part of a corpus differs from the whole.
     """
     frequency: Counter = Counter()
     for own in references:
@@ -189,7 +192,8 @@ def _tokenize(
 def _check(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> None:
     if len(candidates) != len(references) or not candidates:
         raise ValueError(
-            f"{len(candidates)} captions cannot be scored against the references of {len(references)}"
+            f"{len(candidates)} captions cannot be scored against the references of"
+            f" {len(references)}"
         )
     for number, own in enumerate(references):
         if isinstance(own, str) or not own:

@@ -1,4 +1,5 @@
-"""Ranking, tagging and classification metrics, and intervals. Shares lie in [0, 1] unless a name says otherwise.
+"""Ranking, tagging and classification metrics, and intervals. Shares lie in [0, 1] unless a name
+says otherwise.
 
 Captions are scored in `caption_metrics`, detection in `psds`, AIR-Bench replies in `airbench`.
 """
@@ -8,7 +9,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 
 def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
-    """(N, C) scores, (N,) class indices -> share of clips whose highest score is the label (first of equal ones).
+    """(N, C) scores, (N,) class indices -> share of clips whose highest score is the label (first
+    of equal ones).
 
     Raises:
       ValueError: no clip, or a score is not finite.
@@ -17,7 +19,9 @@ def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def mean_class_recall(scores: np.ndarray, labels: np.ndarray) -> float:
-    """(N, C) scores, (N,) class indices -> mean share found over the classes that occur; raises as `accuracy`."""
+    """(N, C) scores, (N,) class indices -> mean share found over the classes that occur; raises as
+    `accuracy`.
+    """
     correct = _correct(scores, labels)
     return float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))
 
@@ -32,7 +36,8 @@ def _correct(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> tuple[float, int]:
-    """(N, C) scores, (N, C) 0/1 -> macro average precision over classes with a positive, and how many those are.
+    """(N, C) scores, (N, C) 0/1 -> macro average precision over classes with a positive, and how
+    many those are.
 
     Rank by logits: a sigmoid in float32 turns high scores into ties.
 
@@ -47,7 +52,8 @@ def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> tuple[flo
 
 
 def class_average_precisions(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(N, C) scores, (N, C) 0/1 -> average precision of each class (C,), NaN where no clip is positive.
+    """(N, C) scores, (N, C) 0/1 -> average precision of each class (C,), NaN where no clip is
+    positive.
 
     Tied clips enter together, so their order does not matter.
     """
@@ -61,7 +67,9 @@ def class_average_precisions(scores: np.ndarray, targets: np.ndarray) -> np.ndar
 
 
 def class_roc_aucs(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(N, C) scores, (N, C) 0/1 -> area under the ROC of each class (C,), NaN where all clips are alike."""
+    """(N, C) scores, (N, C) 0/1 -> area under the ROC of each class (C,), NaN where all clips are
+    alike.
+    """
     _check_finite(scores)
     return np.array(
         [

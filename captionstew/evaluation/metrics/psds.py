@@ -1,12 +1,14 @@
-"""Polyphonic sound detection score, PSDS (Bilen et al. 2020; over all thresholds, Ebbers et al. 2022), of frame scores.
+"""Polyphonic sound detection score, PSDS (Bilen et al. 2020; over all thresholds, Ebbers et al.
+2022), of frame scores.
 
     score = psds(clips, classes)      # of DetectionClip: duration, events, scores (T, C), borders (T+1,)
     score.psds(), score.single_class["dog"]
 
-Terms: a *detection* at a threshold is a maximal run of frames with at least that score. It is *relevant* if events of
-its class cover `dtc` of it; an event is *found* if relevant detections cover `gtc` of it; detections that are not
-relevant are false alarms. The ROC of a class is the share of events found (TPR) over false alarms per hour (eFPR), and
-its score the area below it up to `max_efpr`, as a share. The defaults are PSDS1; AudioSet-strong takes alpha_st 0.
+Terms: a *detection* at a threshold is a maximal run of frames with at least that score. It is
+*relevant* if events of its class cover `dtc` of it; an event is *found* if relevant detections
+cover `gtc` of it; detections that are not relevant are false alarms. The ROC of a class is the
+share of events found (TPR) over false alarms per hour (eFPR), and its score the area below it up to
+`max_efpr`, as a share. The defaults are PSDS1; AudioSet-strong takes alpha_st 0.
 """
 
 from collections import defaultdict
@@ -42,7 +44,9 @@ class DetectionClip:
 
 @dataclass(frozen=True)
 class PsdsSettings:
-    """`cttc` and `alpha_ct` count false alarms on another class's events a second time (PSDS2); not in PSDS1."""
+    """`cttc` and `alpha_ct` count false alarms on another class's events a second time (PSDS2); not
+    in PSDS1.
+    """
 
     dtc: float = 0.7
     gtc: float = 0.7
@@ -69,7 +73,9 @@ class PsdsScore:
         return {label: _area(*curve, self.max_efpr) for label, curve in self.curves.items()}
 
     def psds(self, alpha_st: float = 0.0) -> float:
-        """Area below mean - alpha_st x standard deviation over the classes; 0 is AudioSet-strong's, 1 DCASE's."""
+        """Area below mean - alpha_st x standard deviation over the classes; 0 is AudioSet-strong's,
+        1 DCASE's.
+        """
         points = np.unique(np.concatenate([efpr for efpr, _ in self.curves.values()]))
         rates = np.stack(
             [tpr[np.searchsorted(efpr, points, "right") - 1] for efpr, tpr in self.curves.values()]
@@ -89,8 +95,10 @@ def psds(
     Args:
       clips: read twice; `scores` may be a memory-mapped file.
       classes: of the columns of the scores.
-      scored_classes: leave out all others, events and columns; None for all. Classes without any event never count.
-      drop_empty_clips: clips without event of a scored class do not count, neither their false alarms nor their length.
+      scored_classes: leave out all others, events and columns; None for all. Classes without any
+          event never count.
+      drop_empty_clips: clips without event of a scored class do not count, neither their false
+          alarms nor their length.
 
     Raises:
       ValueError: nothing to score, or a clip whose scores, borders or labels do not fit.
@@ -138,7 +146,9 @@ def psds(
 
 
 def merge_events(events: Iterable[Event], scored: Collection[str]) -> list[Event]:
-    """Events of the scored classes by class and onset, without empty ones; those that overlap or touch are united."""
+    """Events of the scored classes by class and onset, without empty ones; those that overlap or
+    touch are united.
+    """
     merged: list[Event] = []
     for onset, offset, label in sorted(events, key=lambda event: (event[2], event[0])):
         if label not in scored or offset <= onset:
@@ -151,7 +161,9 @@ def merge_events(events: Iterable[Event], scored: Collection[str]) -> list[Event
 
 
 def median_filter(scores: np.ndarray, frames: int = MEDIAN_FRAMES) -> np.ndarray:
-    """(T, C) -> (T, C) median over time; the clip is mirrored at its ends, the outermost frame repeated."""
+    """(T, C) -> (T, C) median over time; the clip is mirrored at its ends, the outermost frame
+    repeated.
+    """
     return ndimage.median_filter(scores, (frames, 1))
 
 
@@ -217,7 +229,9 @@ class _Changes:
         times: np.ndarray,
         owners: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
-        """A class in a clip -> (scores (U,) falling, change of found events (U,), change of eFPR (U,))."""
+        """A class in a clip -> (scores (U,) falling, change of found events (U,), change of eFPR
+        (U,)).
+        """
         levels = np.unique(scores[scores > -np.inf])[::-1]
         active = np.zeros((len(levels), len(scores) + 2), dtype=np.int8)
         active[:, 1:-1] = scores >= levels[:, None]
@@ -273,9 +287,11 @@ _NO_CHANGES = (np.zeros(0, dtype=np.uint16), np.zeros(0), np.zeros(0, dtype=np.i
 def _run_changes(
     scores: np.ndarray, numbers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(T, K) -> where the number of runs with scores at or above a threshold changes: class, score, +1 or -1.
+    """(T, K) -> where the number of runs with scores at or above a threshold changes: class, score,
+    +1 or -1.
 
-    As the threshold falls, a run appears at every local maximum, and two become one at every local minimum.
+    As the threshold falls, a run appears at every local maximum, and two become one at every local
+    minimum.
     """
     padded = np.full((len(numbers), len(scores) + 2), -np.inf, dtype=scores.dtype)
     padded[:, 1:-1] = scores.T
@@ -291,7 +307,9 @@ def _run_changes(
 def _curve(
     found: np.ndarray, efpr: np.ndarray, num_events: int, max_efpr: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Counts at every threshold -> eFPR ascending from 0 (K,), and the best TPR up to there (K,)."""
+    """Counts at every threshold -> eFPR ascending from 0 (K,), and the best TPR up to there
+    (K,).
+    """
     efpr, tpr = np.append(0.0, efpr), np.append(0.0, found / num_events)
     order = np.lexsort((tpr, efpr))
     efpr, tpr = efpr[order], np.maximum.accumulate(tpr[order])
@@ -310,7 +328,9 @@ def _at_least(value: np.ndarray, bound: np.ndarray) -> np.ndarray:
 
 
 def _cross_trigger_rate(event_seconds: float, num_classes: int, settings: PsdsSettings) -> float:
-    """eFPR that one cross trigger on a class adds: alpha_ct x the mean over the other classes of triggers per time."""
+    """eFPR that one cross trigger on a class adds: alpha_ct x the mean over the other classes of
+    triggers per time.
+    """
     return settings.alpha_ct * settings.unit_seconds / event_seconds / max(num_classes - 1, 1)
 
 

@@ -1,13 +1,15 @@
 """Penn-Treebank words of a caption, as the COCO caption metrics count them, without Java.
 
-The COCO metrics split captions with Stanford's Penn-Treebank tokeniser, write them in lower case and drop punctuation.
-These rules give the same words for captions in English; where they may differ is in what captions rarely hold (three
-or more hyphens, unusual abbreviations, several full stops inside a word).
+The COCO metrics split captions with Stanford's Penn-Treebank tokeniser, write them in lower case
+and drop punctuation. These rules give the same words for captions in English; where they may differ
+is in what captions rarely hold (three or more hyphens, unusual abbreviations, several full stops
+inside a word).
 """
 
 import re
 
-# Dropped after splitting. Brackets are not: the COCO metrics look for their names in upper case, after lower-casing.
+# Dropped after splitting. Brackets are not: the COCO metrics look for their names in upper case,
+# after lower-casing.
 PUNCTUATION = frozenset({"'", '"', "''", "``", "`", ".", "?", "!", ",", ":", ";", "-", "--", "..."})
 BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 # Words written as one that the Penn Treebank counts as two.

@@ -1,4 +1,4 @@
-"""."""
+"""Recall at k and mAP at 10 of text-to-audio and audio-to-text retrieval, and what chance gives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +23,9 @@ def relevance(caption_clips: Sequence[int], captions: Sequence[str] | None = Non
 
     Args:
       caption_clips: for each caption, the index of its clip.
-      captions: if given (`--duplicate-captions match`), a caption is right for every clip that has a caption with the
-        same words; otherwise (`strict`, the literature's rule) only for its own clip.
+      captions: if given (`--duplicate-captions match`), a caption is right for every clip that has
+        a caption with the same words; otherwise (`strict`, the literature's rule) only for its own
+        clip.
     """
     clips = np.asarray(caption_clips)
     own = np.arange(clips.max() + 1)[:, None] == clips[None, :]
@@ -39,8 +40,9 @@ def relevance(caption_clips: Sequence[int], captions: Sequence[str] | None = Non
 def retrieval_ranks(similarity: np.ndarray, relevant: np.ndarray) -> RetrievalRanks:
     """(clips, captions) similarities and right answers -> ranks in both directions.
 
-    A clip with several captions is found if any of them is; every caption is a query of its own. Equal similarities
-    are broken against us: a wrong answer that ties with the right one stands before it.
+    A clip with several captions is found if any of them is; every caption is a query of its own.
+    Equal similarities are broken against us: a wrong answer that ties with the right one stands
+    before it.
 
     Raises:
       ValueError: a similarity is NaN or infinite, or shapes differ.
@@ -57,7 +59,9 @@ def retrieval_ranks(similarity: np.ndarray, relevant: np.ndarray) -> RetrievalRa
 
 
 def _ranks(similarity: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(queries, items) -> rank of the best right item (queries,), average precision at 10 (queries,)."""
+    """(queries, items) -> rank of the best right item (queries,), average precision at 10
+    (queries,).
+    """
     best = np.empty(len(similarity), dtype=np.int64)
     precision = np.empty(len(similarity))
     for query, (scores, right) in enumerate(zip(similarity, relevant)):

@@ -1,6 +1,8 @@
-"""What probes are trained and scored on: clip vectors in memory, or frames that come batch by batch.
+"""What probes are trained and scored on: clip vectors in memory, or frames that come batch by
+batch.
 
-Each kind fulfils captionstew.evaluation.probing.fit.Clips. N clips, D channels, T frames, C classes.
+Each kind fulfils captionstew.evaluation.probing.fit.Clips. N clips, D channels, T frames, C
+classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -71,7 +73,9 @@ class FrameClips:
         return self.frames(rows), self.targets[rows]
 
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation (D,) over the frames of at most STATISTICS_CLIPS clips, chosen by a fixed seed."""
+        """Mean and deviation (D,) over the frames of at most STATISTICS_CLIPS clips, chosen by a
+        fixed seed.
+        """
         rows = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[
             :STATISTICS_CLIPS
         ]
@@ -82,9 +86,10 @@ class FrameClips:
             count += len(own)
             total, squares = total + own.sum(0), squares + own.square().sum(0)
         mean = total / count
-        return mean.float().cpu(), (squares / count - mean.square()).clamp(
-            min=0.0
-        ).sqrt().float().cpu()
+        return (
+            mean.float().cpu(),
+            (squares / count - mean.square()).clamp(min=0.0).sqrt().float().cpu(),
+        )
 
 
 class DetectionClips(FrameClips):
@@ -99,7 +104,9 @@ class DetectionClips(FrameClips):
         num_classes: int,
         frame_rate: float,
     ) -> None:
-        """events: per clip (onset, offset, class index); durations (N,) seconds; frame_rate of the source in Hz."""
+        """events: per clip (onset, offset, class index); durations (N,) seconds; frame_rate of the
+        source in Hz.
+        """
         super().__init__(source, cut_ids, torch.empty(0))
         self.events = events
         self.durations = durations
@@ -114,7 +121,9 @@ class DetectionClips(FrameClips):
         )
 
     def batch(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """(n,) -> frames (n, T, D), lengths (n,); targets (n, T, C), PADDING_TARGET beyond a clip's frames"""
+        """(n,) -> frames (n, T, D), lengths (n,); targets (n, T, C), PADDING_TARGET beyond a clip's
+        frames
+        """
         frames, lengths = self.frames(rows)
         targets = torch.full((len(rows), frames.size(1), self.num_classes), PADDING_TARGET)
         for place, (row, length) in enumerate(zip(rows.tolist(), lengths.tolist())):

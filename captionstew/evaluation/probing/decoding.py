@@ -30,7 +30,9 @@ from captionstew.hashing import sha256_of_file
 
 @dataclass(frozen=True)
 class Decoded:
-    """A scored probe: arguments of write_result, and the clips that count as wrong because nothing can be heard."""
+    """A scored probe: arguments of write_result, and the clips that count as wrong because nothing
+    can be heard.
+    """
 
     task: ProbeTask
     score: ProbeScore
@@ -44,10 +46,12 @@ class Decoded:
 
 
 def joined(first: Decoded, second: Decoded) -> Decoded:
-    """One result for a task of accuracy whose probes were trained twice and tested on different clips.
+    """One result for a task of accuracy whose probes were trained twice and tested on different
+    clips.
 
     Raises:
-      ValueError: not the same task, pooling, encoder and number of seeds, or a task of another metric.
+      ValueError: not the same task, pooling, encoder and number of seeds, or a task of another
+          metric.
     """
     same = (
         all(
@@ -65,8 +69,8 @@ def joined(first: Decoded, second: Decoded) -> Decoded:
     )
     if first.task != second.task or not same:
         raise ValueError(
-            f"{first.result['checkpoint']} and {second.result['checkpoint']} are not probes of one task of accuracy "
-            "on one encoder: their test clips cannot be joined"
+            f"{first.result['checkpoint']} and {second.result['checkpoint']} are not probes of one"
+            " task of accuracy on one encoder: their test clips cannot be joined"
         )
     correct = np.concatenate([first.score.correct, second.score.correct], axis=1)  # (seeds, N)
     metrics = accuracy_metrics(correct) | {
@@ -99,7 +103,9 @@ class Decoder:
         device: torch.device,
         folder: Path,
     ) -> None:
-        """`manifest` overrides the task's own of that split; `folder` takes scores of frames for a while."""
+        """`manifest` overrides the task's own of that split; `folder` takes scores of frames for a
+        while.
+        """
         self.split = split
         self.manifest = manifest
         self.num_workers = num_workers

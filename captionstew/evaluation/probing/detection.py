@@ -1,7 +1,7 @@
 """Sound event detection: frames of any encoder at one rate, targets of frames, and what is scored.
 
-Detection works on frames of 1/25 s, frame j from j / 25 to (j + 1) / 25 seconds, the last one to the clip's end.
-n clips, T frames, D channels, C classes.
+Detection works on frames of 1/25 s, frame j from j / 25 to (j + 1) / 25 seconds, the last one to
+the clip's end. n clips, T frames, D channels, C classes.
 """
 
 import math
@@ -22,7 +22,9 @@ def num_detection_frames(duration: float) -> int:
 
 
 def frame_targets(events: Sequence[Event], num_frames: int, num_classes: int) -> Tensor:
-    """-> (T, C) zeros and ones: an event's onset and offset go to the nearest border, at least one frame is on."""
+    """-> (T, C) zeros and ones: an event's onset and offset go to the nearest border, at least one
+    frame is on.
+    """
     targets = torch.zeros(num_frames, num_classes)
     for onset, offset, label in events:
         first = min(int(onset * DETECTION_RATE + 0.5), num_frames - 1)
@@ -36,10 +38,11 @@ def to_detection_rate(
 ) -> tuple[Tensor, Tensor]:
     """(n, T', D) at `frame_rate`, (n,), durations (n,) seconds -> (n, T, D) at 25 Hz, (n,)
 
-    Each detection frame is the mean of the encoder's frames over its own stretch of time, weighted by overlap: faster
-    encoders are averaged, slower ones repeated, one at 25 Hz stays as it is. What an encoder loses at a clip's ends
-    (convolution without padding) it loses on both sides alike, so its frames stand in the middle of the clip, to the
-    nearest detection frame, and the first and the last of them fill what is missing.
+    Each detection frame is the mean of the encoder's frames over its own stretch of time, weighted
+    by overlap: faster encoders are averaged, slower ones repeated, one at 25 Hz stays as it is.
+    What an encoder loses at a clip's ends (convolution without padding) it loses on both sides
+    alike, so its frames stand in the middle of the clip, to the nearest detection frame, and the
+    first and the last of them fill what is missing.
     """
     counts = torch.tensor([num_detection_frames(duration) for duration in durations])
     resampled = frames.new_zeros(len(frames), int(counts.max()), frames.size(-1))

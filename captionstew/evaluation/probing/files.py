@@ -16,7 +16,9 @@ def probe_name(task: str, pooling: str) -> str:
 
 
 def record_probes(exp_dir: Path, names: Sequence[str]) -> None:
-    """Notes the probes of the running training: others in the folder are left from an earlier one."""
+    """Notes the probes of the running training: others in the folder are left from an earlier
+    one.
+    """
     with atomic_write(exp_dir / RECORD, "w", encoding="utf-8") as file:
         json.dump({"probes": list(names)}, file)
 

@@ -1,7 +1,8 @@
-"""Training of linear probes: heads for a grid of learning rates and seeds at once, the test set unseen.
+"""Training of linear probes: heads for a grid of learning rates and seeds at once, the test set
+unseen.
 
-H heads (learning rates x seeds), n clips of a batch, C classes, T frames. What a probe is trained on comes from a
-`Clips`; what a head is stands in captionstew.models.heads.
+H heads (learning rates x seeds), n clips of a batch, C classes, T frames. What a probe is trained
+on comes from a `Clips`; what a head is stands in captionstew.models.heads.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +24,9 @@ MAX_SCORES = (
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """Habits of EVAR and HEAR: standardised inputs, Adam, early stopping on validation, several seeds."""
+    """Habits of EVAR and HEAR: standardised inputs, Adam, early stopping on validation, several
+    seeds.
+    """
 
     learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -48,7 +51,9 @@ class Clips(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Positions (n,) -> the head's inputs, the first of them (n, ..., D), and targets (n, ...)."""
+        """Positions (n,) -> the head's inputs, the first of them (n, ..., D), and targets (n,
+        ...).
+        """
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation (D,) of the inputs."""
@@ -90,7 +95,8 @@ class Probe:
 
     @torch.no_grad()
     def scores(self, x: Tensor, *rest: Tensor, seed: int | None = None) -> Tensor:
-        """The head's inputs, (N, D) or (N, T, D) and lengths (N,) -> logits (seeds, N, C) or (seeds, N, T, C)
+        """The head's inputs, (N, D) or (N, T, D) and lengths (N,) -> logits (seeds, N, C) or
+        (seeds, N, T, C)
 
         With `seed` those of one head only, as the first and only one.
         """
@@ -116,7 +122,8 @@ class Probe:
 class Heads:
     """H copies of a head with one Adam; copy h has its own learning rate.
 
-    Adam's step does not depend on the gradient's size, so copy h is trained through V_h = W_h / lr_h with rate 1.
+    Adam's step does not depend on the gradient's size, so copy h is trained through V_h = W_h /
+    lr_h with rate 1.
     """
 
     def __init__(
@@ -159,7 +166,9 @@ class Heads:
         return self.head.scores(self.weights(), *inputs)
 
     def keep(self, rows: Tensor) -> None:
-        """Goes on with these copies only (positions (h,)); they train as they would have with the others."""
+        """Goes on with these copies only (positions (h,)); they train as they would have with the
+        others.
+        """
         state = {
             name: {
                 key: moment[rows] if moment.dim() else moment
@@ -181,10 +190,11 @@ def train_probe(
     settings: ProbeSettings,
     device: torch.device | str = "cpu",
 ) -> Probe:
-    """Trains a head for every (learning rate, seed); validation picks each head's epoch, then the rate.
+    """Trains a head for every (learning rate, seed); validation picks each head's epoch, then the
+    rate.
 
-    Where the metric ties, as it often does on few clips, the lower validation loss wins. Every seed has its own
-    initial weights and, where clips are in memory, its own order of clips.
+    Where the metric ties, as it often does on few clips, the lower validation loss wins. Every seed
+    has its own initial weights and, where clips are in memory, its own order of clips.
 
     Args:
       loss: logits (H, n, ...), targets (n, ...) -> loss of each head (H,).
@@ -235,7 +245,9 @@ class _Fit:
     device: torch.device | str
 
     def run(self, seeds: Sequence[int]) -> _Best:
-        """Heads for all rates and these seeds, in the order of rates; each stops when its patience is at an end."""
+        """Heads for all rates and these seeds, in the order of rates; each stops when its patience
+        is at an end.
+        """
         settings = self.settings
         grid = [(rate, seed) for rate in settings.learning_rates for seed in seeds]
         heads = Heads(
@@ -330,7 +342,9 @@ def binary_cross_entropy_per_head(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def frame_binary_cross_entropy_per_head(logits: Tensor, targets: Tensor) -> Tensor:
-    """(H, n, T, C), (n, T, C) -> (H,); targets are PADDING_TARGET beyond a clip's frames, which do not count."""
+    """(H, n, T, C), (n, T, C) -> (H,); targets are PADDING_TARGET beyond a clip's frames, which do
+    not count.
+    """
     valid = (targets[..., 0] != PADDING_TARGET).unsqueeze(-1)  # (n, T, 1)
     known = targets.clamp(min=0.0).expand_as(logits)
     each = F.binary_cross_entropy_with_logits(logits, known, reduction="none") * valid

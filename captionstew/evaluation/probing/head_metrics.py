@@ -1,7 +1,7 @@
 """Metrics of many heads at once, for validation while probes train, and of bootstrap draws.
 
-Average precision is scikit-learn's definition, in one sort for all heads and classes: a call of scikit-learn per head
-and class would take longer than the training. H heads, N clips, C classes.
+Average precision is scikit-learn's definition, in one sort for all heads and classes: a call of
+scikit-learn per head and class would take longer than the training. H heads, N clips, C classes.
 """
 
 import numpy as np
@@ -79,7 +79,9 @@ HEAD_METRICS: dict[str, type[HeadMetric]] = {
 
 
 class RankedScores:
-    """Scores (..., C, N) sorted once, from which average precisions under many weightings of the clips follow."""
+    """Scores (..., C, N) sorted once, from which average precisions under many weightings of the
+    clips follow.
+    """
 
     def __init__(self, scores: Tensor, targets: Tensor) -> None:
         """scores (C, N) or (..., C, N), targets zeros and ones, broadcast over the leading axes."""
@@ -93,7 +95,8 @@ class RankedScores:
         self.ends = (*self.positives[:-1], ends[self.positives])
 
     def average_precision(self, weights: Tensor | None = None) -> Tensor:
-        """-> (..., C); NaN for a class without positives. `weights` (N,): how often each clip counts.
+        """-> (..., C); NaN for a class without positives. `weights` (N,): how often each clip
+        counts.
 
         AP = mean over the positives of the precision among the clips that score at least as high.
         """
@@ -108,18 +111,21 @@ class RankedScores:
 
 
 def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
-    """(..., C, N), targets of zeros and ones -> (..., C), NaN without positives; scikit-learn's, ties included."""
+    """(..., C, N), targets of zeros and ones -> (..., C), NaN without positives; scikit-learn's,
+    ties included.
+    """
     return RankedScores(scores, targets).average_precision()
 
 
 def map_interval(
     scores: np.ndarray, targets: np.ndarray, seed: int = 0, rounds: int = 200
 ) -> tuple[float, float]:
-    """(S, N, C), (N, C) -> 95 % interval of the mean average precision, averaged over S seeds: 1.96 standard deviations
-    of a bootstrap over clips to either side, within [0, 1].
+    """(S, N, C), (N, C) -> 95 % interval of the mean average precision, averaged over S seeds: 1.96
+    standard deviations of a bootstrap over clips to either side, within [0, 1].
 
-    Not the bootstrap's percentiles: copies of one positive clip stand next to each other, which raises the average
-    precision of rare classes in every draw. A class that a draw misses does not count in it.
+    Not the bootstrap's percentiles: copies of one positive clip stand next to each other, which
+    raises the average precision of rare classes in every draw. A class that a draw misses does not
+    count in it.
     """
     generator = np.random.default_rng(seed)
     draws = torch.from_numpy(

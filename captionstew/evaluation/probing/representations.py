@@ -93,12 +93,14 @@ class Representations:
         if isinstance(self.system, StoredEmbeddings):
             if needs_frames:
                 raise ValueError(
-                    f"{self.system.description['path']} holds one vector per clip: no {what} ({task.name})"
+                    f"{self.system.description['path']} holds one vector per clip: no {what}"
+                    f" ({task.name})"
                 )
             return STORED
         if needs_frames and self.cache == "clip":
             raise ValueError(
-                f"--cache clip keeps pooled vectors, {what} ({task.name}) needs --cache frames or none"
+                f"--cache clip keeps pooled vectors, {what} ({task.name}) needs --cache frames or"
+                " none"
             )
         return pooling
 
@@ -141,7 +143,8 @@ class Representations:
         if not kept.ids:
             reason = next(iter(failed.values()))
             raise ValueError(
-                f"{found.cuts.path}: none of {len(found.ids)} clips can be read, the first: {reason}"
+                f"{found.cuts.path}: none of {len(found.ids)} clips can be read, the first:"
+                f" {reason}"
             )
         if pooling == FRAMES:
             clips: Clips = DetectionClips(

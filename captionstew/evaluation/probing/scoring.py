@@ -80,8 +80,8 @@ def score_probe(
 def score_logits(
     scores: np.ndarray, task: ProbeTask, classes: Sequence[str], values: Sequence[Any]
 ) -> ProbeScore:
-    """logits (S, n, C) of the clips that can be heard -> result; `values`: labels of these n and, behind them, of all
-    others.
+    """logits (S, n, C) of the clips that can be heard -> result; `values`: labels of these n and,
+    behind them, of all others.
     """
     truth = targets(values, task, classes).numpy()
     settings = {
@@ -102,7 +102,9 @@ def clip_scores(probe: Probe, clips: Clips, device: torch.device) -> np.ndarray:
 
 
 def _classification(scores: np.ndarray, truth: np.ndarray, settings: dict[str, Any]) -> ProbeScore:
-    """scores (S, n, C) of the clips that can be heard, truth (N,) of these and, behind them, the others"""
+    """scores (S, n, C) of the clips that can be heard, truth (N,) of these and, behind them, the
+    others
+    """
     correct = np.zeros((len(scores), len(truth)), dtype=bool)
     correct[:, : scores.shape[1]] = scores.argmax(-1) == truth[: scores.shape[1]]
     largest = np.unique(truth, return_counts=True)[1].max()
@@ -112,13 +114,17 @@ def _classification(scores: np.ndarray, truth: np.ndarray, settings: dict[str, A
 
 
 def accuracy_metrics(correct: np.ndarray) -> dict[str, Any]:
-    """(S, N) which clips were right -> accuracy, its deviation over seeds and its interval over clips"""
+    """(S, N) which clips were right -> accuracy, its deviation over seeds and its interval over
+    clips
+    """
     found = mean_and_deviation("accuracy", correct.mean(1))
     return found | {"accuracy_interval": bootstrap_interval(correct.mean(0))}
 
 
 def _tagging(scores: np.ndarray, truth: np.ndarray, settings: dict[str, Any]) -> ProbeScore:
-    """scores (S, n, C), truth (N, C); a clip that cannot be heard stands last in every class's ranking"""
+    """scores (S, n, C), truth (N, C); a clip that cannot be heard stands last in every class's
+    ranking
+    """
     last = np.repeat(scores.min(axis=1, keepdims=True) - 1.0, len(truth) - scores.shape[1], axis=1)
     scores = np.concatenate([scores, last], axis=1)
     each = [mean_average_precision(one, truth) for one in scores]
@@ -162,7 +168,9 @@ def _detection(results: Sequence[PsdsScore], settings: dict[str, Any]) -> ProbeS
 def _scored_clips(
     probe: Probe, seed: int, loaded: Loaded, device: torch.device, path: Path
 ) -> list[DetectionClip]:
-    """One head's logits of every frame, median-filtered over time; they lie in `path` as long as they are needed."""
+    """One head's logits of every frame, median-filtered over time; they lie in `path` as long as
+    they are needed.
+    """
     clips, kept = loaded.clips, loaded.kept
     durations = clips.durations.tolist()
     lengths, starts = [], [0]
@@ -187,7 +195,9 @@ def _scored_clips(
 def _silent_clips(
     broken: Sequence[BrokenClip], seconds: float, num_classes: int
 ) -> list[DetectionClip]:
-    """Clips that cannot be heard: their events count, and nothing is ever detected; `seconds` is their least length."""
+    """Clips that cannot be heard: their events count, and nothing is ever detected; `seconds` is
+    their least length.
+    """
     clips = []
     for clip in broken:
         found = [event_of(one) for one in clip.value]

@@ -109,7 +109,8 @@ class SupervisedTask:
 
 
 def train_encoders(tasks: Sequence[ProbeTask], flags: Any) -> None:
-    """Trains every task in a folder of its own below --exp-dir; the averaged models lie where probes would.
+    """Trains every task in a folder of its own below --exp-dir; the averaged models lie where
+    probes would.
 
     Raises:
       ValueError: a task is detection.
@@ -133,7 +134,8 @@ def train_encoders(tasks: Sequence[ProbeTask], flags: Any) -> None:
 def train_supervised(rank: Rank, flags: Any, task: ProbeTask, output: Path) -> None:
     """Trains one task in --exp-dir and writes the averaged model to `output`, on every rank.
 
-    The weights are the running average over the last --avg epochs; no epoch is chosen, so nothing is tuned on test.
+    The weights are the running average over the last --avg epochs; no epoch is chosen, so nothing
+    is tuned on test.
     """
     start_logging(flags.exp_dir, rank.rank, rank.world_size)
     torch.manual_seed(flags.seed)
@@ -166,7 +168,9 @@ def supervised_scores(
     num_workers: int,
     device: torch.device,
 ) -> tuple[np.ndarray, TaskClips, list[BrokenClip], int]:
-    """-> logits (1, n, C), the clips they belong to, those that cannot be read, and the model's parameters"""
+    """-> logits (1, n, C), the clips they belong to, those that cannot be read, and the model's
+    parameters
+    """
     model = load_classifier(content["config"], content["model"], source).to(device)
     fbank = FbankConfig.from_dict(content["config"]["fbank"])
     scores: dict[str, Tensor] = {}
@@ -197,8 +201,8 @@ def scored_batches(
     frames: int | None,
     failed: dict[str, str] | None = None,
 ) -> Iterable[tuple[dict, Tensor]]:
-    """Each batch that has a readable clip, with the logits (B, C) of its clips' first `frames` frames, on the CPU; the
-    others go to `failed`.
+    """Each batch that has a readable clip, with the logits (B, C) of its clips' first `frames`
+    frames, on the CPU; the others go to `failed`.
     """
     for batch in batches:
         if failed is not None:

@@ -1,6 +1,8 @@
-"""Probing tasks as data, and the clips of a task: which there are, what is asked of them, which are broken.
+"""Probing tasks as data, and the clips of a task: which there are, what is asked of them, which are
+broken.
 
-A task is a row of `egs/eval_probe/tasks.json` or, for any labelled manifest, `<source>[:<field>]`. N clips, C classes.
+A task is a row of `egs/eval_probe/tasks.json` or, for any labelled manifest, `<source>[:<field>]`.
+N clips, C classes.
 """
 
 import dataclasses
@@ -48,12 +50,14 @@ class ProbeTask:
     Attributes:
       name: used in result files.
       source: corpus whose cuts belong to the task; empty for all cuts of the manifest.
-      field: entry of the cut's `custom` with the target: a class; a list of classes; events, [onset, offset, class].
-      metric: accuracy, map or psds1. It implies `head` (clip or frames), `loss` and `multi_label`, which a row of the
-        table states too, for its readers.
+      field: entry of the cut's `custom` with the target: a class; a list of classes; events,
+          [onset, offset, class].
+      metric: accuracy, map or psds1. It implies `head` (clip or frames), `loss` and `multi_label`,
+        which a row of the table states too, for its readers.
       max_seconds: only the start of longer clips is heard (0: all of it).
       splits: which cuts_<name>.jsonl train, validate and test.
-      classes: file beside the manifests with the list of classes; empty: the classes of the training cuts.
+      classes: file beside the manifests with the list of classes; empty: the classes of the
+          training cuts.
       num_classes: of the full release, for the reader.
     """
 
@@ -77,12 +81,14 @@ class ProbeTask:
         for name, value in zip(("head", "loss", "multi_label"), KINDS[self.metric]):
             if getattr(self, name) not in ("", None, value):
                 raise ValueError(
-                    f"task {self.name}: {name} {getattr(self, name)!r} does not go with {self.metric}"
+                    f"task {self.name}: {name} {getattr(self, name)!r} does not go with"
+                    f" {self.metric}"
                 )
             object.__setattr__(self, name, value)
         if set(self.splits) != set(SPLITS):
             raise ValueError(
-                f"task {self.name}: splits must name {', '.join(SPLITS)}, not {', '.join(self.splits)}"
+                f"task {self.name}: splits must name {', '.join(SPLITS)}, not"
+                f" {', '.join(self.splits)}"
             )
 
     @property
@@ -96,7 +102,9 @@ class ProbeTask:
         return binary_cross_entropy_per_head if self.multi_label else cross_entropy_per_head
 
     def manifest(self, folder: Path, split: str) -> Path:
-        """Cuts of train, valid or test; `folder` holds them, or a folder of the task's name that does."""
+        """Cuts of train, valid or test; `folder` holds them, or a folder of the task's name that
+        does.
+        """
         own = folder / self.name
         return (own if own.is_dir() else folder) / f"cuts_{self.splits[split]}.jsonl"
 
@@ -138,10 +146,11 @@ def source_task(source: str, field: str = "") -> ProbeTask:
 
 
 def all_tasks(folder: Path, table: dict[str, ProbeTask]) -> list[ProbeTask]:
-    """Every task of the table that has its manifests here; else a task for every labelled source that is held out.
+    """Every task of the table that has its manifests here; else a task for every labelled source
+    that is held out.
 
-    A source of a corpus in the table is that task; any other needs a `label` of two or more classes on at least
-    MIN_TEST_CLIPS clips of the test, and of validation, which may be exchanged.
+    A source of a corpus in the table is that task; any other needs a `label` of two or more classes
+    on at least MIN_TEST_CLIPS clips of the test, and of validation, which may be exchanged.
     """
     below = [task for task in table.values() if (folder / task.name / "cuts_train.jsonl").is_file()]
     if below:
@@ -205,7 +214,9 @@ class BrokenClip:
 
 
 def broken_clips(manifest: Path, task: ProbeTask) -> list[BrokenClip]:
-    """What preparation listed beside cuts_<split>.jsonl in broken_<split>.jsonl; none without that file."""
+    """What preparation listed beside cuts_<split>.jsonl in broken_<split>.jsonl; none without that
+    file.
+    """
     path = manifest.with_name(manifest.name.replace("cuts_", "broken_", 1))
     if path == manifest or not path.is_file():
         return []
@@ -225,7 +236,9 @@ def broken_clips(manifest: Path, task: ProbeTask) -> list[BrokenClip]:
 
 
 def num_missing(manifest: Path) -> int:
-    """Clips of the list whose video is nowhere to be had (missing_<split>.txt): they do not count, but are reported."""
+    """Clips of the list whose video is nowhere to be had (missing_<split>.txt): they do not count,
+    but are reported.
+    """
     path = manifest.with_name(manifest.name.replace("cuts_", "missing_", 1)).with_suffix(".txt")
     return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
 
@@ -263,7 +276,9 @@ def names_in(value: Any) -> list[str]:
 
 
 def event_of(value: list | dict[str, Any]) -> tuple[float, float, str]:
-    """[onset, offset, class], or what a folder's metadata.csv gives -> onset, offset (seconds), class"""
+    """[onset, offset, class], or what a folder's metadata.csv gives -> onset, offset (seconds),
+    class
+    """
     if isinstance(value, dict):
         return value["onset"], value["offset"], value["label"]
     onset, offset, name = value
@@ -271,7 +286,9 @@ def event_of(value: list | dict[str, Any]) -> tuple[float, float, str]:
 
 
 def targets(values: Sequence[Any], task: ProbeTask, classes: Sequence[str]) -> Tensor:
-    """-> (N,) class indices, UNKNOWN_CLASS for others; or (N, C) zeros and ones, labels of other classes left out."""
+    """-> (N,) class indices, UNKNOWN_CLASS for others; or (N, C) zeros and ones, labels of other
+    classes left out.
+    """
     index = {name: number for number, name in enumerate(classes)}
     if not task.multi_label:
         return torch.tensor(

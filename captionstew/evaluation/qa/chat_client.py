@@ -1,7 +1,7 @@
 """One request to an endpoint that speaks OpenAI's chat-completions protocol.
 
-The key is read from the environment for each request, sent to the endpoint's own host only, and taken out of what a
-server says of it.
+The key is read from the environment for each request, sent to the endpoint's own host only, and
+taken out of what a server says of it.
 """
 
 import json
@@ -23,12 +23,16 @@ RETRIED = frozenset({408, 409, 425, 429}) | frozenset(range(500, 600))  # HTTP s
 
 
 class JudgeError(UserError):
-    """The judge cannot be asked, or did not answer everything; the message says which and what to do."""
+    """The judge cannot be asked, or did not answer everything; the message says which and what to
+    do.
+    """
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where and how the judge is asked. `timeout` in seconds for one whole reply; `tries` per request."""
+    """Where and how the judge is asked. `timeout` in seconds for one whole reply; `tries` per
+    request.
+    """
 
     base_url: str
     model: str
@@ -45,13 +49,14 @@ class Endpoint:
             raise ValueError(f"--judge-base-url {self.base_url}: not of the form https://host/v1")
         if parts.username or parts.password or parts.query:
             raise ValueError(
-                "--judge-base-url: no user, password or query in it; the key comes from the environment"
+                "--judge-base-url: no user, password or query in it; the key comes from the"
+                " environment"
             )
         local = parts.hostname in ("localhost", "127.0.0.1", "::1")
         if self.key and parts.scheme == "http" and not local:
             raise ValueError(
-                f"--judge-base-url {self.base_url}: the key in {self.key_variable} would travel unencrypted; "
-                "use https, or unset the variable for a server that needs no key"
+                f"--judge-base-url {self.base_url}: the key in {self.key_variable} would travel"
+                " unencrypted; use https, or unset the variable for a server that needs no key"
             )
 
     @property
@@ -75,7 +80,9 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def complete(prompt: str, endpoint: Endpoint) -> dict[str, Any]:
-    """One request; {"reply", "model", "usage"}. Raises TryAgain, or JudgeError for what no second try can mend."""
+    """One request; {"reply", "model", "usage"}. Raises TryAgain, or JudgeError for what no second
+    try can mend.
+    """
     body = {
         "model": endpoint.model,
         "messages": [{"role": "user", "content": prompt}],
@@ -132,7 +139,9 @@ def _refused(error: urllib.error.HTTPError, endpoint: Endpoint) -> Exception:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds from a Retry-After header: a number of seconds or a date; None without a usable one."""
+    """Seconds from a Retry-After header: a number of seconds or a date; None without a usable
+    one.
+    """
     if not value:
         return None
     try:

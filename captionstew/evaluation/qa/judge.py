@@ -1,11 +1,12 @@
 """A judge for open answers: any endpoint that speaks OpenAI's chat-completions protocol.
 
-AIR-Bench's protocol: the judge sees a description of the audio, the question, and two answers, the reference's and the
-model's, and rates both from 1 to 10; it is asked twice, with the answers in either order. The wording is ours (the
-benchmark's own can be given as a file).
+AIR-Bench's protocol: the judge sees a description of the audio, the question, and two answers, the
+reference's and the model's, and rates both from 1 to 10; it is asked twice, with the answers in
+either order. The wording is ours (the benchmark's own can be given as a file).
 
-Every reply is on disk before the next step: a run that is killed or fails goes on where it was, and no request whose
-reply was stored is sent again. The key comes from the environment and is written nowhere.
+Every reply is on disk before the next step: a run that is killed or fails goes on where it was, and
+no request whose reply was stored is sent again. The key comes from the environment and is written
+nowhere.
 """
 
 import random
@@ -113,8 +114,8 @@ def judge_requests(replies: Iterable[Reply], prompt: Template = JUDGE_PROMPT) ->
 
 
 def read_prompt(path: Path) -> Template:
-    """A prompt of one's own; raises ValueError unless it has $description, $question, $first and $second, each once or
-    more, and no other name.
+    """A prompt of one's own; raises ValueError unless it has $description, $question, $first and
+    $second, each once or more, and no other name.
     """
     prompt = Template(path.read_text(encoding="utf-8"))
     wanted = {"description", "question", "first", "second"}
@@ -141,16 +142,21 @@ def estimate(requests: Sequence[JudgeRequest], price_in: float, price_out: float
         if price_in or price_out
         else " (--judge-price-in and -out give a price)"
     )
-    return f"{len(requests)} requests to the judge, about {tokens_in} tokens in and {tokens_out} out{money}"
+    return (
+        f"{len(requests)} requests to the judge, about {tokens_in} tokens in and {tokens_out}"
+        f" out{money}"
+    )
 
 
 def ask_all(
     requests: Sequence[JudgeRequest], endpoint: Endpoint, store: ReplyStore, workers: int = 4
 ) -> dict[tuple[str, str], str]:
-    """{(item, order): reply} of all requests, from the store where they are there, else from the endpoint.
+    """{(item, order): reply} of all requests, from the store where they are there, else from the
+    endpoint.
 
     Raises:
-      JudgeError: the endpoint refuses, is dead, or left requests without a reply; a second call goes on.
+      JudgeError: the endpoint refuses, is dead, or left requests without a reply; a second call
+          goes on.
     """
     missing = [request for request in requests if request.name(endpoint) not in store]
     stop, pause = threading.Event(), Pause()
@@ -178,7 +184,8 @@ def ask_all(
             pool.shutdown(cancel_futures=True)
     if failed:
         raise JudgeError(
-            f"{len(failed)} of {len(missing)} requests got no reply, the first: {failed[0]}; {_kept(store)}"
+            f"{len(failed)} of {len(missing)} requests got no reply, the first: {failed[0]};"
+            f" {_kept(store)}"
         )
     return {
         (request.item, request.order): store[request.name(endpoint)]["reply"]

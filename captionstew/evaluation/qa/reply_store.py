@@ -1,4 +1,6 @@
-"""Replies of a judge on disk: one JSON object per line, each there for good before `add` returns."""
+"""Replies of a judge on disk: one JSON object per line, each there for good before `add`
+returns.
+"""
 
 import fcntl
 import json
@@ -11,7 +13,9 @@ from typing import Any
 
 
 class ReplyStore:
-    """Records by name in an append-only file. Use `open_store`, which lets one process in at a time."""
+    """Records by name in an append-only file. Use `open_store`, which lets one process in at a
+    time.
+    """
 
     def __init__(self, path: Path, file: Any) -> None:
         self.path = path
@@ -64,7 +68,8 @@ class ReplyStore:
 def open_store(path: Path) -> Iterator[ReplyStore]:
     """The store at `path`, made if need be.
 
-    Raises ValueError if another process has it open (both would ask the same questions), or if it is damaged.
+    Raises ValueError if another process has it open (both would ask the same questions), or if it
+    is damaged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b") as file:

@@ -109,8 +109,9 @@ def by_task(replies: Iterable[Reply]) -> dict[str, list[Reply]]:
 def choice_metrics(replies: Sequence[Reply], seed: int = 0) -> dict[str, Any]:
     """Scores of one task's multiple-choice replies.
 
-    accuracy (of the replies that AIR-Bench's rule can read; absent if there are none), strict_accuracy (the others
-    count as wrong), instruction_following_rate, chance, and the accuracy of every dataset.
+    accuracy (of the replies that AIR-Bench's rule can read; absent if there are none),
+    strict_accuracy (the others count as wrong), instruction_following_rate, chance, and the
+    accuracy of every dataset.
     """
     scores = choice_scores((reply.reply, _letter(reply), reply.dataset) for reply in replies)
     total = ChoiceScore(
@@ -144,7 +145,9 @@ def _letter(reply: Reply) -> str:
 
 
 def offline_metrics(replies: Sequence[Reply], seed: int = 0) -> dict[str, Any]:
-    """Scores of open answers without a judge: exact_match (case, punctuation and articles aside) and ROUGE-L."""
+    """Scores of open answers without a judge: exact_match (case, punctuation and articles aside)
+    and ROUGE-L.
+    """
     match = np.array(
         [_plain(reply.reply) == _plain(reply.answer) for reply in replies], dtype=np.float64
     )
@@ -167,10 +170,11 @@ def _plain(text: str) -> str:
 def judged_metrics(
     replies: Sequence[Reply], ratings: Mapping[tuple[str, str], str], seed: int = 0
 ) -> dict[str, Any]:
-    """Scores of one task from the judge's replies, by AIR-Bench's rules; `ratings` by (item, order of the answers).
+    """Scores of one task from the judge's replies, by AIR-Bench's rules; `ratings` by (item, order
+    of the answers).
 
-    judge_score is the mean of the model's mean ratings in both orders, its interval a bootstrap over the items rated in
-    both; replies that cannot be read are left out and counted.
+    judge_score is the mean of the model's mean ratings in both orders, its interval a bootstrap
+    over the items rated in both; replies that cannot be read are left out and counted.
 
     Raises:
       ValueError: in one order no reply of the judge can be read.
@@ -181,7 +185,8 @@ def judged_metrics(
     score = judge_score(second, first)
     if score is None:
         raise ValueError(
-            f"{replies[0].task}: no reply of the judge is two numbers; look at them, and at --judge-model"
+            f"{replies[0].task}: no reply of the judge is two numbers; look at them, and at"
+            " --judge-model"
         )
     pairs = [_both_ratings(ratings, reply.item) for reply in replies]
     both = np.array([pair for pair in pairs if pair is not None])
@@ -224,8 +229,8 @@ def validation_metrics(
 ) -> tuple[dict[str, float], list[Reply]]:
     """Metrics of the validation questions of all processes, and this process's replies.
 
-    The mean loss; and of the first `max_answered` questions of each process the share of right answers and, where
-    choices are given, of replies that follow the instruction.
+    The mean loss; and of the first `max_answered` questions of each process the share of right
+    answers and, where choices are given, of replies that follow the instruction.
     """
     replies: list[Reply] = []
     sums = dict.fromkeys(
@@ -256,7 +261,8 @@ def validation_metrics(
         metrics["instruction_following_rate"] = sums["followed"] / sums["with_choices"]
         if metrics["instruction_following_rate"] < FOLLOWING_WANTED:
             logging.warning(
-                "%.1f %% of the replies to multiple-choice questions can be read, wanted are %.0f %%",
+                "%.1f %% of the replies to multiple-choice questions can be read, wanted are"
+                " %.0f %%",
                 100 * metrics["instruction_following_rate"],
                 100 * FOLLOWING_WANTED,
             )

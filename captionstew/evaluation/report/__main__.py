@@ -2,8 +2,9 @@
 
     python -m captionstew.evaluation.report --exp-dir exp
 
-writes <exp-dir>/report/report.md (tables: everything measured, and Tables 1 to 10 of the paper beside ours), its
-figures, and index.html: the same as one page to open in a browser, with clips to listen to.
+writes <exp-dir>/report/report.md (tables: everything measured, and Tables 1 to 10 of the paper
+beside ours), its figures, and index.html: the same as one page to open in a browser, with clips to
+listen to.
 """
 
 import argparse

@@ -17,10 +17,12 @@ SOURCES = "Figure 3: captions by source"
 
 
 def write_report(exp_dir: Path, analysis: Path | None = None) -> Path:
-    """Writes <exp_dir>/report/{report.md,index.html} and its figures; returns the path of the Markdown file.
+    """Writes <exp_dir>/report/{report.md,index.html} and its figures; returns the path of the
+    Markdown file.
 
     Args:
-      analysis: folder that egs/captionstew/local/analyse.py wrote; default <exp_dir>/analysis, if it is there.
+      analysis: folder that egs/captionstew/local/analyse.py wrote; default <exp_dir>/analysis, if
+          it is there.
 
     Raises:
       ValueError: there is no result file below the folder, or one that cannot be read.

@@ -7,8 +7,8 @@ writes <exp_dir>/examples.jsonl, one object per line:
     {"cut_id", "system", "audio": "examples/<name>.mp3", "captions": [...], "generated": "..." or null,
      "retrieved": [{"caption", "score", "own"}, ...]}
 
-Decode programs of different systems choose the same clips (`choose_examples`), so that the report can show what each
-of them says beside one player.
+Decode programs of different systems choose the same clips (`choose_examples`), so that the report
+can show what each of them says beside one player.
 """
 
 import json
@@ -99,7 +99,9 @@ def best_captions(clips: "EmbeddedClips", number: int = NUM_EXAMPLES) -> dict[st
 
 
 def write_examples(exp_dir: Path, system: str, examples: Iterable[Example]) -> Path:
-    """Writes <exp_dir>/examples.jsonl and the first seconds of each clip as a small MP3; says so on stdout."""
+    """Writes <exp_dir>/examples.jsonl and the first seconds of each clip as a small MP3; says so on
+    stdout.
+    """
     folder = exp_dir / "examples"
     folder.mkdir(parents=True, exist_ok=True)
     lines = []

@@ -50,7 +50,8 @@ def draw_curves(runs: Sequence[Path], exp_dir: Path, path: Path) -> None:
 
 
 def draw_scaling(results: Sequence[Result], path: Path) -> bool:
-    """Figure 2: each task by the size of the pretraining data, a line per system; False without points.
+    """Figure 2: each task by the size of the pretraining data, a line per system; False without
+    points.
 
     The paper prints values only for the whole corpus; they stand there as stars.
     """
@@ -86,7 +87,9 @@ def draw_scaling(results: Sequence[Result], path: Path) -> bool:
 
 
 def _columns(results: Sequence[Result]) -> list[dict]:
-    """task, metric, title and the paper's values: first the columns of Tables 3a and 3b, then other tasks."""
+    """task, metric, title and the paper's values: first the columns of Tables 3a and 3b, then other
+    tasks.
+    """
     columns = []
     for table in (paper()["table_3a"], paper()["table_3b"]):
         for number, column in enumerate(table["columns"]):

@@ -51,7 +51,9 @@ def candidates(
 
 
 def choose(results: Iterable[Result]) -> Result | None:
-    """Of several files for one cell: the `test` split, the largest pretraining data, strict retrieval, the newest."""
+    """Of several files for one cell: the `test` split, the largest pretraining data, strict
+    retrieval, the newest.
+    """
     return max(results, key=_preference, default=None)
 
 
@@ -62,7 +64,9 @@ def _preference(result: Result) -> tuple:
 
 
 def data_size(result: Result) -> float:
-    """Captions that the encoder was pretrained on; infinite for all, and where the file does not say."""
+    """Captions that the encoder was pretrained on; infinite for all, and where the file does not
+    say.
+    """
     return size_of(str(result["settings"].get("data_size") or "all"))
 
 
@@ -83,7 +87,9 @@ def value_of(result: Result, metric: str) -> float | None:
 
 
 def written(result: Result | None, metric: str) -> str:
-    """`56.46 ± 0.12` (over seeds, where there are several), or `missing`; ` (n = 300)` if not on the paper's clips."""
+    """`56.46 ± 0.12` (over seeds, where there are several), or `missing`; ` (n = 300)` if not on
+    the paper's clips.
+    """
     value = None if result is None else value_of(result, metric)
     if value is None:
         return MISSING
@@ -94,7 +100,9 @@ def written(result: Result | None, metric: str) -> str:
 
 
 def other_size(result: Result) -> str:
-    """The number of clips, if the paper's test set has another: such numbers must not be compared."""
+    """The number of clips, if the paper's test set has another: such numbers must not be
+    compared.
+    """
     task = (
         result["task"]
         .replace("lit_captioning_", "lit_retrieval_")

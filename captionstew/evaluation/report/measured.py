@@ -1,4 +1,6 @@
-"""What the result files say in full: every split, system and variant, with intervals. Values as in the files."""
+"""What the result files say in full: every split, system and variant, with intervals. Values as in
+the files.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,8 @@
-"""The report as one HTML file that needs nothing else: no network, no other file, works from file://.
+"""The report as one HTML file that needs nothing else: no network, no other file, works from
+file://.
 
-Captions, names of systems and of clips are not ours: every text is escaped, and the page forbids itself every script
-but its own, and every connection.
+Captions, names of systems and of clips are not ours: every text is escaped, and the page forbids
+itself every script but its own, and every connection.
 """
 
 import base64
@@ -49,15 +50,15 @@ def render_page(
         for number, (title, content) in enumerate(sections.items())
     )
     policy = (
-        "default-src 'none'; img-src data:; media-src data:; "
-        f"style-src '{checksum(style)}'; script-src '{checksum(script)}'; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; media-src data:; style-src '{checksum(style)}';"
+        f" script-src '{checksum(script)}'; base-uri 'none'; form-action 'none'"
     )
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
-        f"<title>CaptionStew results</title><style>{style}</style></head>"
-        f"<body><h1>CaptionStew results</h1><nav>{links}</nav>{body}<script>{script}</script></body></html>\n"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta'
+        f' http-equiv="Content-Security-Policy" content="{policy}"><meta name="viewport"'
+        ' content="width=device-width"><link rel="icon" href="data:,"><title>CaptionStew'
+        f" results</title><style>{style}</style></head><body><h1>CaptionStew"
+        f" results</h1><nav>{links}</nav>{body}<script>{script}</script></body></html>\n"
     )
 
 
@@ -66,7 +67,10 @@ def as_html(table: Table) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
     rows = "".join("<tr>" + "".join(map(cell_html, row)) + "</tr>" for row in table.rows)
     note = f"<p>{escape(table.note)}</p>" if table.note else ""
-    return f'{note}<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return (
+        f"{note}<div"
+        f' class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )
 
 
 def cell_html(text: str) -> str:

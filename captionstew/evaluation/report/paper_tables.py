@@ -1,4 +1,6 @@
-"""Tables 1 to 10 in the shape of the paper, its numbers beside ours. Cells that nothing fills say so."""
+"""Tables 1 to 10 in the shape of the paper, its numbers beside ours. Cells that nothing fills say
+so.
+"""
 
 import csv
 import json
@@ -61,7 +63,8 @@ def corpus_sizes(corpora: Mapping[str, Any]) -> Table:
         paper()["table_1"]["title"],
         ["corpus", "pairs, paper", "pairs, ours", "vocabulary, paper", "vocabulary, ours"],
         rows,
-        "Ours: after the leakage filter and the duration rule, words in lower case without punctuation.",
+        "Ours: after the leakage filter and the duration rule, words in lower case without"
+        " punctuation.",
     )
 
 
@@ -100,8 +103,8 @@ def system_table(name: str, results: Sequence[Result], pooling: Sequence[str] = 
     for column in table["columns"]:
         head += [f"{column['field']} {column['name']} {NAMES[column['metric']]}, paper", "ours"]
     note = (
-        "† quoted by the paper from elsewhere. Ours: ± is the deviation over the seeds of the heads; (n = ...) is the "
-        "number of clips, where the test set is not the paper's."
+        "† quoted by the paper from elsewhere. Ours: ± is the deviation over the seeds of the"
+        " heads; (n = ...) is the number of clips, where the test set is not the paper's."
     )
     return Table(table["title"], head, rows, note)
 
@@ -124,7 +127,10 @@ def lexical_statistics(corpora: Mapping[str, Any]) -> Table:
         rows.append([title, *cells, *sample])
     head = ["source", *(cell for column in columns for cell in (f"{column}, paper", "ours"))]
     head += ["captions in our sample", *(f"distinct-{n} of it" for n in (1, 2, 3, 4))]
-    note = "Distinct-n falls as a corpus grows; the paper states neither its tokenisation nor the size of its samples."
+    note = (
+        "Distinct-n falls as a corpus grows; the paper states neither its tokenisation nor the size"
+        " of its samples."
+    )
     return Table(paper()["table_4"]["title"], head, rows, note)
 
 

@@ -19,7 +19,8 @@ class Table:
     def __post_init__(self) -> None:
         if any(len(row) != len(self.head) for row in self.rows):
             raise ValueError(
-                f"{self.title}: rows of {[len(row) for row in self.rows]} cells below {len(self.head)}"
+                f"{self.title}: rows of {[len(row) for row in self.rows]} cells below"
+                f" {len(self.head)}"
             )
 
 

@@ -19,14 +19,15 @@ from captionstew.models.pooling import mean_pool
 
 
 class FrozenEncoder(nn.Module):
-    """Contract of all encoders. Evaluation mode for good, no gradients, a clip's frames never depend on its batch.
+    """Contract of all encoders. Evaluation mode for good, no gradients, a clip's frames never
+    depend on its batch.
 
     Attributes:
       sampling_rate: Hz of the waveforms it takes.
       frame_rate: frames per second it gives.
       dim: channels of a frame.
-      description: what it is, for result files: path, sha256 (changes whenever its frames would), preset, pretraining,
-        layer, preprocessing, and the three numbers above.
+      description: what it is, for result files: path, sha256 (changes whenever its frames would),
+        preset, pretraining, layer, preprocessing, and the three numbers above.
     """
 
     sampling_rate: int
@@ -59,7 +60,8 @@ class FrozenEncoder(nn.Module):
         counts = torch.as_tensor(num_samples).tolist()
         if waveforms.ndim != 2 or not isinstance(counts, list) or len(counts) != len(waveforms):
             raise ValueError(
-                f"expected waveforms (B, N) and B numbers of samples, got {tuple(waveforms.shape)}, {counts}"
+                f"expected waveforms (B, N) and B numbers of samples, got {tuple(waveforms.shape)},"
+                f" {counts}"
             )
         if not all(1 <= count <= waveforms.size(1) for count in counts):
             raise ValueError(
@@ -78,7 +80,8 @@ class FrozenEncoder(nn.Module):
 
     @torch.inference_mode()
     def embed(self, audio: str | Path | np.ndarray, sampling_rate: int | None = None) -> np.ndarray:
-        """A file, or samples (N,) at `sampling_rate` -> clip embedding (dim,): the mean over frames.
+        """A file, or samples (N,) at `sampling_rate` -> clip embedding (dim,): the mean over
+        frames.
 
         Raises:
           BadAudio: the file cannot be used.
@@ -88,7 +91,8 @@ class FrozenEncoder(nn.Module):
             samples = read_audio(audio, sampling_rate=self.sampling_rate)
         elif sampling_rate != self.sampling_rate:
             raise ValueError(
-                f"give samples at {self.sampling_rate} Hz and say so: sampling_rate={self.sampling_rate}"
+                f"give samples at {self.sampling_rate} Hz and say so:"
+                f" sampling_rate={self.sampling_rate}"
             )
         else:
             samples = np.asarray(audio, dtype=np.float32)
@@ -121,7 +125,8 @@ class FrozenEncoder(nn.Module):
 
 
 def checkpoint_entries(path: Path) -> dict[str, Any]:
-    """The top level of a pickled checkpoint, read with weights-only safety; tensors stay on disk where possible.
+    """The top level of a pickled checkpoint, read with weights-only safety; tensors stay on disk
+    where possible.
 
     Raises:
       CheckpointError: not a file that torch can read, or without names.
@@ -134,9 +139,11 @@ def checkpoint_entries(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # torch raises many kinds for files that are something else
         if "Unsupported global" in str(error):
-            return {}  # the loader of the format explains what to do about other objects in a pickle
+            # the loader of the format explains what to do about other objects in a pickle
+            return {}
         raise CheckpointError(
-            f"{path}: torch cannot read it as a checkpoint ({type(error).__name__}); it is damaged or something else"
+            f"{path}: torch cannot read it as a checkpoint ({type(error).__name__}); it is damaged"
+            " or something else"
         ) from error
     return content if isinstance(content, dict) else {}
 

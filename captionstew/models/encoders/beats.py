@@ -2,12 +2,12 @@
 
     pip install --no-deps speechbrain && pip install hyperpyyaml
 
-speechbrain's package imports torchaudio, which BEATs needs for its filter bank alone. That is computed by this
-repository's own, so where torchaudio cannot be imported (its wheels are CUDA builds), an empty stand-in takes its
-place while speechbrain is imported, and only then.
+speechbrain's package imports torchaudio, which BEATs needs for its filter bank alone. That is
+computed by this repository's own, so where torchaudio cannot be imported (its wheels are CUDA
+builds), an empty stand-in takes its place while speechbrain is imported, and only then.
 
-A checkpoint is the authors' file, {"cfg", "model"}. Patches of 16 frames x 16 bands give 8 tokens for every 160 ms; a
-frame is their mean. B clips, T patches in time, D channels.
+A checkpoint is the authors' file, {"cfg", "model"}. Patches of 16 frames x 16 bands give 8 tokens
+for every 160 ms; a frame is their mean. B clips, T patches in time, D channels.
 """
 
 import sys
@@ -59,8 +59,13 @@ class FrozenBeats(FrozenEncoder):
         self.frame_rate = 1 / (self.fbank_config.frame_shift * self.patch)
         self.dim = cfg.encoder_embed_dim
         self.describe(
-            layer=f"last transformer layer ({cfg.encoder_layers}), mean over {BANDS // self.patch} bands",
-            preprocessing=f"{BANDS} log-mel bands of int16-scaled samples, fixed mean and deviation",
+            layer=(
+                f"last transformer layer ({cfg.encoder_layers}), mean over {BANDS // self.patch}"
+                " bands"
+            ),
+            preprocessing=(
+                f"{BANDS} log-mel bands of int16-scaled samples, fixed mean and deviation"
+            ),
             **identity,
         )
 
@@ -109,9 +114,9 @@ def load_beats(path: Path) -> FrozenBeats:
         path=str(path),
         sha256=sha256_of_file(path),
         preset="beats",
-        pretraining="self-supervised, fine-tuned on labels"
-        if cfg.finetuned_model
-        else "self-supervised",
+        pretraining=(
+            "self-supervised, fine-tuned on labels" if cfg.finetuned_model else "self-supervised"
+        ),
     )
     weights = {
         key: value for key, value in content["model"].items() if not key.startswith("predictor")
@@ -126,7 +131,8 @@ def _speechbrain_classes() -> tuple[type, type]:
             from speechbrain.lobes.models.beats import BEATsConfig, TransformerEncoder
     except ImportError as error:
         raise UserError(
-            f"BEATs needs speechbrain ({error}); pip install --no-deps speechbrain && pip install hyperpyyaml"
+            f"BEATs needs speechbrain ({error}); pip install --no-deps speechbrain && pip install"
+            " hyperpyyaml"
         ) from error
     return BEATsConfig, TransformerEncoder
 

@@ -1,11 +1,12 @@
 """LAION-CLAP's audio tower under the contract of frozen encoders, through transformers.
 
-The model sees 10 s at 48 kHz. Its own pre-processing takes a random part of a longer clip, or fuses random parts with
-a shrunk whole, so that the same clip gives other vectors each time. Here a clip is cut into consecutive windows of
-10 s, each encoded by itself (a fused model's fusion is then not used), and the last window is repeated and padded as
-the model's configuration says. A window of 10 s gives 32 frames of the last Swin stage, before the projection to the
-joint space; each is the mean over the stage's frequency groups, so that the mean of all 32 is the model's pooled
-vector. Of the last window only the frames that its audio reaches are kept.
+The model sees 10 s at 48 kHz. Its own pre-processing takes a random part of a longer clip, or fuses
+random parts with a shrunk whole, so that the same clip gives other vectors each time. Here a clip
+is cut into consecutive windows of 10 s, each encoded by itself (a fused model's fusion is then not
+used), and the last window is repeated and padded as the model's configuration says. A window of 10
+s gives 32 frames of the last Swin stage, before the projection to the joint space; each is the mean
+over the stage's frequency groups, so that the mean of all 32 is the model's pooled vector. Of the
+last window only the frames that its audio reaches are kept.
 
 B clips, W windows of all clips, T frames, D channels.
 """
@@ -35,16 +36,23 @@ class FrozenClap(FrozenEncoder):
         config = model.config
         self.sampling_rate = extractor.sampling_rate
         self.window = extractor.nb_max_samples
-        # A window's spectrogram becomes an image: `groups` pieces of time above each other, each this many columns.
+        # A window's spectrogram becomes an image: `groups` pieces of time above each other, each
+        # this many columns.
         groups = config.spec_size // config.num_mel_bins
         columns = model.audio_model.audio_encoder.input_resolutions[-1][1]
         self.frames_per_window = groups * columns
         self.frame_rate = self.frames_per_window * self.sampling_rate / self.window
         self.dim = config.hidden_size
         self.describe(
-            layer=f"last Swin stage ({len(config.depths)}), mean over frequency groups, before the projection",
-            preprocessing=f"{extractor.feature_size} log-mel bands; consecutive windows of {extractor.max_length_s} s, "
-            f"the last one {extractor.padding}; no random truncation, no fusion",
+            layer=(
+                f"last Swin stage ({len(config.depths)}), mean over frequency groups, before the"
+                " projection"
+            ),
+            preprocessing=(
+                f"{extractor.feature_size} log-mel bands; consecutive windows of"
+                f" {extractor.max_length_s} s, the last one {extractor.padding}; no random"
+                " truncation, no fusion"
+            ),
             **identity,
         )
 
@@ -82,7 +90,8 @@ class FrozenClap(FrozenEncoder):
 
 
 def load_clap(folder: Path, name: str) -> FrozenClap:
-    """The audio tower in a transformers folder of ClapModel: config.json, preprocessor_config.json and weights.
+    """The audio tower in a transformers folder of ClapModel: config.json, preprocessor_config.json
+    and weights.
 
     Raises:
       CheckpointError: files are missing, or weights are missing, unexpected or of another shape.

@@ -13,7 +13,8 @@ An encoder is named by
     logmel              80 log-mel bands: a floor
     random:PRESET[:SEED], random:CHECKPOINT[:SEED]   a Zipformer with random weights: a control
 
-Systems whose code cannot be run here take part by files of vectors: see captionstew.models.encoders.stored.
+Systems whose code cannot be run here take part by files of vectors: see
+captionstew.models.encoders.stored.
 """
 
 from pathlib import Path
@@ -56,7 +57,8 @@ def _load(name: str) -> FrozenEncoder:
         return _from_folder(path, name)
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: no such file or folder; give a checkpoint, hf:OWNER/NAME, `logmel` or `random:<preset>`"
+            f"{path}: no such file or folder; give a checkpoint, hf:OWNER/NAME, `logmel` or"
+            " `random:<preset>`"
         )
     if path.suffix != ".safetensors" and _is_beats(path):
         return load_beats(path)
@@ -79,8 +81,8 @@ def _from_folder(folder: Path, name: str) -> FrozenEncoder:
         kind = f"model_type {config['model_type']!r}" if "model_type" in config else "no model_type"
         known = ", ".join((*SPEECH_TYPES, "clap"))
         raise CheckpointError(
-            f"{folder}: neither a transformers folder that is known here ({kind}; known: {known}) nor one with a "
-            "Zipformer in model.safetensors"
+            f"{folder}: neither a transformers folder that is known here ({kind}; known: {known})"
+            " nor one with a Zipformer in model.safetensors"
         )
     return pretrained_zipformer(folder)
 
@@ -92,7 +94,9 @@ def _is_beats(path: Path) -> bool:
 
 
 def _download(name: str) -> Path:
-    """The folder of a model on the Hub, from the cache if it is there; safetensors where the model has them."""
+    """The folder of a model on the Hub, from the cache if it is there; safetensors where the model
+    has them.
+    """
     from huggingface_hub import snapshot_download
 
     try:
@@ -102,7 +106,7 @@ def _download(name: str) -> Path:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"hf:{name}: not in the cache and cannot be downloaded ({reason}); download its folder elsewhere and give "
-            "the folder's path"
+            f"hf:{name}: not in the cache and cannot be downloaded ({reason}); download its folder"
+            " elsewhere and give the folder's path"
         ) from error
     return folder

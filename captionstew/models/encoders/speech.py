@@ -1,10 +1,11 @@
 """wav2vec 2.0, HuBERT, WavLM and MERT under the contract of frozen encoders.
 
-All four are a stack of strided convolutions over the waveform and a transformer (transformers' Wav2Vec2Model,
-HubertModel, WavLMModel). MERT-v1 was published with code of its own, which current transformers cannot run; its weights
-are those of a HubertModel at 24 kHz, key by key, so they load into that class and no remote code is run. Two options
-of that code would change the network and are refused: `feature_extractor_cqt`, `deepnorm`. A third, `attention_relax`,
-subtracts each row's maximum before the softmax, which changes nothing.
+All four are a stack of strided convolutions over the waveform and a transformer (transformers'
+Wav2Vec2Model, HubertModel, WavLMModel). MERT-v1 was published with code of its own, which current
+transformers cannot run; its weights are those of a HubertModel at 24 kHz, key by key, so they load
+into that class and no remote code is run. Two options of that code would change the network and are
+refused: `feature_extractor_cqt`, `deepnorm`. A third, `attention_relax`, subtracts each row's
+maximum before the softmax, which changes nothing.
 
 B clips, N samples, T frames, C channels of the convolutions, D channels of the transformer.
 """
@@ -56,9 +57,9 @@ class SpeechTransformer(FrozenEncoder):
         self.normalise = normalise
         self.describe(
             layer=f"last transformer layer ({model.config.num_hidden_layers})",
-            preprocessing="waveform, zero mean and unit variance per clip"
-            if normalise
-            else "waveform",
+            preprocessing=(
+                "waveform, zero mean and unit variance per clip" if normalise else "waveform"
+            ),
             **identity,
         )
 
@@ -82,8 +83,9 @@ class SpeechTransformer(FrozenEncoder):
     def _convolve(self, clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """B clips (N_i,) -> (B, T, C) zero-padded, lengths (B,)
 
-        Where the first layer normalises over time ("group"), padding would change every frame: such clips run
-        together only with clips of their own length. Without padding in the convolutions, nothing else can leak.
+        Where the first layer normalises over time ("group"), padding would change every frame: such
+        clips run together only with clips of their own length. Without padding in the convolutions,
+        nothing else can leak.
         """
         over_time = self.model.config.feat_extract_norm == "group"
         groups: dict[int, list[int]] = {}
@@ -128,7 +130,8 @@ def load_speech_transformer(folder: Path, name: str) -> SpeechTransformer:
 def load_transformers(
     kind: type, folder: Path, config: Any, backbone: tuple[str, ...]
 ) -> nn.Module:
-    """A transformers model in float32, every weight of it accounted for; heads beside `backbone` are left out.
+    """A transformers model in float32, every weight of it accounted for; heads beside `backbone`
+    are left out.
 
     Raises:
       CheckpointError: no weights, or some missing, unexpected or of another shape.
@@ -160,7 +163,9 @@ def load_transformers(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' table of the keys that belong to heads: what matters of it is raised."""
+    """Without transformers' table of the keys that belong to heads: what matters of it is
+    raised.
+    """
     verbosity, bars = (
         transformers_logging.get_verbosity(),
         transformers_logging.is_progress_bar_enabled(),

@@ -4,8 +4,9 @@
     .npz       arrays `ids` (N,) of strings and `vectors` (N, D)
     .npy       an array (N, D), with the ids line by line in a .txt file of the same name
 
-An id is the id of a cut in the manifest that is evaluated. There are no frames, so neither attention pooling nor
-detection can use such a file. `captionstew embed` writes these formats, with the names of the files as ids.
+An id is the id of a cut in the manifest that is evaluated. There are no frames, so neither
+attention pooling nor detection can use such a file. `captionstew embed` writes these formats, with
+the names of the files as ids.
 """
 
 import zipfile
@@ -34,18 +35,23 @@ class StoredEmbeddings:
         return self.vectors.shape[1]
 
     def select(self, cut_ids: Sequence[str]) -> np.ndarray:
-        """-> (n, D) float32, in the order of `cut_ids`. Raises ValueError that names clips without a vector."""
+        """-> (n, D) float32, in the order of `cut_ids`. Raises ValueError that names clips without
+        a vector.
+        """
         rows = {clip: row for row, clip in enumerate(self.ids)}
         if missing := [clip for clip in cut_ids if clip not in rows]:
             names = ", ".join(missing[:3])
             raise ValueError(
-                f"{self.description['path']}: no vector for {len(missing)} of {len(cut_ids)} clips ({names})"
+                f"{self.description['path']}: no vector for {len(missing)} of {len(cut_ids)} clips"
+                f" ({names})"
             )
         return self.vectors[[rows[clip] for clip in cut_ids]]
 
 
 def load_embeddings(path: str | Path) -> StoredEmbeddings:
-    """Raises ValueError that names the file where it is not as described above, or holds NaN or an id twice."""
+    """Raises ValueError that names the file where it is not as described above, or holds NaN or an
+    id twice.
+    """
     path = Path(path)
     check_format(path)
     ids, vectors = {".npz": _read_npz, ".npy": _read_npy, ".parquet": _read_parquet}[path.suffix](
@@ -53,11 +59,13 @@ def load_embeddings(path: str | Path) -> StoredEmbeddings:
     )
     if vectors.ndim != 2 or len(ids) != len(vectors) or not len(ids):
         raise ValueError(
-            f"{path}: {len(ids)} ids, vectors of shape {vectors.shape}; expected N >= 1 ids and (N, D)"
+            f"{path}: {len(ids)} ids, vectors of shape {vectors.shape}; expected N >= 1 ids and"
+            " (N, D)"
         )
     if not np.isfinite(vectors).all():
         raise ValueError(
-            f"{path}: {int((~np.isfinite(vectors)).any(axis=1).sum())} vectors hold NaN or infinite values"
+            f"{path}: {int((~np.isfinite(vectors)).any(axis=1).sum())} vectors hold NaN or infinite"
+            " values"
         )
     if len(set(ids)) < len(ids):
         twice = next(clip for clip in ids if ids.count(clip) > 1)
@@ -77,7 +85,9 @@ def load_embeddings(path: str | Path) -> StoredEmbeddings:
 
 
 def save_embeddings(path: str | Path, ids: Sequence[str], vectors: np.ndarray) -> None:
-    """Writes (N, D) vectors of N clips; the suffix chooses the format. Raises ValueError for another suffix."""
+    """Writes (N, D) vectors of N clips; the suffix chooses the format. Raises ValueError for
+    another suffix.
+    """
     path = Path(path)
     check_format(path)
     vectors = np.asarray(vectors, dtype=np.float32)

@@ -1,4 +1,6 @@
-"""Zipformer encoders under the contract of frozen encoders, and the two controls: log-mel bands, random weights."""
+"""Zipformer encoders under the contract of frozen encoders, and the two controls: log-mel bands,
+random weights.
+"""
 
 import re
 from collections.abc import Sequence
@@ -22,7 +24,9 @@ from zipformer.config import PRESETS
 
 
 class FeatureEncoder(FrozenEncoder):
-    """An encoder of the features of captionstew.data.features.fbank, which it computes itself or takes."""
+    """An encoder of the features of captionstew.data.features.fbank, which it computes itself or
+    takes.
+    """
 
     sampling_rate = 16000
 
@@ -92,7 +96,8 @@ def pretrained_zipformer(path: Path) -> FrozenZipformer:
     """The encoder of a Zipformer checkpoint or folder.
 
     Raises:
-      CheckpointError: not a checkpoint, of a newer format, without a Zipformer, or with one that does not fit.
+      CheckpointError: not a checkpoint, of a newer format, without a Zipformer, or with one that
+          does not fit.
     """
     settings = _stored_settings(path)
     try:
@@ -103,7 +108,9 @@ def pretrained_zipformer(path: Path) -> FrozenZipformer:
 
 
 def frozen_part(encoder: Zipformer, settings: dict[str, Any], path: Path) -> FrozenZipformer:
-    """The contract around the encoder of a loaded model; `settings` is the config of its checkpoint at `path`."""
+    """The contract around the encoder of a loaded model; `settings` is the config of its checkpoint
+    at `path`.
+    """
     frozen = FrozenZipformer(
         encoder,
         FbankConfig.from_dict(settings.get("fbank", {})),
@@ -138,7 +145,9 @@ def random_zipformer(name: str) -> FrozenZipformer:
 
 
 def _stored_settings(path: Path) -> dict[str, Any]:
-    """What our own checkpoints and folders say about themselves; empty for other projects' formats."""
+    """What our own checkpoints and folders say about themselves; empty for other projects'
+    formats.
+    """
     if path.is_dir() or path.suffix == ".safetensors":
         config = (path if path.is_dir() else path.parent) / "config.json"
         content = read_json(config) if config.is_file() else {}

@@ -3,9 +3,9 @@
 
     ./decode.py --exp-dir exp/captioning --epoch 24 --avg 4 --manifest data/mini/cuts_test.jsonl --num-beams 4
 
-The weights are chosen as in icefall (--epoch or --iter, --avg, --use-averaged-model), or named with --checkpoint.
-Writes <exp-dir>/results/captioning-<split>-<greedy|beam<n>>.json and, with the captions, .jsonl; and examples.jsonl,
-clips to listen to for the report.
+The weights are chosen as in icefall (--epoch or --iter, --avg, --use-averaged-model), or named with
+--checkpoint. Writes <exp-dir>/results/captioning-<split>-<greedy|beam<n>>.json and, with the
+captions, .jsonl; and examples.jsonl, clips to listen to for the report.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,8 @@ class Flags(SelectionFlags):
     manifest: Path = flag(Path("data/cuts_test.jsonl"), "clips to caption")
     train_manifest: Path | None = flag(
         None,
-        "training clips whose captions are the baselines (default: cuts_train.jsonl beside --manifest)",
+        "training clips whose captions are the baselines (default: cuts_train.jsonl beside"
+        " --manifest)",
     )
     num_beams: int = flag(1, "1: greedy; more: beam search")
     system: str = flag("", "name in the report (default: the experiment folder's)")

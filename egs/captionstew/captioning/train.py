@@ -60,7 +60,8 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags, InitFlags):
             )
         if self.max_caption_tokens < 3:
             raise ValueError(
-                f"--max-caption-tokens counts <s> and </s>: {self.max_caption_tokens} leave no caption"
+                f"--max-caption-tokens counts <s> and </s>: {self.max_caption_tokens} leave no"
+                " caption"
             )
 
 

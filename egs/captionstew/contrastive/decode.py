@@ -3,9 +3,9 @@
 
     ./decode.py --exp-dir exp/contrastive --epoch 30 --avg 10 --manifest data/mine/cuts_test.jsonl
 
-The weights are chosen as in icefall (--epoch or --iter, --avg, --use-averaged-model), or named with --checkpoint.
-Writes <exp-dir>/results/retrieval-<split>-<strict|match>.json and zero_shot-<split>-<set>.json; and examples.jsonl,
-clips to listen to for the report.
+The weights are chosen as in icefall (--epoch or --iter, --avg, --use-averaged-model), or named with
+--checkpoint. Writes <exp-dir>/results/retrieval-<split>-<strict|match>.json and
+zero_shot-<split>-<set>.json; and examples.jsonl, clips to listen to for the report.
 """
 
 from dataclasses import dataclass

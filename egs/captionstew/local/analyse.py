@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Tables 1, 4, 5 and Figure 3 of the corpus:
-<data-dir>/analysis/{index.html,analysis.md,analysis.json,sources.png,points.csv}, without a figure for a few captions.
+<data-dir>/analysis/{index.html,analysis.md,analysis.json,sources.png,points.csv}, without a figure
+for a few captions.
 
 ./local/analyse.py --data-dir data --reference-texts wikitext.txt
 """
@@ -51,8 +52,14 @@ def main() -> None:
     method = make_figure(sources, output, args)
     notes = [
         f"After the leakage filter and the duration rule. Tokens: {TOKENISATIONS['words']}.",
-        f"Distinct-n falls as a corpus grows, so it is also given for a sample of {EQUAL_SIZE:,} captions at most.",
-        "The paper does not state its tokenisation, and its distinct-n do not fit its corpus sizes.",
+        (
+            "Distinct-n falls as a corpus grows, so it is also given for a sample of"
+            f" {EQUAL_SIZE:,} captions at most."
+        ),
+        (
+            "The paper does not state its tokenisation, and its distinct-n do not fit its corpus"
+            " sizes."
+        ),
     ]
     rows = table_rows(statistics, counts)
     write_json(
@@ -65,7 +72,9 @@ def main() -> None:
 
 
 def make_figure(sources: dict[str, Path], output: Path, args: argparse.Namespace) -> str | None:
-    """Writes sources.png and points.csv; returns the method, or None after a warning when captions are too few."""
+    """Writes sources.png and points.csv; returns the method, or None after a warning when captions
+    are too few.
+    """
     figure, table = output / "sources.png", output / "points.csv"
     for path in (figure, table):  # of an earlier run
         path.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Join the filtered tables into one row per clip, and leave out audio announced as longer than 60 s.
+"""Join the filtered tables into one row per clip, and leave out audio announced as longer than 60
+s.
 
 ./local/consolidate.py --data-dir data
 """

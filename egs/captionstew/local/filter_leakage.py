@@ -50,7 +50,8 @@ def main() -> None:
     (data / "leakage.md").write_text(report_as_markdown(report), encoding="utf-8")
     total = report["total"]
     print(
-        f"{total['leaked_clips']} of {total['clips']} clips leak and are dropped; see {data / 'leakage.md'}"
+        f"{total['leaked_clips']} of {total['clips']} clips leak and are dropped; see"
+        f" {data / 'leakage.md'}"
     )
 
 

@@ -1,4 +1,5 @@
-"""Gather the keys of all evaluation sets (leakage filter) and the starts of AudioSet (consolidation).
+"""Gather the keys of all evaluation sets (leakage filter) and the starts of AudioSet
+(consolidation).
 
 Releases (list files only, no audio), one folder each in CORPORA_DIR:
 
@@ -53,7 +54,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow-missing",
         action="store_true",
-        help="go on without lists that are not there; the report says which evaluations are then unprotected",
+        help=(
+            "go on without lists that are not there; the report says which evaluations are then"
+            " unprotected"
+        ),
     )
     return parser
 
@@ -88,7 +92,8 @@ def main(argv: list[str] | None = None) -> None:
         args.output_dir / "evaluation_lists.json", {"missing": missing, "sets": sorted(args.sets)}
     )
     print(
-        f"{len(rows)} evaluation keys of {len(args.sets) - len(missing)} lists, {len(missing)} missing"
+        f"{len(rows)} evaluation keys of {len(args.sets) - len(missing)} lists, {len(missing)}"
+        " missing"
     )
 
 

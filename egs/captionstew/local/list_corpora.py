@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Print the list of corpora for the shell: "<name> <split> <split> ..." a line, or "<name>:<split>" with
---pairs.
+"""Print the list of corpora for the shell: "<name> <split> <split> ..." a line, or "<name>:<split>"
+with --pairs.
 
 ./local/list_corpora.py corpora.csv pretrain
 """

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Training and validation manifests of every subset: <data-dir>/<subset>/cuts_train.jsonl, cuts_valid.jsonl.
+"""Training and validation manifests of every subset: <data-dir>/<subset>/cuts_train.jsonl,
+cuts_valid.jsonl.
 
 ./local/make_subset_manifests.py --corpora corpora.csv --data-dir data --subsets 400k 1M 4M all
 """

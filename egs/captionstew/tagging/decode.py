@@ -3,9 +3,10 @@
 
     ./decode.py --exp-dir exp/tagging --epoch 40 --avg 10 --manifest data/audioset/cuts_test.jsonl
 
-The weights are chosen as in icefall (--epoch or --iter, --avg, --use-averaged-model), or named with --checkpoint, which
-may be one of icefall's (with --class-list class_labels_indices.csv: it does not name its classes).
-Writes <exp-dir>/results/tagging_<corpus>-<split>.json, and the classes to tagging_<corpus>-<split>-classes.csv.
+The weights are chosen as in icefall (--epoch or --iter, --avg, --use-averaged-model), or named with
+--checkpoint, which may be one of icefall's (with --class-list class_labels_indices.csv: it does not
+name its classes). Writes <exp-dir>/results/tagging_<corpus>-<split>.json, and the classes to
+tagging_<corpus>-<split>-classes.csv.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Supervised tagging: several classes per clip, binary cross entropy. The encoder is what the -init systems start from.
+"""Supervised tagging: several classes per clip, binary cross entropy. The encoder is what the -init
+systems start from.
 
-On AudioSet (local/prepare_corpus.py audioset writes the manifests), with clips drawn by the inverse frequency of their classes
-and noise of MUSAN:
+On AudioSet (local/prepare_corpus.py audioset writes the manifests), with clips drawn by the inverse
+frequency of their classes and noise of MUSAN:
 
     ./train.py --world-size 8 --manifest-dir data/audioset --exp-dir exp/tagging --encoder-preset captionstew \\
         --max-duration 640 --num-epochs 80 --lr-epochs 15 --weighted-sampler true --num-samples 200000 \\
@@ -37,7 +38,8 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags):
     init_encoder: Path | None = flag(None, "checkpoint to start the encoder from, of any objective")
     class_list: Path | None = free_flag(
         None,
-        "classes in order, JSON or CSV (default: classes.json of the manifests, or all labels of the training clips)",
+        "classes in order, JSON or CSV (default: classes.json of the manifests, or all labels of"
+        " the training clips)",
     )
     label_field: str = flag("labels", "entry of a clip's `custom` with its classes, or its class")
     weighted_sampler: bool = flag(
@@ -62,7 +64,8 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags):
             raise ValueError("--enable-musan mixes waveforms: leave out --feature-store")
         if self.num_samples and not self.weighted_sampler:
             raise ValueError(
-                "--num-samples is for --weighted-sampler true; without it an epoch has every clip once"
+                "--num-samples is for --weighted-sampler true; without it an epoch has every clip"
+                " once"
             )
         if not (0 <= self.mixup <= 1 and self.mixup_alpha > 0 and self.num_samples >= 0):
             raise ValueError(

@@ -3,15 +3,17 @@
 
     ./decode.py --exp-dir exp/lit_captioning/mini --manifest data/mini/cuts_test.jsonl --num-beams 4
 
-Validation chooses the epoch (--epoch 0) by ROUGE-L. Writes <exp-dir>/results/lit_captioning_<corpus>-<split>-<decoding>
-.json, where the corpus is the manifest's folder, and the captions as .jsonl; and examples.jsonl, clips to listen to for
-the report.
+Validation chooses the epoch (--epoch 0) by ROUGE-L. Writes
+<exp-dir>/results/lit_captioning_<corpus>-<split>-<decoding> .json, where the corpus is the
+manifest's folder, and the captions as .jsonl; and examples.jsonl, clips to listen to for the
+report.
 
     ./decode.py --exp-dir exp/lit_captioning/mine --also exp/lit_captioning/mine-swapped/results/lit_captioning_...jsonl
 
-scores the captions of another decoding together with these, as when validation and test were exchanged
-(local/swap_held_out.py): twice the clips, each captioned by a model that never met it. The result file beside those
-captions must be of the same encoder, text model and decoding; the joint one is called ...-<decoding>-joined.json.
+scores the captions of another decoding together with these, as when validation and test were
+exchanged (local/swap_held_out.py): twice the clips, each captioned by a model that never met it.
+The result file beside those captions must be of the same encoder, text model and decoding; the
+joint one is called ...-<decoding>-joined.json.
 """
 
 import json
@@ -58,7 +60,8 @@ class Flags(AlignmentFlags):
     )
     train_manifest: Path | None = flag(
         None,
-        "training clips whose captions are the baselines (default: cuts_train.jsonl beside --manifest)",
+        "training clips whose captions are the baselines (default: cuts_train.jsonl beside"
+        " --manifest)",
     )
 
     def check(self) -> None:

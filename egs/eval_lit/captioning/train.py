@@ -6,7 +6,8 @@ With the paper's decoder (section 4.2, Table 3b):
     ./train.py --encoder exp/contrastive/pretrained.pt --manifest-dir data/audiocaps --exp-dir exp/lit/audiocaps \\
         --text-decoder facebook/bart-base --use-bf16 true
 
-On two CPU cores, with the small text models that ../local/make_text_models.py trains on the captions:
+On two CPU cores, with the small text models that ../local/make_text_models.py trains on the
+captions:
 
     ./train.py --encoder exp/contrastive/pretrained.pt --manifest-dir data/mini --exp-dir exp/lit_captioning/mini \\
         --text-decoder exp/text/bart --max-duration 200 --lr-batches 200 --lr-epochs 1000 --warm-step 50 \\
@@ -47,13 +48,16 @@ class Flags(TrainingFlags, FrozenFlags):
     def check(self) -> None:
         if self.text_decoder in ARCHITECTURES:
             raise ValueError(
-                f"--text-decoder {self.text_decoder} has random weights, and most of them would stay so: "
-                "name a pretrained BART, or make a small one with local/make_text_models.py"
+                f"--text-decoder {self.text_decoder} has random weights, and most of them would"
+                " stay so: name a pretrained BART, or make a small one with"
+                " local/make_text_models.py"
             )
 
 
 class CaptioningTask:
-    """Cross-entropy of captions, autoregressive, in a decoder that is frozen but for its cross-attention."""
+    """Cross-entropy of captions, autoregressive, in a decoder that is frozen but for its
+    cross-attention.
+    """
 
     def __init__(
         self, flags: Flags, encoder: FrozenEncoder, model: CaptioningModel, tokenizer

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Manifests of a corpus from its train, validation and test tables, for the clips whose audio is there.
+"""Manifests of a corpus from its train, validation and test tables, for the clips whose audio is
+there.
 
 ./local/make_split_manifests.py --data-dir data/musiccaps --num-jobs 8
 
-Reads <data-dir>/tables/<split>.parquet; writes <data-dir>/cuts_<split>.jsonl and report.json (clips listed, found,
-missing, broken). What is missing or broken is listed in <data-dir>/audio_check/<split>/.
+Reads <data-dir>/tables/<split>.parquet; writes <data-dir>/cuts_<split>.jsonl and report.json (clips
+listed, found, missing, broken). What is missing or broken is listed in
+<data-dir>/audio_check/<split>/.
 """
 
 import argparse
@@ -41,7 +43,8 @@ def manifest_of(split: str, data: Path, num_jobs: int) -> dict:
     table = check_audio(folder / "clips.parquet", folder, num_jobs=num_jobs)
     if pq.ParquetFile(folder / "checked.parquet").metadata.num_rows == 0:
         raise ValueError(
-            f"{split}: none of {table['total']['listed']} clips has audio; see {folder / 'missing.txt'}"
+            f"{split}: none of {table['total']['listed']} clips has audio; see"
+            f" {folder / 'missing.txt'}"
         )
     write_cuts(data / f"cuts_{split}.jsonl", cuts_of(folder / "checked.parquet"), progress=True)
     print(f"{split}\n{coverage_as_markdown(table)}")

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Small stand-ins for RoBERTa-base and BART-base, pretrained on captions: for tests and machines without a network.
+"""Small stand-ins for RoBERTa-base and BART-base, pretrained on captions: for tests and machines
+without a network.
 
 ./local/make_text_models.py --manifest data/mini/cuts_train.jsonl --output-dir exp/text --steps 1500
 
-writes <output-dir>/roberta (masked words, as RoBERTa) and <output-dir>/bart (restores a caption with masked words, as
-BART), each a folder of transformers with its tokenizer, a byte-level BPE with RoBERTa's special tokens. They know the
-training captions and nothing else: results with them are no measure of the protocol.
+writes <output-dir>/roberta (masked words, as RoBERTa) and <output-dir>/bart (restores a caption
+with masked words, as BART), each a folder of transformers with its tokenizer, a byte-level BPE with
+RoBERTa's special tokens. They know the training captions and nothing else: results with them are no
+measure of the protocol.
 """
 
 import argparse
@@ -134,7 +136,8 @@ def main() -> None:
         for part in (model, tokenizer):
             part.save_pretrained(args.output_dir / name)
         print(
-            f"wrote {args.output_dir / name}: {sum(p.numel() for p in model.parameters())} parameters"
+            f"wrote {args.output_dir / name}: {sum(p.numel() for p in model.parameters())}"
+            " parameters"
         )
 
 

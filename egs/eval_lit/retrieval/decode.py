@@ -4,8 +4,8 @@
     ./decode.py --exp-dir exp/lit_retrieval/mini --manifest data/mini/cuts_test.jsonl
 
 Validation chooses the epoch (--epoch 0) by text-to-audio R@10. Writes
-<exp-dir>/results/lit_retrieval_<corpus>-<split>-<strict|match>.json, where the corpus is the manifest's folder; and
-examples.jsonl, clips to listen to for the report.
+<exp-dir>/results/lit_retrieval_<corpus>-<split>-<strict|match>.json, where the corpus is the
+manifest's folder; and examples.jsonl, clips to listen to for the report.
 """
 
 from dataclasses import dataclass

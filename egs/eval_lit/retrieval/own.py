@@ -6,9 +6,11 @@
     ./own.py --audio-embeddings audio.npz --text-embeddings text.npz --manifest data/audiocaps/cuts_test.jsonl \\
         --exp-dir exp/own/other --system other
 
-The second form is for systems whose code is not here. Both files are as captionstew.models.encoders.stored describes;
-the ids are those of the cuts for audio, and <cut id>#<number of the caption, from 0> for text. Writes
-<exp-dir>/results/own_retrieval_<corpus>-<split>-<strict|match>.json; the corpus is the manifest's folder.
+The second form is for systems whose code is not here. Both files are as
+captionstew.models.encoders.stored describes; the ids are those of the cuts for audio, and <cut
+id>#<number of the caption, from 0> for text. Writes
+<exp-dir>/results/own_retrieval_<corpus>-<split>-<strict|match>.json; the corpus is the manifest's
+folder.
 """
 
 from dataclasses import dataclass
@@ -63,7 +65,8 @@ def stored_clips(cuts: IndexedCuts, flags: Flags) -> tuple[EmbeddedClips, dict[s
     audio, text = load_embeddings(flags.audio_embeddings), load_embeddings(flags.text_embeddings)
     if audio.dim != text.dim:
         raise ValueError(
-            f"{flags.audio_embeddings} has vectors of {audio.dim}, {flags.text_embeddings} of {text.dim}"
+            f"{flags.audio_embeddings} has vectors of {audio.dim}, {flags.text_embeddings} of"
+            f" {text.dim}"
         )
     captions = [cut.supervisions[0].custom["captions"] for cut in cuts]
     ids = [cut.id for cut in cuts]

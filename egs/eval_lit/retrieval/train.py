@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Retrieval on frozen audio (LiT): a text encoder and two projections learn to meet a frozen audio encoder.
+"""Retrieval on frozen audio (LiT): a text encoder and two projections learn to meet a frozen audio
+encoder.
 
 With the paper's text encoder (section 4.2, Table 3b):
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What the tasks' manifests hold, as <data-dir>/coverage.md: per split clips listed, found, missing and broken.
+"""What the tasks' manifests hold, as <data-dir>/coverage.md: per split clips listed, found, missing
+and broken.
 
 ./local/summarise.py --data-dir data
 """

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Manifests of question-answer tables: checks the audio, holds clips out, keeps evaluation clips out of training.
+"""Manifests of question-answer tables: checks the audio, holds clips out, keeps evaluation clips
+out of training.
 
     ./local/make_question_manifests.py --tables data/tables/*.parquet --output-dir data --num-jobs 8
 
-Writes cuts_train.jsonl, cuts_valid.jsonl, one cuts_<split>.jsonl per evaluation split (foundation, chat, test),
-rejected.csv and report.json.
+Writes cuts_train.jsonl, cuts_valid.jsonl, one cuts_<split>.jsonl per evaluation split (foundation,
+chat, test), rejected.csv and report.json.
 """
 
 import argparse

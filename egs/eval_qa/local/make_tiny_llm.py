@@ -3,8 +3,9 @@
 
     ./local/make_tiny_llm.py --manifest data/mini/cuts_train.jsonl --output-dir exp/tiny_llm
 
-It learns, from the questions of the manifest with the answers written where the audio will be, to read an answer out of
-that place. Three minutes on one core; a second run does nothing. Its folder is what --llm takes.
+It learns, from the questions of the manifest with the answers written where the audio will be, to
+read an answer out of that place. Three minutes on one core; a second run does nothing. Its folder
+is what --llm takes.
 """
 
 import argparse

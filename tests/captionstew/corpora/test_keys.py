@@ -99,13 +99,17 @@ def test_freesound_ids_lose_leading_zeros():
             "expresso:ex04_whisper_00373",
         ),
         (
-            "audio_48khz/conversational_vad_segmented/ex04-ex02/disgusted/"
-            "ex04-ex02_disgusted_012_channel1_segment_50.0_59.58.wav",
+            (
+                "audio_48khz/conversational_vad_segmented/ex04-ex02/disgusted/"
+                "ex04-ex02_disgusted_012_channel1_segment_50.0_59.58.wav"
+            ),
             "expresso:ex04-ex02_disgusted_012_channel1_segment_50.0_59.58",
         ),
         (
-            "expresso_audio_48khz_conversational_vad_segmented_ex03-ex02_sad-sympathetic_ex03-ex02_"
-            "sad-sympathetic_002_channel2_segment_383.32_423.46",
+            (
+                "expresso_audio_48khz_conversational_vad_segmented_ex03-ex02_sad-sympathetic_ex03-ex02_"
+                "sad-sympathetic_002_channel2_segment_383.32_423.46"
+            ),
             "expresso:ex03-ex02_sad-sympathetic_002_channel2_segment_383.32_423.46",
         ),
         (

@@ -98,7 +98,10 @@ def test_vggsound(metadata, tmp_path):
     assert labels.count(VGGSOUND_EXTRA_LABEL) == 182 and set(labels) - set(classes) == {
         VGGSOUND_EXTRA_LABEL
     }
-    listed = '---g-f_I2yQ,1,people marching,test\n--0PQM4-hqg,30,"engine accelerating, revving, vroom",train\n'
+    listed = (
+        '---g-f_I2yQ,1,people marching,test\n--0PQM4-hqg,30,"engine accelerating, revving,'
+        ' vroom",train\n'
+    )
     (tmp_path / "vggsound.csv").write_text(listed)
     assert list(read_vggsound(tmp_path)) == [
         ("---g-f_I2yQ", 1, "people marching", "test"),

@@ -44,7 +44,9 @@ def test_one_file_gives_its_own_weights(flags, tmp_path):
     "avg, averaged, weight", [(1, False, 2.0), (2, False, 1.5), (2, True, 20.0), (1, True, 30.0)]
 )
 def test_epochs_are_chosen_as_in_icefall(flags, tmp_path, avg, averaged, weight):
-    """The mean of the weights, or the average over the last interval: (10 steps x 20 - 5 steps x 10) / 5 steps."""
+    """The mean of the weights, or the average over the last interval: (10 steps x 20 - 5 steps x
+    10) / 5 steps.
+    """
     selected = select_weights(dataclasses.replace(flags, avg=avg, use_averaged_model=averaged))
     assert (
         selected.weights["w"].item() == pytest.approx(weight)

@@ -1,6 +1,8 @@
-"""Loss and gradients of one batch, by as many processes as asked for: python half_batches.py FOLDER WORLD_SIZE PORT
+"""Loss and gradients of one batch, by as many processes as asked for: python half_batches.py FOLDER
+WORLD_SIZE PORT
 
-Reads FOLDER/batch.pt, writes FOLDER/<world size>-<rank>.pt. Rank 0 has the first 5 clips, rank 1 the other 3.
+Reads FOLDER/batch.pt, writes FOLDER/<world size>-<rank>.pt. Rank 0 has the first 5 clips, rank 1
+the other 3.
 """
 
 import sys

@@ -30,7 +30,9 @@ def config(tiny_config, tokenizer):
 
 @pytest.fixture
 def model(config, tiny_config, tokenizer):
-    """Weights moved away from their initial values; loaded as evaluations do, with a batch-invariant encoder."""
+    """Weights moved away from their initial values; loaded as evaluations do, with a
+    batch-invariant encoder.
+    """
     torch.manual_seed(0)
     model = CaptioningModel(
         Zipformer(tiny_config), build_text_decoder("tiny", tokenizer, MAX_TOKENS - 1)
@@ -53,7 +55,9 @@ def losses_and_captions(model, tokenizer, features, lengths, texts, parallel, nu
 
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_a_clip_is_the_same_alone_and_in_any_batch(model, tokenizer, make_batch, num_beams):
-    """Loss in either mode and caption, with neighbours of other lengths and more padding than needed."""
+    """Loss in either mode and caption, with neighbours of other lengths and more padding than
+    needed.
+    """
     batch = make_batch(0, 6, longest=120)
     features, lengths = batch["features"], batch["feature_lengths"]
     texts = [text[: 10 + 5 * row] for row, text in enumerate(batch["captions"])]
@@ -90,7 +94,9 @@ def test_without_batch_invariance_padding_reaches_the_loss(model, tokenizer, mak
 
 
 def test_token_losses_equal_the_formula():
-    """Equations 2 and 3 with loops: the sum over the tokens after <s>, the end among them, padding not."""
+    """Equations 2 and 3 with loops: the sum over the tokens after <s>, the end among them, padding
+    not.
+    """
     logits = torch.randn(3, 4, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     ids = torch.tensor([[0, 3, 4, 5, 2], [0, 6, 2, 1, 1], [0, 2, 1, 1, 1]])
     lengths = torch.tensor([5, 3, 2])

@@ -80,7 +80,9 @@ def test_a_batch_of_one_caption_costs_nothing():
 @pytest.mark.slow
 @pytest.mark.parametrize("ignore", [True, False], ids=["duplicates ignored", "all negatives"])
 def test_two_processes_equal_one(tmp_path, free_port, tiny_task_config, make_batch, ignore):
-    """5 + 3 clips on two processes give the loss and the gradients of 8 clips on one, negatives included."""
+    """5 + 3 clips on two processes give the loss and the gradients of 8 clips on one, negatives
+    included.
+    """
     batch = make_batch(0, 8, longest=90)
     batch["captions"][6] = batch["captions"][1]  # the same caption on both processes
     encoder = dataclasses.replace(

@@ -71,7 +71,9 @@ assert torch.equal(frames, case["expected"])
 
 @pytest.mark.parametrize("lengths", [(200, 150), (57,), (9, 400, 101), (250, 250)])
 def test_the_exported_forward_is_the_encoders(tiny_config, lengths):
-    """Before any export: without decisions on values, at lengths that do and do not divide by the factors."""
+    """Before any export: without decisions on values, at lengths that do and do not divide by the
+    factors.
+    """
     torch.manual_seed(0)
     config = ZipformerConfig.preset("mini", num_encoder_layers=1, batch_invariant=True)
     for encoder in (

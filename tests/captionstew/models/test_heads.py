@@ -62,7 +62,9 @@ def test_a_clips_scores_do_not_depend_on_its_batch():
 
 
 def test_attention_is_multihead_attention_with_one_learned_query():
-    """The product of query and key projections, as one vector per attention head, in torch's own module."""
+    """The product of query and key projections, as one vector per attention head, in torch's own
+    module.
+    """
     dim, heads, frames = 8, 2, torch.randn(3, 6, 8, dtype=torch.float64)
     module = torch.nn.MultiheadAttention(dim, heads, bias=False, batch_first=True).double()
     seed = torch.randn(1, 1, dim, dtype=torch.float64)
@@ -103,7 +105,9 @@ def test_heads_that_go_on_alone_train_as_they_would_have():
 
 
 def burst(count, seed, frames=12):
-    """The class is which of three channels is loud, in one frame of twelve: the mean hardly shows it."""
+    """The class is which of three channels is loud, in one frame of twelve: the mean hardly shows
+    it.
+    """
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
     x = torch.randn(count, frames, 8, generator=generator)

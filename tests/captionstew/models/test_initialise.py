@@ -1,4 +1,6 @@
-"""Pretrained parts: encoders of every kind of checkpoint, text towers of transformers, and what the log says."""
+"""Pretrained parts: encoders of every kind of checkpoint, text towers of transformers, and what the
+log says.
+"""
 
 import dataclasses
 
@@ -108,13 +110,18 @@ def test_another_width_is_refused(tiny_config, checkpoint):
     wider = dataclasses.replace(tiny_config, encoder_dim=(16, 48), encoder_unmasked_dim=(16, 24))
     with pytest.raises(
         ValueError,
-        match=r"tagger.pt: its encoder has 32 channels out, this run's 48, .*encoder_dim 16,32, here 16,48",
+        match=(
+            r"tagger.pt: its encoder has 32 channels out, this run's 48, .*encoder_dim 16,32, here"
+            r" 16,48"
+        ),
     ):
         initialise_encoder(Zipformer(wider), checkpoint)
 
 
 def test_other_heads_of_equal_shape_are_refused(tiny_config, checkpoint):
-    """Four heads of 4 channels have the weights' shapes of two heads of 8, but compute something else."""
+    """Four heads of 4 channels have the weights' shapes of two heads of 8, but compute something
+    else.
+    """
     sizes = {
         "num_heads": (4, 4),
         "query_head_dim": (4, 4),
@@ -160,16 +167,16 @@ def test_the_log_line_counts_what_is_loaded_and_what_is_new(tiny_model):
         for name, part in tiny_model.named_children()
     }
     line = initialisation_line(tiny_model, {"encoder": "tagger.pt"})
-    assert line == (
-        f"loaded: encoder ({counts['encoder']}) from tagger.pt; new: text_tower ({counts['text_tower']}), "
-        f"audio_projection ({counts['audio_projection']}), text_projection ({counts['text_projection']}), "
-        "logit_scale (1)"
+    assert (
+        line == f"loaded: encoder ({counts['encoder']}) from tagger.pt; new: text_tower"
+        f" ({counts['text_tower']}), audio_projection ({counts['audio_projection']}),"
+        f" text_projection ({counts['text_projection']}), logit_scale (1)"
     )
     assert initialisation_line(tiny_model, {}).startswith("loaded: nothing; new: encoder (")
     both = initialisation_line(tiny_model, {"encoder": "a", "text_tower": "a"})
     assert (
-        f"loaded: encoder ({counts['encoder']}), text_tower ({counts['text_tower']}) from a; new: audio"
-        in both
+        f"loaded: encoder ({counts['encoder']}), text_tower ({counts['text_tower']}) from a; new:"
+        " audio" in both
     )
 
 
@@ -207,7 +214,9 @@ def test_text_tower_of_a_checkpoint(pretrained):
 def test_text_tower_is_rebuilt_without_its_folder(
     pretrained, tiny_config, tokenizer, tiny_task_config, tmp_path
 ):
-    """A whole contrastive checkpoint: configuration and weights in one file, loaded with weights_only."""
+    """A whole contrastive checkpoint: configuration and weights in one file, loaded with
+    weights_only.
+    """
     folder, _ = pretrained
     tower = build_text_tower(str(folder), vocab_size=120, pad_id=1)
     model = ContrastiveModel(Zipformer(tiny_config), tower, 16)

@@ -73,7 +73,9 @@ def batch(llm):
 
 
 def sequence_of(llm, audio, question, answer):
-    """One clip's whole sequence of embeddings, put together by hand: (1, L, E) and the position of the answer."""
+    """One clip's whole sequence of embeddings, put together by hand: (1, L, E) and the position of
+    the answer.
+    """
     prompt = llm.prompt
     embed = llm.model.get_input_embeddings()
     before, rest = (
@@ -108,9 +110,10 @@ def test_model_without_chat_template_is_refused(tokenizer_of_llm):
 
 def test_choices_are_asked_in_the_benchmarks_words():
     lines = question_text("How old?", ["ten", "twenty", "thirty", "forty"]).strip().split("\n")
-    assert lines[0] == (
-        "Choose the most suitable answer from options A, B, C, and D to respond the question in next line, "
-        "you may only choose A or B or C or D."
+    assert (
+        lines[0]
+        == "Choose the most suitable answer from options A, B, C, and D to respond the question in"
+        " next line, you may only choose A or B or C or D."
     )
     assert lines[1:] == ["How old?", "A. ten", "B. twenty", "C. thirty", "D. forty"]
     two = question_text("Who?", ["male", "female"])

@@ -47,7 +47,9 @@ def tagger(config):
 
 @pytest.mark.slow
 def test_icefalls_key_list_loads_strictly(shared_dir):
-    """The public medium tagger: every key with its shape, the 527-way head included, and nothing besides."""
+    """The public medium tagger: every key with its shape, the 527-way head included, and nothing
+    besides.
+    """
     shapes = json.loads((shared_dir / "zipformer_golden" / "keys.icefall_medium.json").read_text())
     model = build_tagger(
         {"encoder": ZipformerConfig.preset("medium").to_dict(), "classes": ["c"] * 527}
@@ -107,7 +109,9 @@ def test_our_checkpoint_serves_as_tagger_and_as_encoder(tagger, config, tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_icefalls_checkpoint_is_a_tagger(monkeypatch, tagger, config, tmp_path, prefix):
-    """Weights alone under `model`: sizes are read off their shapes, the classes come from a list."""
+    """Weights alone under `model`: sizes are read off their shapes, the classes come from a
+    list.
+    """
     sizes = {
         name: value for name, value in config["encoder"].items() if name not in ("batch_invariant",)
     }

@@ -34,7 +34,9 @@ WINDOW = 15  # inputs of the parallel mode
 
 @pytest.fixture
 def decoder(tokenizer):
-    """With weights moved away from their initial values, so that every token and every frame matters."""
+    """With weights moved away from their initial values, so that every token and every frame
+    matters.
+    """
     torch.manual_seed(0)
     decoder = build_text_decoder("tiny", tokenizer, WINDOW).eval()
     with torch.no_grad():
@@ -86,7 +88,8 @@ def test_autoregressive_clips_see_no_later_token_in_a_mixed_batch(decoder, memor
         changed = tokens.clone()
         changed[:, t:] = other_tokens(tokens, tokenizer, torch.Generator().manual_seed(t))[:, t:]
         after = decoder(*memory, changed, lengths, MIXED)
-        # logits[:, i] are those of token i + 1, from the tokens up to i: those before t are the same, no later one is
+        # logits[:, i] are those of token i + 1, from the tokens up to i: those before t are the
+        # same, no later one is
         assert torch.equal(after[:, :t], before[:, :t]) and torch.equal(after[MIXED], before[MIXED])
         later = (after - before).abs().amax(-1)[1, t : lengths[1] - 1]
         assert len(later) == 7 - t and (later > 1e-3).all()
@@ -159,7 +162,9 @@ def test_greedy_decoding_equals_token_by_token(decoder, memory, tokenizer):
 
 @torch.no_grad()
 def test_beam_search_finds_what_is_at_least_as_probable(decoder, memory, tokenizer):
-    """Captions of equal length: a wide beam's has no smaller probability than the greedy one, and often a larger."""
+    """Captions of equal length: a wide beam's has no smaller probability than the greedy one, and
+    often a larger.
+    """
     frames, lengths = memory
     decoder.bart.lm_head.weight[tokenizer.eos_id] = 0.0  # no early end: all captions have 4 tokens
 
@@ -239,7 +244,9 @@ def bart_config(bart_tokenizer):
 def test_a_bart_checkpoint_gives_barts_logits(
     saved, bart_config, bart_tokenizer, captions, tmp_path
 ):
-    """Those of BART with the frames as its encoder's output, given </s> <s> ... as in its pretraining."""
+    """Those of BART with the frames as its encoder's output, given </s> <s> ... as in its
+    pretraining.
+    """
     torch.manual_seed(0)
     saved(bart_config).save_pretrained(tmp_path / "bart")
     bart = BartForConditionalGeneration.from_pretrained(tmp_path / "bart").eval()

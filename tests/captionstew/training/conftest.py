@@ -17,7 +17,9 @@ EPOCH = 6  # batches
 
 
 class ToyTask:
-    """Squared outputs, summed over clips. Remembers what it saw; a batch's `trick` makes something go wrong."""
+    """Squared outputs, summed over clips. Remembers what it saw; a batch's `trick` makes something
+    go wrong.
+    """
 
     def __init__(self):
         self.config = {"task": "toy", "coverage": {"any": 1}}
@@ -64,7 +66,9 @@ class _Cuts:
 
 
 class ToyData:
-    """`tricks` {number of the batch in its epoch: trick}, in the first epoch only; `clips` per batch."""
+    """`tricks` {number of the batch in its epoch: trick}, in the first epoch only; `clips` per
+    batch.
+    """
 
     def __init__(self, tricks=None, clips=4, epoch=EPOCH, **settings):
         self.tricks, self.clips, self.epoch = tricks or {}, clips, epoch

@@ -59,13 +59,19 @@ def assert_both_end(tmp_path, seconds=20):
     [
         (
             "value",
-            "two_processes.py: --epoch 9: no such epoch (process 1 of 2; the others were ended too)",
+            (
+                "two_processes.py: --epoch 9: no such epoch (process 1 of 2; the others were ended"
+                " too)"
+            ),
             False,
         ),
         ("bug", "two_processes.py: 'x' (process 1 of 2; the others were ended too)", True),
         (
             "sigkill",
-            "two_processes.py: process 1 of 2 was killed by SIGKILL; the others were ended too. If ",
+            (
+                "two_processes.py: process 1 of 2 was killed by SIGKILL; the others were ended"
+                " too. If "
+            ),
             False,
         ),
     ],

@@ -1,4 +1,6 @@
-"""Where a run's numbers go: one JSON line, TensorBoard and, if asked, Weights & Biases, all with the same values."""
+"""Where a run's numbers go: one JSON line, TensorBoard and, if asked, Weights & Biases, all with
+the same values.
+"""
 
 import json
 import sys

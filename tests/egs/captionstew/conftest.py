@@ -15,7 +15,9 @@ SOUNDS = ("dog", "bell", "rain", "flute", "engine", "voice")
 
 
 def make_corpus(folder: Path, clips: int, frequency: float, test_share: int = 0) -> None:
-    """A folder with audio, captions.csv and metadata.csv; every `test_share`-th clip is of the split `test`."""
+    """A folder with audio, captions.csv and metadata.csv; every `test_share`-th clip is of the
+    split `test`.
+    """
     (folder / "audio").mkdir(parents=True)
     captions, metadata = ["file,caption"], ["file,split,licence"]
     for number in range(clips):
@@ -52,8 +54,8 @@ def download(tmp_path):
 def prepare(repository, download, tmp_path):
     """prepare(data_dir, *flags, kill=None, recipe=...) -> (exit status, output).
 
-    `kill` is called every few milliseconds with the output so far; when it says True, prepare.sh and all that
-    it started get SIGKILL.
+    `kill` is called every few milliseconds with the output so far; when it says True, prepare.sh
+    and all that it started get SIGKILL.
     """
 
     def prepare(data_dir, *flags, kill=None, recipe=repository / "egs" / "captionstew"):

@@ -164,7 +164,9 @@ def readme_steps(repository):
 
 
 def test_copy_the_recipe_to_new_data_and_train(repository, make_folder_corpus, tmp_path):
-    """Every line of the README's section as it stands there; training itself is made small by further flags."""
+    """Every line of the README's section as it stands there; training itself is made small by
+    further flags.
+    """
     corpora, copy, prepare, (bpe, train) = readme_steps(repository)
     built = shutil.ignore_patterns("data", "exp", "download", "__pycache__")
     shutil.copytree(

@@ -24,7 +24,9 @@ METRICS = {
 
 @pytest.fixture
 def vectors(mini_data, tmp_path):
-    """vectors(mistaken=n) -> files for the test clips, where n captions have the vector of the next clip."""
+    """vectors(mistaken=n) -> files for the test clips, where n captions have the vector of the next
+    clip.
+    """
 
     def write(mistaken=0, captions=None):
         cuts = list(open_cuts(mini_data / "cuts_test.jsonl"))

@@ -1,4 +1,6 @@
-"""prepare.sh of the probing tasks on miniature releases: all seven, a second run, killed, and its errors."""
+"""prepare.sh of the probing tasks on miniature releases: all seven, a second run, killed, and its
+errors.
+"""
 
 import json
 import os
@@ -35,7 +37,8 @@ os.replace = replace_and_die
 def prepare(repository, tmp_path):
     """prepare(flag, value, ..., kill_after=None) -> (exit status, output).
 
-    prepare.sh and all that it started get SIGKILL as soon as a file that matches `kill_after` is complete.
+    prepare.sh and all that it started get SIGKILL as soon as a file that matches `kill_after` is
+    complete.
     """
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(DIE)

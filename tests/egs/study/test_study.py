@@ -1,4 +1,6 @@
-"""The study's program with small plans, its jobs with a stand-in for sbatch, and the two plans as they are."""
+"""The study's program with small plans, its jobs with a stand-in for sbatch, and the two plans as
+they are.
+"""
 
 import fnmatch
 import importlib.util

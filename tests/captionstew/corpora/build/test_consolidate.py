@@ -122,7 +122,9 @@ def test_neighbouring_starts_join_in_pairs_never_in_chains(clips_of, make_table)
 
 
 def greedy(starts, anchor=None):
-    """The rule in words: the anchor takes its neighbours; of the others, the earliest takes the one 1 s later."""
+    """The rule in words: the anchor takes its neighbours; of the others, the earliest takes the one
+    1 s later.
+    """
     result, first = {}, None
     for start in sorted(set(starts)):
         if anchor is not None and abs(start - anchor) <= 1:

@@ -84,7 +84,9 @@ def test_sentence_model_that_is_not_there_is_named(monkeypatch):
 
 @pytest.fixture
 def sentence_model(tmp_path):
-    """Folder of a real sentence-transformers model: a small BERT with random weights and mean pooling."""
+    """Folder of a real sentence-transformers model: a small BERT with random weights and mean
+    pooling.
+    """
     models = pytest.importorskip("sentence_transformers.models")
     from transformers import BertConfig, BertModel, BertTokenizerFast
 

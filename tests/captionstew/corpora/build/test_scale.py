@@ -1,4 +1,6 @@
-"""The corpus programs on a million made-up captions of realistic keys and overlaps; the sampler on 300,000 cuts."""
+"""The corpus programs on a million made-up captions of realistic keys and overlaps; the sampler on
+300,000 cuts.
+"""
 
 import importlib.util
 import math
@@ -38,7 +40,8 @@ def test_a_million_captions(generator, benchmark, tmp_path):
     result = benchmark.run_stages(tmp_path, memory_gb=2.0, threads=2)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"{captions} captions: {time.perf_counter() - started:.1f} s, peak memory {peak:.2f} GB, {result['seconds']}"
+        f"{captions} captions: {time.perf_counter() - started:.1f} s, peak memory {peak:.2f} GB,"
+        f" {result['seconds']}"
     )
     assert 990_000 < captions < 1_010_000
     assert peak < 6.0
@@ -62,7 +65,9 @@ def test_a_million_captions(generator, benchmark, tmp_path):
 
 
 def test_time_grows_no_faster_than_n_log_n(generator, benchmark, tmp_path):
-    """On the processor's clock, the best of three, because others may use the machine; with room for fixed costs."""
+    """On the processor's clock, the best of three, because others may use the machine; with room
+    for fixed costs.
+    """
     growth = 4 * math.log(400_000) / math.log(100_000)
     for attempt in range(3):
         seconds = {}
@@ -78,7 +83,9 @@ def test_time_grows_no_faster_than_n_log_n(generator, benchmark, tmp_path):
 
 
 def test_sampler_starts_runs_and_resumes_fast(repository, tmp_path):
-    """On the processor's clock, the best of three; `benchmarks/manifest.py` is the same on 9.3 million cuts."""
+    """On the processor's clock, the best of three; `benchmarks/manifest.py` is the same on 9.3
+    million cuts.
+    """
     manifest = load(repository / "benchmarks" / "manifest.py")
     path = tmp_path / "cuts.jsonl"
     manifest.write_manifest(path, np.resize(np.array(manifest.LENGTHS), 300_000))

@@ -10,7 +10,9 @@ from captionstew.hashing import key_hash
 
 @pytest.fixture
 def corpus(connection, make_table, make_starts, tmp_path):
-    """9,000 captions: 6,000 clips of `big`, 2,500 captions of 500 clips of `five`, 500 clips in both."""
+    """9,000 captions: 6,000 clips of `big`, 2,500 captions of 500 clips of `five`, 500 clips in
+    both.
+    """
     tables = [
         make_table("big", [(f"fs:{i}", f"big {i}") for i in range(6_000)]),
         make_table("five", [(f"fs:{10_000 + i // 5}", f"five {i}") for i in range(2_500)]),

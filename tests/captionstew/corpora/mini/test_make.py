@@ -84,7 +84,9 @@ def test_events_lie_where_the_labels_say(mini_corpus):
     ("domain", "chance"), [("events", 1 / 12), ("music", 1 / 6), ("voices", 1 / 4)]
 )
 def test_classes_can_be_heard(domain, chance):
-    """A linear classifier on log-mel statistics is far above chance on other clips: the labels are in the sound."""
+    """A linear classifier on log-mel statistics is far above chance on other clips: the labels are
+    in the sound.
+    """
     fbank = Fbank(FbankConfig())
     clips = [make_clip(0, domain, number) for number in range(360)]
     features = [fbank.extract(torch.from_numpy(clip.samples)) for clip in clips]

@@ -10,7 +10,8 @@ import soundfile
 from captionstew.corpora.own.read import read_folder
 from captionstew.data.audio import BadAudio, inspect_audio, read_audio
 
-# file -> (seconds of real audio, why it is used): the length is what decodes, whatever the header says
+# file -> (seconds of real audio, why it is used): the length is what decodes, whatever the header
+# says
 ACCEPTED = {
     "one_sample.wav": (1 / 16000, "valid; padded to 0.25 s"),
     "hundred_samples.wav": (100 / 16000, "valid; padded to 0.25 s"),

@@ -9,7 +9,9 @@ from captionstew.corpora.own.read import FolderError, read_folder, write_rejecte
 
 @pytest.fixture
 def corpus(tmp_path):
-    """A folder `set` with three clips; corpus(captions, metadata) writes its tables from text or bytes."""
+    """A folder `set` with three clips; corpus(captions, metadata) writes its tables from text or
+    bytes.
+    """
     folder = tmp_path / "set"
     (folder / "audio").mkdir(parents=True)
     for number, name in enumerate(["a.wav", "b.wav", "c d é.wav"]):
@@ -40,7 +42,8 @@ def captions_of(cuts):
 
 def test_captions_and_labels_meet(corpus):
     folder = corpus(
-        'file,caption\naudio/a.wav,A dog.\naudio/c d é.wav,"Rain, wind\n  and ""thunder""."\naudio/a.wav, A  bark. \n',
+        'file,caption\naudio/a.wav,A dog.\naudio/c d é.wav,"Rain, wind\n  and'
+        ' ""thunder""."\naudio/a.wav, A  bark. \n',
         "file,label,labels,fold,speaker,events\n"
         "audio/a.wav,dog,animal; dog,3,,dog@0.1-0.25;bark@0.3-0.4\n"
         "audio/c d é.wav,rain,,,s1,\n",

@@ -159,7 +159,8 @@ def test_programs_end_with_one_clear_line(repository, mini_corpus, tmp_path):
     assert failed.returncode == 1
     assert (
         failed.stderr
-        == f"split_folder.py: {folder}/captions.csv: column caption is missing (found: file, text); add it to line 1\n"
+        == f"split_folder.py: {folder}/captions.csv: column caption is missing (found: file, text);"
+        " add it to line 1\n"
     )
 
 

@@ -1,8 +1,8 @@
 """Filter and consolidation on the real metadata of all corpora together, against a naive recount.
 
-Where captions or a part of a release are not public, its real clip ids stand in the form of the release with
-a made-up caption: the VGGSound part of AudioSetCaps, the AudioSet and Freesound parts of WavCaps,
-ParaSpeechCaps' train_base.
+Where captions or a part of a release are not public, its real clip ids stand in the form of the
+release with a made-up caption: the VGGSound part of AudioSetCaps, the AudioSet and Freesound parts
+of WavCaps, ParaSpeechCaps' train_base.
 """
 
 import csv

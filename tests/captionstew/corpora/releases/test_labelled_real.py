@@ -1,4 +1,6 @@
-"""The programs of the probing tasks on the real lists, in the releases' own form: the counts that are known."""
+"""The programs of the probing tasks on the real lists, in the releases' own form: the counts that
+are known.
+"""
 
 import csv
 import gzip
@@ -21,8 +23,8 @@ def lines(path):
     with (
         gzip.open(path, "rt", encoding="utf-8")
         if path.suffix == ".gz"
-        else open(path, encoding="utf-8") as file
-    ):
+        else open(path, encoding="utf-8")
+    ) as file:
         return file.read().splitlines()
 
 
@@ -38,7 +40,9 @@ def write_csv(path, rows, delimiter=",", quoting=csv.QUOTE_MINIMAL):
 
 @pytest.fixture
 def listed(prepare_labelled):
-    """listed("nsynth", folder) -> (classes, split -> rows of the lists with their labels parsed)."""
+    """listed("nsynth", folder) -> (classes, split -> rows of the lists with their labels
+    parsed).
+    """
 
     def read(name, folder, *flags):
         output = prepare_labelled(name, folder, "--lists-only", *flags)
@@ -63,7 +67,9 @@ def assert_recordings_disjoint(splits):
 
 @pytest.mark.slow
 def test_fsd50k(listed, metadata, tmp_path):
-    """dev.csv and eval.csv of the release, from the real ids and labels; train and val by counts alone."""
+    """dev.csv and eval.csv of the release, from the real ids and labels; train and val by counts
+    alone.
+    """
     vocabulary = [
         row[:3]
         for row in csv.reader(lines(metadata / "fsd50k/ltu_class_labels_indices_fsd50k.csv")[1:])
@@ -211,7 +217,9 @@ def test_nsynth(listed, metadata, tmp_path):
 
 @pytest.mark.slow
 def test_audioset_strong(listed, metadata, tmp_path, capsys):
-    """The TSVs of the release, from the real eval events and, with made-up times, the real train classes."""
+    """The TSVs of the release, from the real eval events and, with made-up times, the real train
+    classes.
+    """
     strong = metadata / "audioset_strong"
     mids = {
         name: mid for mid, name in csv.reader(lines(strong / "class_labels_indices_strong.csv"))

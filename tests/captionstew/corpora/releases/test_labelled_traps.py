@@ -1,4 +1,6 @@
-"""Programs of the probing tasks: audio under other names, broken, missing, not decoded; lists that are wrong."""
+"""Programs of the probing tasks: audio under other names, broken, missing, not decoded; lists that
+are wrong.
+"""
 
 import json
 

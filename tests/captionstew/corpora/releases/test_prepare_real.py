@@ -107,7 +107,9 @@ def test_paraspeechcaps(prepare, metadata):
 
 @pytest.mark.slow
 def test_paraspeechcaps_train_base_as_released(prepare, metadata, tmp_path):
-    """The release is Parquet with paths, one or two descriptions and nulls; here with the real clips."""
+    """The release is Parquet with paths, one or two descriptions and nulls; here with the real
+    clips.
+    """
     with gzip.open(metadata / "paraspeechcaps" / "psc_train_base_ids.jsonl.gz", "rt") as f:
         ids = [json.loads(line) for line in f]
     table = {

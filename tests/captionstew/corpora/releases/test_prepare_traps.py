@@ -1,4 +1,6 @@
-"""Rows of the shape of each release with the traps it is known to hold; missing and broken files."""
+"""Rows of the shape of each release with the traps it is known to hold; missing and broken
+files.
+"""
 
 import json
 
@@ -223,7 +225,10 @@ def test_clotho_clips_cut_from_one_freesound_sound_are_not_taken_for_one(prepare
         tmp_path / "clotho_captions_development.csv",
         CLOTHO + "a.wav,A,B,C,D,E\nb.wav,F,G,H,I,J\nc.wav,A,B,C,D,E\n",
     )
-    metadata = 'file_name,sound_id,start_end_samples\na.wav,77,"[0, 9]"\nb.wav,077,"[9, 18]"\nc.wav,Not found,\n'
+    metadata = (
+        'file_name,sound_id,start_end_samples\na.wav,77,"[0, 9]"\nb.wav,077,"[9, 18]"\nc.wav,Not'
+        " found,\n"
+    )
     write(tmp_path / "clotho_metadata_development.csv", metadata)
     rows = prepare("clotho", tmp_path, "--splits", "development")
     assert [row["audio_key"] for row in rows] == ["fs:77"] * 5 + ["clotho:c.wav"] * 5

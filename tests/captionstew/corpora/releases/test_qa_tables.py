@@ -1,4 +1,6 @@
-"""The question-answer tables: real label files where there are some, releases of our own making elsewhere."""
+"""The question-answer tables: real label files where there are some, releases of our own making
+elsewhere.
+"""
 
 import csv
 import gzip
@@ -155,9 +157,10 @@ def speech(metadata, tmp_path):
     evaluation = folder / "iemocap" / "Session1" / "dialog" / "EmoEvaluation"
     evaluation.mkdir(parents=True)
     (evaluation / "Ses01F_impro01.txt").write_text(
-        "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
-        "[6.2901 - 8.2357]\tSes01F_impro01_M000\tang\t[2.5000, 2.5000, 2.5000]\nC-E2:\tNeutral;\t()\n"
-        "[10.0100 - 11.3925]\tSes01F_impro01_F001\txxx\t[2.5000, 2.5000, 2.5000]\n"
+        "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n[6.2901 -"
+        " 8.2357]\tSes01F_impro01_M000\tang\t[2.5000, 2.5000,"
+        " 2.5000]\nC-E2:\tNeutral;\t()\n[10.0100 - 11.3925]\tSes01F_impro01_F001\txxx\t[2.5000,"
+        " 2.5000, 2.5000]\n"
     )
     (evaluation / "._Ses01F_impro01.txt").write_bytes(b"\x00\x05\x16\x07")
     clips = [("x", f"common_voice_en_{n}.mp3", 'a "quote', ("fourties", "teens", "")[n % 3], ("male", "")[n % 2])
@@ -236,7 +239,8 @@ def test_speaker_questions_of_real_labels(prepare, speech):
     genders = Counter(row["caption"] for row in rows if row["task"] == "qa_gender")
     assert abs(genders["male"] - genders["female"]) <= 1
     emotions = Counter(row["caption"] for row in rows if row["task"] == "qa_emotion")
-    # excited and frustrated need IEMOCAP; calm is RAVDESS's alone: its 192 clips are asked about four times
+    # excited and frustrated need IEMOCAP; calm is RAVDESS's alone: its 192 clips are asked about
+    # four times
     assert emotions["calm"] == 768 and emotions["happy"] == pytest.approx(emotions["angry"], abs=1)
     places = Counter(
         row["choices"].index(row["caption"]) for row in rows if len(row["choices"]) == 4

@@ -25,7 +25,9 @@ def cuts(mini_manifest):
 
 @pytest.fixture
 def broken_cuts(mini_corpus, mini_manifest, tmp_path):
-    """The same manifest beside a copy of the corpus in which two files are damaged and one is gone."""
+    """The same manifest beside a copy of the corpus in which two files are damaged and one is
+    gone.
+    """
     shutil.copytree(mini_corpus, tmp_path / "corpus")
     shutil.copy(mini_manifest, tmp_path)
     cuts = open_cuts(tmp_path / mini_manifest.name)

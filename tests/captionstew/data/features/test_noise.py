@@ -1,4 +1,6 @@
-"""Noise at the asked level, the same for a clip and epoch wherever it is drawn; mixup of energies and targets."""
+"""Noise at the asked level, the same for a clip and epoch wherever it is drawn; mixup of energies
+and targets.
+"""
 
 import math
 

@@ -1,4 +1,6 @@
-"""Features in shares: on a real Dask cluster, with a worker killed half-way, the bytes of one process."""
+"""Features in shares: on a real Dask cluster, with a worker killed half-way, the bytes of one
+process.
+"""
 
 import os
 import signal

@@ -24,7 +24,9 @@ LABELS = [["dog"], ["dog", "rain"], [], ["dog"], ["cat"], ["dog", "cat"]]
 
 @pytest.fixture
 def make_cuts(tmp_path):
-    """make_cuts([{"labels": [...]}, ...]) -> manifest of clips of 1, 2, 3 s in turn with these labels."""
+    """make_cuts([{"labels": [...]}, ...]) -> manifest of clips of 1, 2, 3 s in turn with these
+    labels.
+    """
 
     def make(rows):
         info = (AudioInfo(1.0 + i % 3, 16000, 1, 16000 * (1 + i % 3), "") for i in range(len(rows)))

@@ -1,4 +1,6 @@
-"""Batches of a frozen encoder's frames: cached as computed, without the clips that cannot be read."""
+"""Batches of a frozen encoder's frames: cached as computed, without the clips that cannot be
+read.
+"""
 
 from types import SimpleNamespace
 

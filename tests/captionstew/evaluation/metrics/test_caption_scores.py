@@ -105,10 +105,11 @@ def test_words(caption, words):
 
 
 def test_worked_rouge_l():
-    """Of `a dog barks`, `a dog is barking` keeps two words in order: P = 2/3, R = 2/4. `dog`: P = 1/3, R = 1.
+    """Of `a dog barks`, `a dog is barking` keeps two words in order: P = 2/3, R = 2/4. `dog`: P =
+    1/3, R = 1.
 
-    The best P is 2/3 and the best R is 1, so F = 2.44 x 2/3 / (1 + 1.44 x 2/3) = 0.8299...; F1 of the first
-    reference alone is 4/7 and of the second 1/2.
+    The best P is 2/3 and the best R is 1, so F = 2.44 x 2/3 / (1 + 1.44 x 2/3) = 0.8299...; F1 of
+    the first reference alone is 4/7 and of the second 1/2.
     """
     scores = caption_scores(["A dog barks."], [["A dog is barking", "Dog"]])
     assert scores["rouge_l"] == pytest.approx(2.44 * 2 / 3 / (1 + 1.44 * 2 / 3))
@@ -116,7 +117,9 @@ def test_worked_rouge_l():
 
 
 def test_worked_bleu_and_cider():
-    """`the the the` against `the cat`: one of three unigrams counts, no bigram. CIDEr of one clip is 0."""
+    """`the the the` against `the cat`: one of three unigrams counts, no bigram. CIDEr of one clip
+    is 0.
+    """
     scores = caption_scores(["the the the"], [["the cat"]])
     assert scores["bleu_1"] == pytest.approx(1 / 3) and scores["bleu_2"] == pytest.approx(
         0, abs=1e-6
@@ -124,7 +127,8 @@ def test_worked_bleu_and_cider():
     assert scores["cider"] == 0.0
     short = caption_scores(["rain"], [["rain falls on tin"]])
     assert short["bleu_1"] == pytest.approx(math.exp(1 - 4))
-    # Two clips of one word each, told apart by it: the cosine of unigrams is 1, there are no longer n-grams.
+    # Two clips of one word each, told apart by it: the cosine of unigrams is 1, there are no longer
+    # n-grams.
     assert caption_scores(["dog", "rain"], [["dog"], ["rain"]])["cider"] == pytest.approx(10 / 4)
 
 

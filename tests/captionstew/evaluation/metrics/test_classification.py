@@ -120,12 +120,14 @@ def test_all_golden_retrieval_cases_are_compared(metric_golden):
 def test_worked_example_strict():
     """Clips 0, 1, 2 with captions (a, b), (c), (d, e).
 
-    Text to audio, rank of the own clip in the caption's column: a .8 is first: 0. b .1 of (.1, .6, .2): 2.
-    c .4 of (.5, .4, .3): 1. d .1 of (.2, .7, .1): 2. e .85 of (.9, .2, .85): 1. So R@1 = 1/5, and
-    mAP@10 = (1 + 1/3 + 1/2 + 1/3 + 1/2) / 5; the median of 0 1 1 2 2 is 1, counted from one 2.
+    Text to audio, rank of the own clip in the caption's column: a .8 is first: 0. b .1 of (.1, .6,
+    .2): 2. c .4 of (.5, .4, .3): 1. d .1 of (.2, .7, .1): 2. e .85 of (.9, .2, .85): 1. So R@1 =
+    1/5, and mAP@10 = (1 + 1/3 + 1/2 + 1/3 + 1/2) / 5; the median of 0 1 1 2 2 is 1, counted from
+    one 2.
 
-    Audio to text: clip 0 sees e a c d b, its own at 1 and 4: rank 1, AP = (1/2 + 2/5) / 2. Clip 1 sees d b c:
-    rank 2, AP 1/3. Clip 2 sees e a c b d, its own at 0 and 4: rank 0, AP = (1/1 + 2/5) / 2. R@1 = 1/3.
+    Audio to text: clip 0 sees e a c d b, its own at 1 and 4: rank 1, AP = (1/2 + 2/5) / 2. Clip 1
+    sees d b c: rank 2, AP 1/3. Clip 2 sees e a c b d, its own at 0 and 4: rank 0, AP = (1/1 + 2/5)
+    / 2. R@1 = 1/3.
     """
     ranks = retrieval_ranks(SIMILARITY, relevance(CAPTION_CLIPS))
     assert ranks.text_to_audio.tolist() == [0, 2, 1, 2, 1]
@@ -142,8 +144,9 @@ def test_worked_example_strict():
 def test_worked_example_match():
     """As above, but a and e are the same words, so both are right for clips 0 and 2.
 
-    Text to audio: e's best right clip is now clip 0, rank 0; a and e have both right clips first, AP = 1.
-    Audio to text: clip 0 sees e a c d b, right at 0, 1 and 4: AP = (1 + 2/2 + 3/5) / 3; clip 2 likewise.
+    Text to audio: e's best right clip is now clip 0, rank 0; a and e have both right clips first,
+    AP = 1. Audio to text: clip 0 sees e a c d b, right at 0, 1 and 4: AP = (1 + 2/2 + 3/5) / 3;
+    clip 2 likewise.
     """
     relevant = relevance(CAPTION_CLIPS, CAPTIONS)
     assert relevant.tolist() == [[True, True, False, False, True], [False, False, True, False, False],
@@ -174,7 +177,9 @@ def test_broken_similarities_raise(value):
 
 
 def test_chance_of_a_perfect_model_is_that_of_guessing():
-    """Of 200 clips, a random permutation puts the right one into the first ten with probability 10/200."""
+    """Of 200 clips, a random permutation puts the right one into the first ten with probability
+    10/200.
+    """
     similarity = np.eye(200) + np.random.default_rng(0).uniform(0, 0.1, (200, 200))
     relevant = relevance(range(200))
     assert recall_at_k(retrieval_ranks(similarity, relevant).text_to_audio, 10) == 1.0
@@ -237,9 +242,11 @@ def test_every_golden_tagging_and_accuracy_case_is_compared(metric_golden):
 
 
 def test_worked_average_precision():
-    """Scores .9 .8 .7 .6, right first and third: AP = (1 + 2/3) / 2. All tied: two of four are right, AP = 1/2.
+    """Scores .9 .8 .7 .6, right first and third: AP = (1 + 2/3) / 2. All tied: two of four are
+    right, AP = 1/2.
 
-    A class of one positive clip alone is 1, and a class without positives has no value and does not count.
+    A class of one positive clip alone is 1, and a class without positives has no value and does not
+    count.
     """
     targets = np.array([[1, 1, 1, 0], [0, 0, 1, 0], [1, 1, 1, 0], [0, 0, 1, 0]])
     scores = np.array(
@@ -283,7 +290,9 @@ def test_bootstrap_interval_of_a_mean_over_tasks():
 
 
 def test_captions_of_one_clip_are_drawn_together():
-    """100 clips of five captions each that are all right or all wrong are 100 observations, not 500."""
+    """100 clips of five captions each that are all right or all wrong are 100 observations, not
+    500.
+    """
     values, groups = np.repeat(np.arange(100) % 2, 5), np.repeat(np.arange(100), 5)
     together = bootstrap_interval_of_groups(values, groups)
     width, alone = (high - low for low, high in (together, bootstrap_interval(values)))

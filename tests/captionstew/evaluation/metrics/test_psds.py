@@ -164,10 +164,10 @@ def two_clips():
 def test_worked_by_hand(two_clips):
     """Two clips of 36 s, frames of 1 s: 72 s, so a false alarm is 50 per hour. Dog has two events.
 
-    0.9: a is found, TPR 1/2 at 0. 0.6: a false alarm, 1/2 at 50. 0.5: three of the four seconds of b, inside it: found,
-    1 at 50. 0.3: a second false alarm, 1 at 100. 0: one detection over each clip, nothing found. The area is
-    0.5 x 50 + 1 x 50 of 100: 0.75. Cat: five of six seconds at no false alarm: 1. On 0-50 the classes have 0.5 and 1,
-    mean 0.75 and deviation 0.25, then both 1.
+    0.9: a is found, TPR 1/2 at 0. 0.6: a false alarm, 1/2 at 50. 0.5: three of the four seconds of
+    b, inside it: found, 1 at 50. 0.3: a second false alarm, 1 at 100. 0: one detection over each
+    clip, nothing found. The area is 0.5 x 50 + 1 x 50 of 100: 0.75. Cat: five of six seconds at no
+    false alarm: 1. On 0-50 the classes have 0.5 and 1, mean 0.75 and deviation 0.25, then both 1.
     """
     score = psds(two_clips, ["dog", "cat"])
     assert score.single_class == pytest.approx({"dog": 0.75, "cat": 1.0})
@@ -194,7 +194,9 @@ def test_classes_and_clips_that_do_not_count(two_clips):
 
 
 def test_the_short_way_without_events_equals_the_long_one():
-    """Local maxima and minima count the same false alarms as runs at every threshold, plateaus and ties included."""
+    """Local maxima and minima count the same false alarms as runs at every threshold, plateaus and
+    ties included.
+    """
     generator = np.random.default_rng(0)
     clips = []
     for number in range(12):

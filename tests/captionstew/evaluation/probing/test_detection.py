@@ -71,9 +71,10 @@ def test_padding_does_not_count_in_the_loss():
 
     def source(ids):
         lengths = torch.tensor([len(frames[name]) for name in ids])
-        return torch.nn.utils.rnn.pad_sequence(
-            [frames[name] for name in ids], batch_first=True
-        ), lengths
+        return (
+            torch.nn.utils.rnn.pad_sequence([frames[name] for name in ids], batch_first=True),
+            lengths,
+        )
 
     clips = DetectionClips(
         source, ["a", "b"], [[(0.0, 0.08, 1)], []], np.array([0.16, 0.36]), 3, 25.0
@@ -98,9 +99,10 @@ def test_statistics_are_those_of_the_clips_own_frames():
 
     def source(ids):
         lengths = torch.tensor([len(frames[name]) for name in ids])
-        return torch.nn.utils.rnn.pad_sequence(
-            [frames[name] for name in ids], batch_first=True
-        ), lengths
+        return (
+            torch.nn.utils.rnn.pad_sequence([frames[name] for name in ids], batch_first=True),
+            lengths,
+        )
 
     durations = np.array([len(one) / 25 for one in frames.values()])
     clips = DetectionClips(source, list(frames), [[]] * 10, durations, 3, 25.0)

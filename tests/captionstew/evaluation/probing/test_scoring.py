@@ -1,4 +1,6 @@
-"""Every clip of the test list counts: hand-worked accuracy, mAP and PSDS with clips that cannot be heard."""
+"""Every clip of the test list counts: hand-worked accuracy, mAP and PSDS with clips that cannot be
+heard.
+"""
 
 import json
 

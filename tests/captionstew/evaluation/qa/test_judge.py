@@ -39,8 +39,8 @@ def replies(count):
 
 
 class Judge(ThreadingHTTPServer):
-    """Answers `7 8`; `bad` is a list of faults for the first requests, `seen` counts prompts, `headers` keeps them,
-    good answers wait for `hold`.
+    """Answers `7 8`; `bad` is a list of faults for the first requests, `seen` counts prompts,
+    `headers` keeps them, good answers wait for `hold`.
     """
 
     daemon_threads = True

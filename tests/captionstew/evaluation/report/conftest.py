@@ -25,7 +25,9 @@ def tone(seconds=1.0, hertz=440):
 
 @pytest.fixture
 def experiment(tmp_path, result, retrieval_metrics):
-    """A folder with results of several protocols, systems and data sizes, curves, examples and an analysis."""
+    """A folder with results of several protocols, systems and data sizes, curves, examples and an
+    analysis.
+    """
     sizes = {"fsd50k": 10_231, "nsynth": 100}  # the paper's and another
     for number, system in enumerate(
         ("contrastive-scratch", "captioning-scratch", "random", HOSTILE)
@@ -82,7 +84,10 @@ def analysis(tmp_path):
     (folder / "analysis.json").write_text(
         json.dumps({"statistics": statistics, "counts": counts, "figure": "x"})
     )
-    rows = 'x,y,source,caption\n0,0,audiocaps,"a dog, barking"\n0,0,audiocaps,second\n1,1,mine,<b>mine</b>\n'
+    rows = (
+        'x,y,source,caption\n0,0,audiocaps,"a dog,'
+        ' barking"\n0,0,audiocaps,second\n1,1,mine,<b>mine</b>\n'
+    )
     (folder / "points.csv").write_text(rows)
     (folder / "sources.png").write_bytes(b"\x89PNG not really")
     return folder
@@ -102,7 +107,9 @@ def browser(tmp_path):
 
 
 class Browser:
-    """A tab, driven through Chromium's DevTools protocol over a pipe: JSON messages that end with a zero byte."""
+    """A tab, driven through Chromium's DevTools protocol over a pipe: JSON messages that end with a
+    zero byte.
+    """
 
     def __init__(self, program, profile):
         to_browser, self._write = os.pipe()
@@ -177,7 +184,9 @@ class Browser:
         return answer["result"].get("value")
 
     def errors(self):
-        """Exceptions, console errors and what the browser itself complains about (such as a blocked script)."""
+        """Exceptions, console errors and what the browser itself complains about (such as a blocked
+        script).
+        """
         return [
             event
             for event in self.events

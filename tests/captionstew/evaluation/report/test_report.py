@@ -1,4 +1,6 @@
-"""The report from result files alone: everything measured, and the paper's tables with ours beside."""
+"""The report from result files alone: everything measured, and the paper's tables with ours
+beside.
+"""
 
 import re
 
@@ -52,7 +54,10 @@ def test_report_of_a_small_run(tmp_path, result, retrieval_metrics, monkeypatch,
     main()
     text = (tmp_path / "report" / "report.md").read_text()
     printed = capsys.readouterr().out
-    row = "| pre\\|trained | retrieval | test | match | text-to-audio | 0.500 [0.400, 0.600] | 0.500 [0.400, 0.600] |"
+    row = (
+        "| pre\\|trained | retrieval | test | match | text-to-audio | 0.500 [0.400, 0.600] | 0.500"
+        " [0.400, 0.600] |"
+    )
     for where in (text, printed):
         assert row in where and "| 0.100 | 5.0 | 100 |" in where
         assert "| encoder | pooling | esc10 | average |" in where
@@ -133,7 +138,9 @@ def test_corpora_that_were_analysed(experiment, analysis):
 
 
 def test_scaling_curves_of_any_task(tmp_path, result, monkeypatch):
-    """A panel per task that was run with several data sizes; the paper's values only where it has some."""
+    """A panel per task that was run with several data sizes; the paper's values only where it has
+    some.
+    """
     for task in ("probe_fsd50k", "probe_events"):
         for size, value in (("all", 0.5), ("200", 0.3)):
             for system in ("contrastive-scratch", "captioning-init"):
@@ -212,7 +219,9 @@ def test_which_of_several_files_fills_a_cell():
 
 
 def test_the_papers_numbers_are_complete():
-    """Every cell of the tables that hold numbers, by their counts, and a few read again from the paper."""
+    """Every cell of the tables that hold numbers, by their counts, and a few read again from the
+    paper.
+    """
     numbers = paper()
     for name, systems in (("table_3a", 9), ("table_3b", 6), ("table_9", 6)):
         rows = numbers[name]["rows"]

@@ -29,7 +29,9 @@ def copy_of(small_encoder, tmp_path):
 
 @pytest.mark.parametrize("kind", SPEECH)
 def test_speech_models_equal_transformers(kind, small_encoder):
-    """Library's own pre-processing and forward of the whole model on one clip, which therefore has no padding."""
+    """Library's own pre-processing and forward of the whole model on one clip, which therefore has
+    no padding.
+    """
     from transformers import (
         HubertConfig,
         HubertModel,
@@ -226,7 +228,9 @@ def test_without_speechbrain_one_line_says_what_to_install(tmp_path, monkeypatch
 
 
 def test_normalisation_looks_at_the_clips_own_samples(small_encoder):
-    """Louder and shifted by a constant is the same clip to a model with zero mean and unit variance."""
+    """Louder and shifted by a constant is the same clip to a model with zero mean and unit
+    variance.
+    """
     encoder = load_encoder(small_encoder("hubert-large"))
     clip = noise(0.5, 16_000)
     batch = torch.zeros(2, 16_000)

@@ -195,7 +195,9 @@ def test_weights_come_from_the_checkpoint(checkpoint, tiny_model):
 
 
 def test_controls_are_told_apart(checkpoint):
-    """Cached vectors are stored under this name: another architecture or seed must have another one."""
+    """Cached vectors are stored under this name: another architecture or seed must have another
+    one.
+    """
     names = [
         "random:mini",
         "random:mini:1",
@@ -282,7 +284,9 @@ def test_other_objects_in_a_pickle_are_refused_with_advice(tmp_path, tiny_model)
 
 
 def test_nothing_is_downloaded_without_saying_so(monkeypatch):
-    """A name without `hf:` never reaches the Hub; one with it says what to do where that is not possible."""
+    """A name without `hf:` never reaches the Hub; one with it says what to do where that is not
+    possible.
+    """
     calls = []
 
     def snapshot_download(name, **_):
