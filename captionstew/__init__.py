@@ -1,11 +1,11 @@
 """General-purpose audio representations learned from language.
 
-encoder = captionstew.load_encoder("exp/contrastive/pretrained.pt")     # frozen; frames and embeddings
-captioner = captionstew.load_captioner("exp/captioning/pretrained.pt")  # captions
-retriever = captionstew.load_retriever("exp/contrastive/pretrained.pt") # search and zero-shot labels
+encoder = captionstew.load_encoder("exp/contrastive/pretrained.pt")  # frozen: frames, embeddings
+captioner = captionstew.load_captioner("exp/captioning/pretrained.pt")
+retriever = captionstew.load_retriever("exp/contrastive/pretrained.pt")  # search, zero-shot labels
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"  # the one place; pyproject.toml reads it
 
 
 def load_encoder(path_or_name, device="cpu"):
