@@ -128,10 +128,12 @@ def takes_flags(monkeypatch):
         elif command[0] != "-m":
             assert program.is_file() and (by_python or os.access(program, os.X_OK)), line
         subcommand = command[2:3] if command[1:2] == ["captionstew.cli"] else []
+        if program.name == "prepare_corpus.py":
+            subcommand = command[1:2]
         key = (
             (str(program), *command[1:2], *subcommand)
             if command[0] == "-m"
-            else str(program.resolve())
+            else (str(program.resolve()), *subcommand)
         )
         if key not in known:
             monkeypatch.setattr(sys, "argv", [command[0], *subcommand, "--help"])

@@ -72,7 +72,7 @@ def test_full_disk_leaves_the_old_file(tmp_path, monkeypatch, room):
 WRITER = """
 import sys, torch
 from pathlib import Path
-from captionstew.training.checkpoint import save_checkpoint
+from captionstew.checkpoint import save_checkpoint
 path = Path(sys.argv[1])
 save_checkpoint(path, {"step": 1})
 print("ready", flush=True)

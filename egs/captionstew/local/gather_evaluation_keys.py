@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Gather the keys of all evaluation sets (leakage filter) and the starts of AudioSet
 (consolidation).
 
