@@ -3,15 +3,16 @@ manifests.
 
     python local/split_folder.py --corpus-dir my_recordings --output-dir data/mine --num-jobs 8
 
-The form of the tables is described in captionstew/corpora/own/read.py. Clips of `--test-folds` and
-`--valid-folds` are held out; clips without a fold are held out by a hash of their speaker, or of
-their name. A second run does nothing.
+The form of the tables is described in captionstew/corpora/own/read.py, who is held out in
+captionstew/corpora/own/split.py: the column `split` decides, else the two highest folds (or
+`--valid-folds` and `--test-folds`), else a hash of the speaker or the name. A second run does
+nothing.
 """
 
 import argparse
 from pathlib import Path
 
-from captionstew.corpora.own.split import prepare_folder
+from captionstew.corpora.own.prepare import prepare_folder
 from captionstew.data.audio import MAX_DURATION
 from captionstew.errors import run_main
 
@@ -26,9 +27,11 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, required=True, help="where the manifests go")
     parser.add_argument("--num-jobs", type=int, default=2, help="processes that check the audio")
     parser.add_argument(
-        "--valid-folds", type=int, nargs="*", default=[4], help="folds for validation"
+        "--valid-folds", type=int, nargs="*", help="folds for validation (the second highest)"
     )
-    parser.add_argument("--test-folds", type=int, nargs="*", default=[5], help="folds for testing")
+    parser.add_argument(
+        "--test-folds", type=int, nargs="*", help="folds for testing (default: the highest)"
+    )
     parser.add_argument(
         "--max-duration", type=float, default=MAX_DURATION, help="longest clip used (s)"
     )

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from captionstew.corpora.mini.make import make_mini_corpus
-from captionstew.corpora.own.split import prepare_folder
+from captionstew.corpora.own.prepare import prepare_folder
 from captionstew.errors import run_main
 from captionstew.files import atomic_write
 

@@ -14,6 +14,8 @@ import math
 import re
 from pathlib import PurePosixPath
 
+from captionstew.data.audio import AUDIO_ENDINGS
+
 
 def video_key(video: str) -> str:
     """The whole video: `yt:<id>`."""
@@ -63,9 +65,8 @@ def without_ending(path: str) -> str:
     """A path without its ending; only that of audio or video counts as one (Expresso names have
     dots).
     """
-    return re.sub(
-        r"\.(?:wav|flac|mp3|mp4|m4a|ogg|opus|webm|mkv|aac)$", "", path, flags=re.IGNORECASE
-    )
+    ending = next((x for x in AUDIO_ENDINGS if path.lower().endswith(x)), "")
+    return path.removesuffix(path[len(path) - len(ending) :]) if ending else path
 
 
 def name_stem(name: str) -> str:

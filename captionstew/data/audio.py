@@ -6,14 +6,13 @@
 The rules, in the order in which they apply:
 
 1. libsndfile decodes (WAV, FLAC, OGG, MP3, ...), by content and not by file name. A file that it
-cannot
-   decode to the end is bad; a length announced in the header is never trusted.
-2. NaN or infinite samples make a file bad. 3. Channels are averaged. 4. Other rates are converted
-by lhotse's sinc resampler, and by nothing else: features would otherwise depend
-   on which packages happen to be installed.
+   cannot decode to the end is bad; a length announced in the header is never trusted.
+2. NaN or infinite samples make a file bad.
+3. Channels are averaged.
+4. Other rates are converted by lhotse's sinc resampler, and by nothing else: features would
+   otherwise depend on which packages happen to be installed.
 5. What goes beyond full scale (float files, lossy decoders, the resampler's overshoot) is divided
-by its
-   peak, so that the waveform keeps its shape and lies within [-1, 1].
+   by its peak, so that the waveform keeps its shape and lies within [-1, 1].
 6. A clip shorter than 0.25 s is zero-padded at its end to 0.25 s.
 """
 
@@ -29,13 +28,14 @@ import soundfile
 
 from captionstew.errors import UserError
 
-AUDIO_ENDINGS = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus")
-
-
-UNREADABLE = (  # by libsndfile: where a decoded copy lies beside such a file, the copy is taken
-    ".m4a"
+# Every format that a decoder may open; whether it does is found out by trying.
+AUDIO_ENDINGS = (
+    ".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".mp4", ".webm", ".mkv",
+    ".wma", ".aif", ".aiff", ".au", ".snd", ".caf", ".w64", ".rf64", ".sph",
+)  # fmt: skip
+UNREADABLE = (
+    ".m4a"  # by libsndfile: where a decoded copy lies beside such a file, the copy is taken
 )
-
 
 SAMPLING_RATE = 16000  # Hz
 MIN_DURATION = 0.25  # seconds; shorter clips are zero-padded

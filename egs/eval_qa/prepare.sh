@@ -14,7 +14,8 @@
 #   --data-dir data            receives tables/ and the manifests
 #   --num-pairs 160000         speaker questions
 #   --mini-clips 1500          size of the mini corpus
-#   --valid-share 0.005        of the training clips, where no validation clips are given
+#   --valid-share ""           of the training clips, where no validation clips are given: 0.005; with --corpus 0, since
+#                              other recipes train on the folder's training clips
 #   --allow-missing false      true: evaluate without clips that cannot be read
 #   --seed 42                  of speaker questions and validation clips
 #   --num-jobs 2               processes that check the audio
@@ -30,7 +31,7 @@ corpus=
 data_dir=data
 num_pairs=160000
 mini_clips=1500
-valid_share=0.005
+valid_share=
 allow_missing=false
 seed=42
 num_jobs=2
@@ -41,6 +42,7 @@ num_jobs=2
 cd "$here"
 
 programs=../../local
+if [ -z "$valid_share" ]; then if [ -n "$corpus" ]; then valid_share=0; else valid_share=0.005; fi; fi
 done_dir=$data_dir/.done
 
 make_tables() {

@@ -12,15 +12,15 @@ from captionstew.corpora.airbench import _airbench
 from captionstew.corpora.audiocaps import _audiocaps
 from captionstew.corpora.audioset import _audioset, read_audioset_segments
 from captionstew.corpora.audioset_strong import _audioset_strong, read_audioset_strong
+from captionstew.corpora.build.corpus_list import ALL_SPLITS
 from captionstew.corpora.clotho import _clotho
 from captionstew.corpora.clothoaqa import _clothoaqa
 from captionstew.corpora.fsd50k import _fsd50k
 from captionstew.corpora.musiccaps import _musiccaps
-from captionstew.corpora.own.folder_table import folder_rows, is_folder_corpus
+from captionstew.corpora.own.caption_rows import own_clips
+from captionstew.corpora.own.read import is_folder_corpus
 from captionstew.corpora.paraspeechcaps import _paraspeechcaps
-from captionstew.corpora.release import (
-    ReleaseError,
-)
+from captionstew.corpora.release import ReleaseError, Report
 from captionstew.corpora.urbansound8k import _urbansound8k
 from captionstew.corpora.vggsound import _vggsound
 from captionstew.corpora.voxceleb2 import (
@@ -53,7 +53,8 @@ def evaluation_keys(corpora: Path, name: str, split: str) -> Iterator[str]:
     if name in EVALUATION_READERS:
         keys = EVALUATION_READERS[name](corpora, split)
     elif is_folder_corpus(corpora / name):
-        keys = (row["audio_key"] for row in folder_rows(corpora / name) if row["split"] == split)
+        clips = own_clips(corpora / name, Report())
+        keys = (own.audio_key for own in clips if split in (ALL_SPLITS, own.split))
     else:
         known = ", ".join(EVALUATION_READERS)
         raise ReleaseError(

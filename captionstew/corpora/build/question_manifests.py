@@ -80,10 +80,10 @@ def _role(split: str) -> str:
 
 def hold_out(clips: Iterable[QaClip], share: float, seed: int) -> None:
     """Makes `share` of the training clips validation clips, by a hash of (seed, audio_key), unless
-    there are some.
+    there are some. A share of 0 leaves them all for training, as a user's own split has it.
     """
     clips = list(clips)
-    if any(clip.split == "valid" for clip in clips):
+    if share == 0 or any(clip.split == "valid" for clip in clips):
         return
     train = sorted(
         (clip for clip in clips if clip.split == "train"),

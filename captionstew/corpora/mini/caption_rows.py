@@ -1,12 +1,12 @@
 """The mini corpus: synthetic sounds, music and voices with captions, for demonstrations and tests.
 
 Nothing has to be downloaded: it is made in CORPUS_DIR, unless it is there already, by
-`captionstew.corpora.mini.make`. Its splits are fold1 to fold5.
+`captionstew.corpora.mini.make`. Its splits are train, valid and test.
 
     file,caption
     audio/events_0001.flac,A loud bell rings twice.
 
-    python local/prepare_corpus.py mini --corpus-dir download/mini --output-dir data/tables --splits fold1 fold2
+    python local/prepare_corpus.py mini --corpus-dir download/mini --output-dir data/tables --splits train
 """
 
 import argparse
@@ -14,15 +14,15 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from captionstew.corpora.captioned import Corpus, get_parser, run
-from captionstew.corpora.own.folder_table import folder_rows, is_folder_corpus
+from captionstew.corpora.own.caption_rows import caption_rows
+from captionstew.corpora.own.read import is_folder_corpus
+from captionstew.corpora.own.split import SPLITS
 from captionstew.corpora.release import Report
-
-FOLDS = tuple(f"fold{fold}" for fold in range(1, 6))
 
 
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per caption."""
-    for row in folder_rows(args.corpus_dir, report):
+    for row in caption_rows(args.corpus_dir, report):
         if row["split"] in args.splits:
             yield row
 
@@ -30,8 +30,8 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
 CORPUS = Corpus(
     name="mini",
     home="nowhere: it is synthesised",
-    splits=FOLDS,
-    default_splits=FOLDS,
+    splits=SPLITS,
+    default_splits=SPLITS,
     rows=rows,
     flags={
         "--num-clips": {"type": int, "default": 1500, "help": "of a new mini corpus"},

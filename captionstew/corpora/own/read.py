@@ -1,7 +1,8 @@
-"""Your own data: a folder with audio files and two tables.
+"""Your own data: a folder with audio files and tables. The one reader of such a folder.
 
-    captions.csv   file,caption                       several rows per file allowed
-    metadata.csv   file,label[,labels,fold,speaker,...]    optional; one row per file, empty = unknown
+    captions.csv   file,caption                     several rows per file allowed
+    metadata.csv   file[,label,labels,split,fold,   optional; one row per file, empty = unknown
+                   speaker,events,licence,...]
 
 `file` is relative to the folder. `labels` and `events` hold several values separated by `;`, an
 event being `label@onset-offset` in seconds, and [onset, offset, label] in the supervision's
@@ -13,30 +14,29 @@ raises FolderError; a single bad row or file is left out, counted and listed in 
 """
 
 import csv
-import io
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from captionstew.corpora.own.audio_names import AudioNames, normal_name
+from captionstew.corpora.own.csv_rows import FolderError, Row, read_rows
+from captionstew.corpora.own.split import parse_fold, parse_split
 from captionstew.data.audio import MAX_DURATION, AudioInfo, BadAudio, inspect_audio
 from captionstew.data.captions import normalise_caption
 from captionstew.data.manifests.cuts import make_cut
 from captionstew.data.manifests.rows import RESERVED
-from captionstew.errors import UserError
 from captionstew.files import atomic_write
 
 if TYPE_CHECKING:
     from lhotse import MonoCut
 
-
-class FolderError(UserError):
-    """A folder that cannot be read at all; the message names the file and says what to do."""
+CAPTIONS, METADATA, QUESTIONS = "captions.csv", "metadata.csv", "questions.csv"
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,23 @@ class FolderReport:
     hours: dict[str, float] = field(default_factory=dict)  # source -> hours kept
     rejected: list[Rejected] = field(default_factory=list)
     skipped_folders: list[str] = field(default_factory=list)
+    without_row: list[str] = field(default_factory=list)  # audio files that no table names
 
     def reject(self, file: str, reason: str, kind: str, row: int | None = None) -> None:
         self.rejected.append(Rejected(file, reason, kind, row))
+
+    def count(self, clip: "Clip", duration: float) -> None:
+        source = clip.source
+        self.clips[source] = self.clips.get(source, 0) + 1
+        self.captions[source] = self.captions.get(source, 0) + len(clip.captions)
+        self.hours[source] = self.hours.get(source, 0.0) + duration / 3600
 
     def counts(self) -> dict[str, int]:
         """Kind of rejection -> how many."""
         return dict(sorted(Counter(item.kind for item in self.rejected).items()))
 
     def to_dict(self) -> dict:
-        totals = {"clips": sum(self.clips.values()), "captions": sum(self.captions.values())}
+        totals: dict = {"clips": sum(self.clips.values()), "captions": sum(self.captions.values())}
         totals["hours"] = round(sum(self.hours.values()), 4)
         return {
             "folder": self.folder,
@@ -83,16 +90,80 @@ class FolderReport:
             "hours": {source: round(hours, 4) for source, hours in self.hours.items()},
             "rejected": self.counts(),
             "skipped_folders": self.skipped_folders,
+            "without_row": self.without_row,
         }
+
+    def without_row_line(self) -> str:
+        """One line that counts the audio files that no table names."""
+        shown = ", ".join(self.without_row[:3]) + (", ..." if len(self.without_row) > 3 else "")
+        verb = "file has" if len(self.without_row) == 1 else "files have"
+        return f"{len(self.without_row)} audio {verb} no row: {shown}"
 
 
 @dataclass(frozen=True)
-class _Clip:
+class Clip:
+    """An audio file with what the tables say of it; a clip without captions has labels alone."""
+
     source: str
-    file: str  # as in the tables, relative to the source's folder
+    file: str  # as normal_name gives it, relative to the source's folder
     path: Path
     captions: list[str]
-    labels: dict
+    facts: dict  # of metadata.csv: label, labels, events, split, fold, speaker, ...
+
+    @property
+    def key(self) -> str:
+        """Its name in manifests, `<source>/<file>`, which a hash of the split depends on."""
+        return f"{self.source}/{self.file}"
+
+
+def folder_name(folder: str | os.PathLike) -> str:
+    """The folder's own name, whatever a link of that name points to."""
+    return os.path.basename(os.path.abspath(folder))
+
+
+def is_folder_corpus(folder: Path) -> bool:
+    """Has `captions.csv`, or a subfolder that has."""
+    return (folder / CAPTIONS).is_file() or any(folder.glob(f"*/{CAPTIONS}"))
+
+
+def source_folders(folder: Path, report: FolderReport, tables: Sequence[str]) -> list[Path]:
+    """The folder itself when it has one of the tables, else its subfolders that have; the others
+    are reported.
+    """
+    if not folder.is_dir():
+        raise FolderError(f"{folder}: no such folder")
+
+    def has_table(path: Path) -> bool:
+        return any((path / table).is_file() for table in tables)
+
+    if has_table(folder):
+        return [folder]
+    subfolders = sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
+    found = [path for path in subfolders if has_table(path)]
+    report.skipped_folders += [path.name for path in subfolders if path not in found]
+    if not found:
+        raise FolderError(
+            f"{folder}: no {' or '.join(tables)} here or in a subfolder; write one with the columns"
+            f" {'file,caption' if CAPTIONS in tables else 'file,question,answer'}"
+        )
+    return found
+
+
+def read_clips(
+    folder: Path, report: FolderReport, tables: Sequence[str] = (CAPTIONS,)
+) -> list[Clip]:
+    """All clips that the tables name, in their order, those with labels alone last; no audio is
+    decoded.
+
+    Raises FolderError when the folder or a table cannot be read.
+    """
+    clips: list[Clip] = []
+    for source_folder in source_folders(folder, report, tables):
+        prefix = source_folder.relative_to(folder)
+        clips += _read_source(source_folder, report, prefix, QUESTIONS in tables)
+    return clips
 
 
 def read_folder(
@@ -108,28 +179,23 @@ def read_folder(
     """
     folder = Path(folder)
     report = FolderReport(str(folder))
-    clips: list[_Clip] = []
-    for source_folder in _source_folders(folder, report):
-        clips += _read_source(source_folder, report, prefix=source_folder.relative_to(folder))
+    clips = [clip for clip in read_clips(folder, report) if clip.captions]
     if not clips:
         raise FolderError(f"{folder}: no usable row is left; {_advice(report)}")
     cuts = []
     paths = [clip.path for clip in clips]
     for clip, found in zip(clips, inspect_files(paths, num_jobs, progress), strict=True):
-        name = f"{clip.source}/{clip.file}"
         if isinstance(found, str):
-            report.reject(name, found, "bad audio")
+            report.reject(clip.key, found, "bad audio")
         elif found.duration > max_duration:
             report.reject(
-                name, f"{found.duration:.3f} s is longer than {max_duration} s", "too long"
+                clip.key, f"{found.duration:.3f} s is longer than {max_duration} s", "too long"
             )
         else:
             sources = [clip.source] * len(clip.captions)
-            labels = clip.labels | {"fingerprint": found.fingerprint}
-            cuts.append(make_cut(name, clip.path, found, clip.captions, sources, labels))
-            report.clips[clip.source] = report.clips.get(clip.source, 0) + 1
-            report.captions[clip.source] = report.captions.get(clip.source, 0) + len(clip.captions)
-            report.hours[clip.source] = report.hours.get(clip.source, 0.0) + found.duration / 3600
+            labels = clip.facts | {"fingerprint": found.fingerprint}
+            cuts.append(make_cut(clip.key, clip.path, found, clip.captions, sources, labels))
+            report.count(clip, found.duration)
     if not cuts:
         raise FolderError(f"{folder}: no usable audio is left; {_advice(report)}")
     return cuts, report
@@ -164,105 +230,116 @@ def _inspect(path: Path) -> AudioInfo | str:
         return error.reason
 
 
-def _source_folders(folder: Path, report: FolderReport) -> list[Path]:
-    """The folder itself when it has captions.csv, else its subfolders that have; the others are
-    reported.
-    """
-    if not folder.is_dir():
-        raise FolderError(f"{folder}: no such folder")
-    if (folder / "captions.csv").is_file():
-        return [folder]
-    subfolders = sorted(
-        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
-    found = [path for path in subfolders if (path / "captions.csv").is_file()]
-    report.skipped_folders += [path.name for path in subfolders if path not in found]
-    if not found:
-        raise FolderError(
-            f"{folder}: no captions.csv here or in a subfolder; write one with the columns"
-            " file,caption"
-        )
-    return found
+def _read_source(
+    folder: Path, report: FolderReport, prefix: Path, with_questions: bool
+) -> list[Clip]:
+    names = AudioNames(folder)
+    named: set[str] = set()  # files of all rows, usable or not
+    captions = _read_captions(folder, report, prefix, names, named)
+    facts, left_out = _read_metadata(folder, report, prefix, names, named)
+    asked = _read_asked(folder, names, named) if with_questions else []
+    source = folder_name(folder)
+    clips = []
+    for file in dict.fromkeys([*captions, *facts, *asked]):
+        if file not in left_out:
+            path = names.find(file)
+            assert path is not None  # rows of files that are not there are rejected
+            clips.append(Clip(source, file, path, captions.get(file, []), facts.get(file, {})))
+    for clip in clips if (folder / CAPTIONS).is_file() else ():
+        if not clip.captions and not with_questions:
+            table = str(prefix / METADATA)
+            reason = f"{clip.file!r} has labels but no caption; the clip is left out"
+            report.reject(table, reason, "no caption")
+    report.without_row += [str(prefix / file) for file in names.paths if file not in named]
+    return clips
 
 
-def _read_source(folder: Path, report: FolderReport, prefix: Path) -> list[_Clip]:
-    source = folder.resolve().name
-    captions = _read_captions(folder, report, prefix)
-    labels = _read_metadata(folder, report, prefix) if (folder / "metadata.csv").is_file() else {}
-    table = str(prefix / "metadata.csv")
-    for file in [file for file in labels if file not in captions]:
-        report.reject(
-            table, f"{file!r} has labels but no caption; the clip is left out", "no caption"
-        )
-    return [
-        _Clip(source, file, folder / file, texts, labels.get(file, {}))
-        for file, texts in captions.items()
-    ]
-
-
-def _read_captions(folder: Path, report: FolderReport, prefix: Path) -> dict[str, list[str]]:
+def _read_captions(
+    folder: Path, report: FolderReport, prefix: Path, names: AudioNames, named: set[str]
+) -> dict[str, list[str]]:
     """file -> its captions, in the table's order; bad rows go to the report."""
-    table = str(prefix / "captions.csv")
+    table = str(prefix / CAPTIONS)
     captions: dict[str, list[str]] = {}
-    for number, row in _read_table(folder / "captions.csv", ("file", "caption")):
-        if problem := _row_problem(folder, row):
-            report.reject(table, *problem, number)
+    for row in _table(folder / CAPTIONS, ("file", "caption"), names):
+        file = _usable_file(row, names, report, table, named)
+        if file is None:
             continue
-        file, caption = _normal_name(row["file"]), normalise_caption(row["caption"] or "")
+        caption = normalise_caption(row.values["caption"])
         if not caption:
             report.reject(
                 table,
                 f"empty caption for {file!r}; write one or delete the row",
                 "empty caption",
-                number,
+                row.line,
             )
         elif caption in captions.get(file, []):
-            report.reject(table, f"repeats an earlier row of {file!r}", "duplicate row", number)
+            report.reject(table, f"repeats an earlier row of {file!r}", "duplicate row", row.line)
         else:
             captions.setdefault(file, []).append(caption)
     return captions
 
 
-def _read_metadata(folder: Path, report: FolderReport, prefix: Path) -> dict[str, dict]:
-    """file -> its labels; bad rows go to the report."""
-    table = str(prefix / "metadata.csv")
-    labels: dict[str, dict] = {}
-    for number, row in _read_table(folder / "metadata.csv", ("file", "label")):
-        if problem := _row_problem(folder, row):
-            report.reject(table, *problem, number)
+def _read_metadata(
+    folder: Path, report: FolderReport, prefix: Path, names: AudioNames, named: set[str]
+) -> tuple[dict[str, dict], set[str]]:
+    """file -> its facts, and the files that have to be left out; bad rows go to the report."""
+    table = str(prefix / METADATA)
+    facts: dict[str, dict] = {}
+    left_out: set[str] = set()
+    for row in _table(folder / METADATA, ("file",), names):
+        file = _usable_file(row, names, report, table, named)
+        if file is None:
             continue
-        file = _normal_name(row["file"])
-        if file in labels:
+        if file in facts:
             report.reject(
-                table, f"{file!r} has an earlier row, which is kept", "duplicate row", number
+                table, f"{file!r} has an earlier row, which is kept", "duplicate row", row.line
             )
             continue
+        facts[file] = {name: text.strip() for name, text in row.values.items() if text.strip()}
+        del facts[file]["file"]
+        if "split" in facts[file]:
+            facts[file]["split"] = parse_split(facts[file]["split"], folder / METADATA, row.line)
+        if "fold" in facts[file]:
+            fold = parse_fold(facts[file]["fold"])
+            if fold is None:
+                left_out.add(file)
+                reason = f"fold must be a whole number, got {facts[file]['fold']!r}"
+                report.reject(table, f"{reason}; the clip is left out", "bad fold", row.line)
+            facts[file]["fold"] = fold
         try:
-            labels[file] = _parse_labels(row)
+            facts[file] |= _parse_labels(facts[file])
         except ValueError as error:
-            report.reject(table, f"{error}; the clip is used without labels", "bad label", number)
-    return labels
+            report.reject(table, f"{error}; the clip is used without labels", "bad label", row.line)
+            kept = ("split", "fold", "speaker")
+            facts[file] = {name: facts[file][name] for name in kept if name in facts[file]}
+    return facts, left_out
 
 
-def _parse_labels(row: dict[str, str]) -> dict:
-    """A metadata row without its empty fields; raises ValueError for a malformed fold or event."""
-    values = {
-        name: value.strip()
-        for name, value in row.items()
-        if name != "file" and value and value.strip()
-    }
-    if "labels" in values or "label" in values:
-        tags = values.get("labels", values.get("label", "")).split(";")
-        values["labels"] = [tag.strip() for tag in tags if tag.strip()]
-    if "fold" in values:
-        if not values["fold"].isdigit():
-            raise ValueError(f"fold must be a whole number, got {values['fold']!r}")
-        values["fold"] = int(values["fold"])
-    if "events" in values:
-        values["events"] = [
-            _parse_event(event) for event in values["events"].split(";") if event.strip()
+def _read_asked(folder: Path, names: AudioNames, named: set[str]) -> list[str]:
+    """The usable files of questions.csv; its reader reports the others."""
+    unreported = FolderReport(str(folder))
+    rows = _table(folder / QUESTIONS, ("file",), names)
+    files = (_usable_file(row, names, unreported, QUESTIONS, named) for row in rows)
+    return [file for file in files if file is not None]
+
+
+def _table(path: Path, required: tuple[str, ...], names: AudioNames) -> Iterable[Row]:
+    if not path.is_file():
+        return ()
+    return read_rows(path, required, RESERVED, lambda text: normal_name(text) in names.paths)
+
+
+def _parse_labels(facts: dict[str, str]) -> dict:
+    """`labels` and `events` as lists; raises ValueError for a malformed event."""
+    parsed: dict = {}
+    if "labels" in facts or "label" in facts:
+        tags = facts.get("labels", facts.get("label", "")).split(";")
+        parsed["labels"] = [tag.strip() for tag in tags if tag.strip()]
+    if "events" in facts:
+        parsed["events"] = [
+            _parse_event(event) for event in facts["events"].split(";") if event.strip()
         ]
-    return values
+    return parsed
 
 
 def _parse_event(text: str) -> list:
@@ -270,75 +347,35 @@ def _parse_event(text: str) -> list:
     label, _, times = text.strip().rpartition("@")
     onset, _, offset = times.partition("-")
     try:
-        event = [float(onset), float(offset), label]
+        start, end = float(onset), float(offset)
     except ValueError:
-        event = None
-    if not event or not label or not 0 <= event[0] < event[1]:
+        start = end = 0.0
+    if not label or not 0 <= start < end:
         raise ValueError(f"event {text!r} is not of the form label@onset-offset (seconds)")
-    return event
+    return [start, end, label]
 
 
-def _row_problem(folder: Path, row: dict) -> tuple[str, str] | None:
-    """(reason, kind) when the row cannot be used, whatever its other columns say."""
-    if None in row:
-        return (
-            "more fields than columns; put texts that hold commas into double quotes",
-            "malformed row",
-        )
-    if any(value is None for value in row.values()):
-        return "fewer fields than columns", "malformed row"
-    file = row["file"].strip()
-    if not file:
-        return "empty file name", "malformed row"
-    name = _normal_name(file)
-    if os.path.isabs(file) or name == ".." or name.startswith("../"):
-        return (
-            f"{file!r} points outside the folder; copy or link the audio into it",
-            "outside the folder",
-        )
-    if not (folder / name).is_file():
-        return f"{file!r} does not exist in {folder}", "missing audio"
+def _usable_file(
+    row: Row, names: AudioNames, report: FolderReport, table: str, named: set[str]
+) -> str | None:
+    """The normal name of a row's file, or None when the row cannot be used, which is reported."""
+    text = row.values.get("file", "").strip()
+    file = normal_name(text)
+    named.add(file)
+    if row.problem is not None:
+        kind = "quoting error" if row.problem.startswith("its quotation") else "malformed row"
+        report.reject(table, row.problem, kind, row.line)
+    elif not text:
+        report.reject(table, "empty file name", "malformed row", row.line)
+    elif os.path.isabs(file) or file == ".." or file.startswith("../"):
+        reason = f"{text!r} points outside the folder; copy or link the audio into it"
+        report.reject(table, reason, "outside the folder", row.line)
+    elif names.find(file) is None:
+        reason = f"{text!r} does not exist in {names.folder}"
+        report.reject(table, reason, "missing audio", row.line)
+    else:
+        return file
     return None
-
-
-def _normal_name(file: str) -> str:
-    """`audio/./a.wav` and `audio//a.wav` are one clip: the shortest form, with forward slashes."""
-    return str(PurePosixPath(os.path.normpath(file.strip())))
-
-
-def _read_table(path: Path, required: tuple[str, ...]) -> Iterable[tuple[int, dict[str, str]]]:
-    """(line number, row) of a UTF-8 CSV file; raises FolderError for another encoding or a missing
-    column.
-    """
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise FolderError(
-            f"{path}, line {line}: not UTF-8 (byte 0x{content[error.start]:02x}); save the table as"
-            " UTF-8"
-        ) from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        columns = reader.fieldnames or []
-        missing = [name for name in required if name not in columns]
-        if missing:
-            found = ", ".join(columns) or "none"
-            raise FolderError(
-                f"{path}: column {', '.join(missing)} is missing (found: {found}); add it to line 1"
-            )
-        repeated = [
-            name for name, count in Counter(columns).items() if count > 1 or name in RESERVED
-        ]
-        if repeated:
-            raise FolderError(
-                f"{path}: column {', '.join(repeated)} is reserved or repeated; rename it in line 1"
-            )
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise FolderError(f"{path}, line {reader.line_num}: {error}; check the quotes") from None
 
 
 def _advice(report: FolderReport) -> str:

@@ -1,187 +1,97 @@
-"""From a folder of recordings to training, validation and test manifests.
+"""Who trains, who validates, who tests: the one rule for a user's clips.
 
-    prepare_folder("my_recordings", "data/mine", num_jobs=8)
-
-writes into the output folder `cuts_train.jsonl`, `cuts_valid.jsonl`, `cuts_test.jsonl`,
-`rejected.csv`, `report.json` and, last, `done.json`: while that is there and names the same tables
-and settings, a second run does nothing.
+In this order: the column `split`; else `fold`, of which the two highest are held out; else whole
+speakers and, without those, single clips, drawn by a hash that does not depend on other clips.
 """
 
-import json
-import os
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from captionstew.corpora.own.read import FolderError, FolderReport, read_folder, write_rejected
-from captionstew.data.audio import MAX_DURATION
-from captionstew.data.manifests.cuts import write_cuts
-from captionstew.files import atomic_write
-from captionstew.hashing import sha256_of_file, stable_hash
-
-if TYPE_CHECKING:
-    from lhotse import MonoCut
+from captionstew.corpora.own.csv_rows import FolderError
+from captionstew.hashing import stable_hash
 
 SPLITS = ("train", "valid", "test")
-HELD_OUT_PERCENT = 10  # of the clips without a fold, for each of validation and test
+HELD_OUT_PERCENT = 10  # of the clips without split and fold, for each of validation and test
+SPELLINGS = {
+    "train": ("train", "training", "tr", "trn"),
+    "valid": ("valid", "validation", "val", "dev", "development"),
+    "test": ("test", "testing", "tst", "eval", "evaluation", "holdout"),
+}
+_SPLIT_OF = {word: split for split, words in SPELLINGS.items() for word in words}
 
 
-def prepare_folder(
-    corpus_dir: str | os.PathLike,
-    output_dir: str | os.PathLike,
-    *,
-    valid_folds: Sequence[int] = (4,),
-    test_folds: Sequence[int] = (5,),
-    num_jobs: int = 1,
-    max_duration: float = MAX_DURATION,
-) -> dict:
-    """Reads, checks and splits a corpus; returns the report (see `report.json`).
-
-    Raises FolderError when the corpus cannot be used, ValueError when a fold is asked for twice.
+def parse_split(text: str, table: Path, line: int) -> str:
+    """One of SPLITS from any usual spelling. Raises FolderError with file and line for another
+    word.
     """
-    if set(valid_folds) & set(test_folds):
-        raise ValueError(
-            f"folds {sorted(set(valid_folds) & set(test_folds))} are both validation and test"
-        )
-    corpus_dir, output_dir = Path(corpus_dir), Path(output_dir)
-    settings = {
-        "corpus": str(corpus_dir.resolve()),
-        "tables": _tables(corpus_dir),
-        "valid_folds": sorted(valid_folds),
-        "test_folds": sorted(test_folds),
-        "max_duration": max_duration,
-    }
-    marker = output_dir / "done.json"
-    if _is_done(marker, settings):
-        print(f"{output_dir}: already prepared from {corpus_dir}; delete {marker} to do it again")
-        return json.loads((output_dir / "report.json").read_text(encoding="utf-8"))
-    marker.unlink(missing_ok=True)
-    cuts, found = read_folder(corpus_dir, num_jobs, max_duration)
-    splits = split_cuts(cuts, valid_folds, test_folds)
-    drop_repeated(splits, found)
-    if not splits["train"]:
-        raise FolderError(
-            f"{corpus_dir}: all clips are held out; --valid-folds and --test-folds leave none to"
-            " train on"
-        )
-    for split, part in splits.items():
-        write_cuts(output_dir / f"cuts_{split}.jsonl", part)
-    write_rejected(output_dir / "rejected.csv", found.rejected)
-    report = found.to_dict() | {
-        "splits": {split: count_sources(part) for split, part in splits.items()}
-    }
-    _write_json(output_dir / "report.json", report)
-    _write_json(marker, settings)
-    print_report(report, output_dir)
-    return report
+    try:
+        return _SPLIT_OF[text.strip().lower()]
+    except KeyError:
+        known = ", ".join(_SPLIT_OF)
+        raise FolderError(f"{table}, line {line}: split {text!r} is none of {known}") from None
 
 
-def split_cuts(
-    cuts: Sequence["MonoCut"], valid_folds: Sequence[int], test_folds: Sequence[int]
-) -> dict[str, list["MonoCut"]]:
-    """Each clip to one of SPLITS, in order: by its fold; without one by a hash of its speaker, else
-    of its key.
+def parse_fold(text: str) -> int | None:
+    """`1`, `1.0` and `01` are 1; None for what is no whole number from 0 up."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return int(value) if value.is_integer() and value >= 0 else None
 
-    The hash sends a tenth to validation and a tenth to test, whole speakers, and does not depend on
-    the other clips.
+
+def held_out_folds(folds: Mapping[str, set[int]]) -> dict[str, tuple[set[int], set[int]]]:
+    """source -> (validation folds, test folds): the second highest and the highest of the corpus.
+
+    Sources may count from 0 or from 1: their folds are compared by their place, so that folds 0 to 4
+    of one source and 1 to 5 of another are the same five.
     """
-    splits: dict[str, list] = {split: [] for split in SPLITS}
-    for cut in cuts:
-        custom = cut.supervisions[0].custom
-        fold = custom.get("fold")
-        if fold is not None:
-            split = "test" if fold in test_folds else "valid" if fold in valid_folds else "train"
-        else:
-            percent = stable_hash("split", custom.get("speaker") or custom["audio_key"]) % 100
-            split = (
-                "test"
-                if percent < HELD_OUT_PERCENT
-                else "valid"
-                if percent < 2 * HELD_OUT_PERCENT
-                else "train"
-            )
-        splits[split].append(cut)
-    return splits
-
-
-def drop_repeated(splits: dict[str, list["MonoCut"]], report: FolderReport) -> None:
-    """Leaves out the clips whose very recording is held out as well, and reports them.
-
-    Training loses what validation or test has, validation what test has.
-    """
-    seen: set[str] = set()
-    for split in reversed(SPLITS):
-        kept = []
-        for cut in splits[split]:
-            custom = cut.supervisions[0].custom
-            if custom["fingerprint"] in seen:
-                report.reject(
-                    custom["audio_key"],
-                    f"held out under another name, not used to {split}",
-                    "repeated audio",
-                )
-            else:
-                kept.append(cut)
-        seen |= {cut.supervisions[0].custom["fingerprint"] for cut in kept}
-        splits[split] = kept
-
-
-def count_sources(cuts: Sequence["MonoCut"]) -> dict[str, dict]:
-    """source (and "total") -> clips, captions and hours."""
-    counts: dict[str, Counter] = {}
-    for cut in cuts:
-        custom = cut.supervisions[0].custom
-        for source in (custom["sources"][0], "total"):
-            row = counts.setdefault(source, Counter())
-            row["clips"] += 1
-            row["captions"] += len(custom["captions"])
-            row["hours"] += cut.duration / 3600
+    shift = {source: int(0 in numbers) for source, numbers in folds.items()}
+    places = sorted({fold + shift[source] for source, numbers in folds.items() for fold in numbers})
+    valid, test = places[-2:-1], places[-1:]
     return {
-        source: dict(row) | {"hours": round(row["hours"], 4)}
-        for source, row in sorted(counts.items())
+        source: ({fold - shift[source] for fold in valid}, {fold - shift[source] for fold in test})
+        for source in folds
     }
 
 
-def print_report(report: dict, output_dir: Path) -> None:
-    """The table of clips per source and split, and what was left out."""
-    print(f"{'source':24s}" + "".join(f"{split:>10s}" for split in SPLITS))
-    for source in [*sorted(report["clips"]), "total"]:
-        counts = [report["splits"][split].get(source, {}).get("clips", 0) for split in SPLITS]
-        print(f"{source:24s}" + "".join(f"{count:10d}" for count in counts))
-    for split in SPLITS[1:]:
-        if not report["splits"][split]:
-            print(
-                f"{split} has no clip: no fold of metadata.csv, and no hash of a name, sends one"
-                " there"
-            )
-    for folder in report["skipped_folders"]:
-        print(f"skipped folder {folder}: it has no captions.csv")
-    left_out = (
-        ", ".join(f"{count} {kind}" for kind, count in report["rejected"].items()) or "nothing"
-    )
-    print(f"left out: {left_out} (listed in {output_dir / 'rejected.csv'})")
+def choose_splits(
+    clips: Sequence[tuple[str, str, Mapping]],
+    valid_folds: Sequence[int] | None = None,
+    test_folds: Sequence[int] | None = None,
+) -> list[str]:
+    """The split of each clip, given as (source, key, facts); None takes the two highest folds.
 
-
-def _tables(corpus_dir: Path) -> dict[str, str]:
-    """Checksums of the corpus's tables: when they change, the corpus has to be prepared again."""
-    names = ("captions.csv", "metadata.csv", "*/captions.csv", "*/metadata.csv")
-    paths = sorted(path for name in names for path in corpus_dir.glob(name))
-    return {str(path.relative_to(corpus_dir)): sha256_of_file(path) for path in paths}
-
-
-def _is_done(marker: Path, settings: dict) -> bool:
-    files = [
-        marker,
-        marker.with_name("report.json"),
-        *(marker.with_name(f"cuts_{name}.jsonl") for name in SPLITS),
+    Raises ValueError when a fold is asked for twice.
+    """
+    both = set(valid_folds or ()) & set(test_folds or ())
+    if both:
+        raise ValueError(f"folds {sorted(both)} are both validation and test")
+    folds: dict[str, set[int]] = {}
+    for source, _, facts in clips:
+        if facts.get("fold") is not None:
+            folds.setdefault(source, set()).add(facts["fold"])
+    highest = held_out_folds(folds)
+    return [
+        _split(key, facts, highest.get(source, (set(), set())), valid_folds, test_folds)
+        for source, key, facts in clips
     ]
-    return (
-        all(file.is_file() for file in files)
-        and json.loads(marker.read_text(encoding="utf-8")) == settings
-    )
 
 
-def _write_json(path: Path, value: dict) -> None:
-    with atomic_write(path, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
+def _split(
+    key: str,
+    facts: Mapping,
+    highest: tuple[set[int], set[int]],
+    valid_folds: Sequence[int] | None,
+    test_folds: Sequence[int] | None,
+) -> str:
+    if facts.get("split"):
+        return facts["split"]
+    if facts.get("fold") is not None:
+        valid = highest[0] - set(test_folds or ()) if valid_folds is None else set(valid_folds)
+        test = highest[1] - set(valid_folds or ()) if test_folds is None else set(test_folds)
+        return "test" if facts["fold"] in test else "valid" if facts["fold"] in valid else "train"
+    percent = stable_hash("split", facts.get("speaker") or key) % 100
+    if percent < HELD_OUT_PERCENT:
+        return "test"
+    return "valid" if percent < 2 * HELD_OUT_PERCENT else "train"

@@ -218,9 +218,8 @@ def test_a_corpus_of_three_clips_gets_its_statistics_without_a_figure(
 
 def test_the_mini_corpus_goes_through_the_same_stages(prepare, download, tmp_path):
     (download / "corpora.csv").write_text(
-        "name,split,role,weight\n"
-        + "".join(f"mini,fold{fold},pretrain,1\n" for fold in range(1, 5))
-        + "mini,fold5,evaluation,\n"
+        "name,split,role,weight\nmini,train,pretrain,1\nmini,valid,pretrain,1\n"
+        "mini,test,evaluation,\n"
     )
     data = tmp_path / "data"
     status, output = prepare(data, "--mini-clips", "60")
@@ -232,7 +231,7 @@ def test_the_mini_corpus_goes_through_the_same_stages(prepare, download, tmp_pat
         "voices",
     }
     leakage = json.loads((data / "leakage.json").read_text())
-    assert leakage["lists"]["mini:fold5"] == 60 - leakage["total"]["clips"] > 0
+    assert leakage["lists"]["mini:test"] == 60 - leakage["total"]["clips"] > 0
     assert leakage["total"]["kept_clips"] == len(train) + len(
         open_cuts(data / "all" / "cuts_valid.jsonl")
     )

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from captionstew.corpora.own.read import FolderError, read_folder, write_rejected
+from captionstew.corpora.own.csv_rows import FolderError
+from captionstew.corpora.own.read import read_folder, write_rejected
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ ROW_FAULTS = {
     ),
     "fold": (
         "file,caption\naudio/a.wav,A.\n",
-        "file,label,fold\naudio/a.wav,dog,first\n", "bad label", 2, "whole number",
+        "file,label,fold\naudio/b.wav,dog,first\n", "bad fold", 2, "whole number",
     ),
     "event": (
         "file,caption\naudio/a.wav,A.\n",
@@ -141,7 +142,7 @@ FATAL_FAULTS = {
     "latin-1": (b"file,caption\naudio/a.wav,A.\naudio/b.wav,\xe4\n", None, "captions.csv", "line 3: not UTF-8"),
     "utf-16": ("file,caption\naudio/a.wav,A.\n".encode("utf-16"), None, "captions.csv", "line 1: not UTF-8"),
     "open quote": ('file,caption\naudio/a.wav,"A.\n', None, "captions.csv", "check the quotes"),
-    "metadata column": ("file,caption\naudio/a.wav,A.\n", "file,class\n", "metadata.csv", "column label"),
+    "metadata column": ("file,caption\naudio/a.wav,A.\n", "name,class\n", "metadata.csv", "column file"),
     "reserved column": (
         "file,caption\naudio/a.wav,A.\n",
         "file,label,captions\naudio/a.wav,dog,x\n", "metadata.csv", "column captions is reserved",

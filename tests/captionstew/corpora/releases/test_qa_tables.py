@@ -304,6 +304,8 @@ def test_bad_rows_are_counted():
 
 def test_own_questions(prepare, tmp_path):
     folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "a.wav").touch()
     write_csv(folder / "questions.csv", [
         ("file", "question", "answer", "choices", "task"), ("a.wav", "What animal?", "dog", "dog;cat", "qa_sound"),
         ("a.wav", "How many?", "two", "", ""), ("../b.wav", "Who?", "me", "", ""),

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from captionstew.corpora.own.read import FolderError
-from captionstew.corpora.own.split import prepare_folder
+from captionstew.corpora.own.csv_rows import FolderError
+from captionstew.corpora.own.prepare import prepare_folder
 from captionstew.data.manifests.cuts import audio_part, open_cuts
 
 
@@ -62,12 +62,15 @@ def test_speakers_without_folds_stay_together(corpus, tmp_path):
 
 def test_a_split_without_clips_is_said(corpus, tmp_path, capsys):
     prepare_folder(
-        corpus("label,fold", [f"a,{1 + number % 3}" for number in range(6)]), tmp_path / "out"
+        corpus("label,fold", [f"a,{1 + number % 3}" for number in range(6)]),
+        tmp_path / "out",
+        valid_folds=[4],
+        test_folds=[5],
     )
     lines = capsys.readouterr().out.splitlines()
     assert (
-        "valid has no clip: no fold of metadata.csv, and no hash of a name, sends one there"
-        in lines
+        "valid has no clip: no split or fold of metadata.csv, and no hash of a name, sends one"
+        " there" in lines
     )
     assert sum("has no clip" in line for line in lines) == 2
     assert keys(tmp_path / "out", "valid") == [] and len(keys(tmp_path / "out", "train")) == 6
@@ -117,7 +120,7 @@ def test_second_run_does_nothing_until_something_changes(corpus, tmp_path, capsy
 
 
 def test_killed_run_is_done_again(corpus, tmp_path, monkeypatch):
-    from captionstew.corpora.own import split as preparation
+    from captionstew.corpora.own import prepare as preparation
 
     folder = corpus("label,fold", [f"a,{1 + number % 5}" for number in range(10)])
     monkeypatch.setattr(

@@ -1,0 +1,45 @@
+"""The audio files of a folder, found under any usual spelling of their names.
+
+Tables come from other systems: `audio\\a.wav`, `audio//a.wav`, `./audio/a.wav`, and an accented letter
+as one character or as two (NFC, NFD) are all the same file.
+"""
+
+import os
+import unicodedata
+from pathlib import Path, PurePosixPath
+
+from captionstew.data.audio import AUDIO_ENDINGS
+
+
+def normal_name(file: str) -> str:
+    """The shortest form with forward slashes, composed characters (NFC): one clip has one name."""
+    name = os.path.normpath(file.strip().replace("\\", "/"))
+    return unicodedata.normalize("NFC", str(PurePosixPath(name)))
+
+
+class AudioNames:
+    """What lies in `folder`; links are followed, each folder once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.paths: dict[str, Path] = {}  # normal name -> path of every audio file
+        seen = set()
+        for root, folders, files in os.walk(folder, followlinks=True):
+            place = os.path.realpath(root)
+            if place in seen:
+                folders.clear()
+                continue
+            seen.add(place)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(files):
+                path = Path(root, name)
+                if name.lower().endswith(AUDIO_ENDINGS) and not name.startswith("."):
+                    relative = str(path.relative_to(folder))
+                    self.paths.setdefault(normal_name(relative), path)
+
+    def find(self, name: str) -> Path | None:
+        """The file of a normal name, audio by its ending or not; None if there is none."""
+        if name in self.paths:
+            return self.paths[name]
+        path = self.folder / name
+        return path if path.is_file() else None
