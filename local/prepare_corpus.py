@@ -2,64 +2,40 @@
 """Read one corpus as it is released: captions or questions into a table, labelled clips into
 manifests.
 
-python local/prepare_corpus.py audiocaps --corpus-dir download/audiocaps --output-dir data/tables
-python local/prepare_corpus.py nsynth --corpus-dir download/nsynth --output-dir data/nsynth
-python local/prepare_corpus.py audiocaps --help        where the release lives, and the flags of its reader
+    python local/prepare_corpus.py audiocaps --corpus-dir download/audiocaps --output-dir data/tables
+    python local/prepare_corpus.py nsynth --corpus-dir download/nsynth --output-dir data/nsynth
+    python local/prepare_corpus.py --list              the names of the corpora
+    python local/prepare_corpus.py audiocaps --help    where the release lives, and its flags
 """
 
-import importlib
 import sys
 
+from captionstew.corpora import known
 from captionstew.corpora.captioned import Corpus, run
 from captionstew.corpora.labelled import run_labelled
-from captionstew.errors import UserError, run_main
-
-MODULES = {
-    "airbench": "captionstew.corpora.airbench",
-    "audiocaps": "captionstew.corpora.audiocaps",
-    "audioset": "captionstew.corpora.audioset",
-    "audioset_strong": "captionstew.corpora.audioset_strong",
-    "audiosetcaps": "captionstew.corpora.audiosetcaps",
-    "clotho": "captionstew.corpora.clotho",
-    "clothoaqa": "captionstew.corpora.clothoaqa",
-    "cremad": "captionstew.corpora.cremad",
-    "fsd50k": "captionstew.corpora.fsd50k",
-    "fusionaudio": "captionstew.corpora.fusionaudio",
-    "jamendomaxcaps": "captionstew.corpora.jamendomaxcaps",
-    "magnatagatune": "captionstew.corpora.magnatagatune",
-    "mini": "captionstew.corpora.mini.caption_rows",
-    "musiccaps": "captionstew.corpora.musiccaps",
-    "musicqa": "captionstew.corpora.musicqa",
-    "nsynth": "captionstew.corpora.nsynth",
-    "own": "captionstew.corpora.own.caption_rows",
-    "ownqa": "captionstew.corpora.own.question_rows",
-    "paraspeechcaps": "captionstew.corpora.paraspeechcaps",
-    "speakerqa": "captionstew.corpora.speakerqa",
-    "vggsound": "captionstew.corpora.vggsound",
-    "voxceleb2": "captionstew.corpora.voxceleb2",
-    "wavcaps": "captionstew.corpora.wavcaps",
-}
+from captionstew.errors import program_name, run_main
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
+    names = known.prepared()
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"usage: prepare_corpus.py CORPUS [flags]\n\n{__doc__}\nCORPUS: {' '.join(MODULES)}")
-        return
+        print(f"usage: {program_name()} CORPUS [flags]\n\n{__doc__}\nCORPUS: {' '.join(names)}")
+        return 0
     if argv == ["--list"]:
-        print("\n".join(MODULES))
-        return
+        print("\n".join(names))
+        return 0
     name, *flags = argv
-    if name not in MODULES:
-        raise UserError(
-            f"{name} is not a corpus that is known here; known are {', '.join(MODULES)}"
-        )
-    module = importlib.import_module(MODULES[name])
+    if name not in names:
+        print(f"{program_name()}: error: {name} is none of {', '.join(names)}", file=sys.stderr)
+        return 2
+    module = known.load(name)
     if hasattr(module, "main"):
         module.main(flags)
     elif isinstance(module.CORPUS, Corpus):
         run(module.CORPUS, module.__doc__, flags)
     else:
         run_labelled(module.CORPUS, module.__doc__, flags)
+    return 0
 
 
 if __name__ == "__main__":

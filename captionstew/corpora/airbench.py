@@ -28,14 +28,15 @@ from captionstew.corpora.release import (
 )
 from captionstew.data.tables.question_table import QA_FIELDS
 
-AIRBENCH_HOME = "https://huggingface.co/datasets/qyang1021/AIR-Bench-Dataset"
+HOME = "https://huggingface.co/datasets/qyang1021/AIR-Bench-Dataset"
 
 
-def _airbench(corpora: Path, split: str) -> Iterator[str]:
+def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+    """File names, Freesound ids and videos of both parts."""
     metadata = _clotho_ids(corpora)
     for part in ("Foundation", "Chat"):
         path = find_release_file(
-            corpora / "airbench", [f"{part}/{part}_meta.json", f"{part}_meta.json"], AIRBENCH_HOME
+            corpora / "airbench", [f"{part}/{part}_meta.json", f"{part}_meta.json"], HOME
         )
         for record in read_json_list(path):
             name = Path(record["path"]).name
@@ -83,7 +84,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     for split in args.splits:
         part = PARTS[split]
         names = [f"{part}/{part}_meta.json", f"{part}_meta.json"]
-        path = find_release_file(args.corpus_dir, names, AIRBENCH_HOME)
+        path = find_release_file(args.corpus_dir, names, HOME)
         for record in read_json_list(path):
             if missing := [name for name in NEEDED if record.get(name) is None]:
                 raise ReleaseError(f"{path}: a record has no {missing[0]!r}: {str(record)[:200]}")
@@ -112,7 +113,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
 
 CORPUS = Corpus(
     name="airbench",
-    home=AIRBENCH_HOME,
+    home=HOME,
     splits=tuple(PARTS),
     default_splits=tuple(PARTS),
     rows=rows,

@@ -2,8 +2,8 @@
 
 Release: https://github.com/cdjkim/audiocaps, folders `dataset/` (version 1) and `dataset2.0/`
 (version 2), files train.csv, val.csv, test.csv. Audio: 10 s of YouTube video each, to be requested
-through https://audiocaps.github.io. Put the CSVs of one version in CORPUS_DIR (or its `dataset/`,
-with `--version 2` in `dataset2.0/` or `v2/`); the corrected training captions of
+through https://audiocaps.github.io. Put the CSVs of version 1 in CORPUS_DIR or its `dataset/`, those of
+version 2 in its `dataset2.0/` or `v2/` (read with `--version 2`); the corrected training captions of
 https://github.com/Labbeti/aac-datasets go there as train_fixed.csv and are read with `--splits
 train_fixed`.
 
@@ -17,33 +17,44 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from captionstew.corpora.captioned import Corpus
+from captionstew.corpora.captioned import Corpus, Part
 from captionstew.corpora.keys import video_key, youtube_id, youtube_key
 from captionstew.corpora.release import AudioFolder, Report, find_release_file, read_csv
 
-AUDIOCAPS_HOME = "https://github.com/cdjkim/audiocaps"
-
-
-def _audiocaps(corpora: Path, split: str) -> Iterator[str]:
-    path = find_release_file(
-        corpora / "audiocaps", [f"dataset/{split}.csv", f"{split}.csv"], AUDIOCAPS_HOME
-    )
-    for row in read_csv(path, ("youtube_id",)):
-        yield video_key(row["youtube_id"])
-
-
 HOME = "https://github.com/cdjkim/audiocaps"
 LICENSE = "MIT, academic use"
-FOLDERS = {1: ("dataset/", ""), 2: ("dataset2.0/", "v2/")}
+FOLDERS = {1: ("dataset/", ""), 2: ("dataset2.0/", "v2/")}  # where the files of a version lie
+SPLITS = ("train", "val", "test", "train_fixed")
+LIT_PARTS = {"train": Part("train"), "valid": Part("val"), "test": Part("test")}
+
+
+def files(version: int, split: str) -> list[str]:
+    """The names that a split of a version may have, below the release's folder."""
+    return [f"{place}{split}.csv" for place in FOLDERS[version]]
+
+
+def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+    """The videos of a split, in every version of which any file is there.
+
+    Raises ReleaseError where such a version lacks the split's file, or where there is none.
+    """
+    folder = corpora / "audiocaps"
+    versions = [
+        version
+        for version in FOLDERS
+        if any((folder / name).is_file() for part in SPLITS for name in files(version, part))
+    ]
+    for version in versions or [1]:
+        path = find_release_file(folder, files(version, split), HOME)
+        for row in read_csv(path, ("youtube_id",)):
+            yield video_key(row["youtube_id"])
 
 
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per caption; val and test have five per clip."""
     audio = AudioFolder(args.audio_dir)
     for split in args.splits:
-        path = find_release_file(
-            args.corpus_dir, [f"{x}{split}.csv" for x in FOLDERS[args.version]], HOME
-        )
+        path = find_release_file(args.corpus_dir, files(args.version, split), HOME)
         for row in read_csv(path, ("audiocap_id", "youtube_id", "start_time", "caption")):
             with report.counting_bad_names(row):
                 video, start = youtube_id(row["youtube_id"]), row["start_time"]
@@ -63,7 +74,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
 CORPUS = Corpus(
     name="audiocaps",
     home=HOME,
-    splits=("train", "val", "test", "train_fixed"),
+    splits=SPLITS,
     default_splits=("train", "val", "test"),
     rows=rows,
     flags={"--version": {"type": int, "choices": (1, 2), "default": 1, "help": "of the captions"}},

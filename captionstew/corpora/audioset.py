@@ -34,7 +34,12 @@ from captionstew.corpora.release import (
 )
 from captionstew.data.manifests.labels import read_class_list
 
-AUDIOSET_HOME = "https://research.google.com/audioset/download.html"
+HOME = "https://research.google.com/audioset/download.html"
+
+
+def files(part: str) -> list[str]:
+    """The names of a segment list: as released, and as repackaged with a header row."""
+    return [f"{part}_segments.csv", f"{part}_segments.repacked.csv"]
 
 
 class Segment(NamedTuple):
@@ -62,12 +67,18 @@ def read_audioset_segments(path: Path) -> Iterator[Segment]:
             yield Segment(youtube_id(row[0]), float(row[1]), float(row[2]), row[3].split(","))
 
 
-def _audioset(corpora: Path, split: str) -> Iterator[str]:
-    names = [f"{split}_segments.csv", f"{split}_segments.repacked.csv"]
-    for segment in read_audioset_segments(
-        find_release_file(corpora / "audioset", names, AUDIOSET_HOME)
-    ):
+def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+    """The videos of a segment list."""
+    path = find_release_file(corpora / "audioset", files(split), HOME)
+    for segment in read_audioset_segments(path):
         yield video_key(segment.video)
+
+
+def segment_starts(corpora: Path) -> Iterator[tuple[str, int]]:
+    """(video, start second) of every segment list at hand."""
+    for path in sorted((corpora / "audioset").glob("*_segments*.csv*")):
+        for segment in read_audioset_segments(path):
+            yield segment.video, int(segment.start)
 
 
 VALID_SHARE = 0.005  # of the training videos: 10,000 clips
@@ -75,22 +86,21 @@ CLASSES = "class_labels_indices.csv"
 
 
 def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[LabelledClip]]:
-    path = find_release_file(args.corpus_dir, [CLASSES], AUDIOSET_HOME)
+    path = find_release_file(args.corpus_dir, [CLASSES], HOME)
     classes = read_class_list(path)
     mids = {
         row["mid"]: row["display_name"] for row in read_csv(path, ("index", "mid", "display_name"))
     }
     lists = {}
     for part in ("eval", "balanced_train", "unbalanced_train"):
-        name = f"{part}_segments.csv"
-        if part == "unbalanced_train" and not any(
-            (args.corpus_dir / (name + end)).is_file() for end in ("", ".gz")
-        ):
+        names = [name + end for name in files(part) for end in ("", ".gz")]
+        if part == "unbalanced_train" and not any((args.corpus_dir / x).is_file() for x in names):
             print(
-                f"{args.corpus_dir / name} is not there: the balanced clips alone are for training"
+                f"{args.corpus_dir / names[0]} is not there: the balanced clips alone are for"
+                " training"
             )
             continue
-        lists[part] = find_release_file(args.corpus_dir, [name], AUDIOSET_HOME)
+        lists[part] = find_release_file(args.corpus_dir, files(part), HOME)
     return classes, clips(args, report, lists, mids)
 
 
@@ -140,4 +150,4 @@ def names_of(segment: Segment, mids: dict[str, str], path: Path) -> list[str]:
         ) from None
 
 
-CORPUS = LabelledCorpus(name="audioset", home=AUDIOSET_HOME, read=read, ships_audio=False)
+CORPUS = LabelledCorpus(name="audioset", home=HOME, read=read, ships_audio=False)

@@ -37,7 +37,12 @@ from captionstew.corpora.release import (
     read_jsonl,
 )
 
-STRONG_HOME = "https://research.google.com/audioset/download_strong.html"
+HOME = "https://research.google.com/audioset/download_strong.html"
+
+
+def files(part: str) -> list[str]:
+    """The names of a list of events: as released, and as repackaged in JSON lines."""
+    return [f"audioset_{part}_strong.tsv", f"{part}_events.jsonl"]
 
 
 class StrongClip(NamedTuple):
@@ -83,12 +88,20 @@ def read_strong_classes(path: Path) -> list[tuple[str, str]]:
     return [(row["mid"], row["name"]) for row in read_csv(path, ("mid", "name"), header=False)]
 
 
-def _audioset_strong(corpora: Path, split: str) -> Iterator[str]:
-    names = [f"audioset_{split}_strong.tsv", f"{split}_events.jsonl"]
-    for clip in read_audioset_strong(
-        find_release_file(corpora / "audioset_strong", names, STRONG_HOME)
-    ):
+def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+    """The videos of a split."""
+    path = find_release_file(corpora / "audioset_strong", files(split), HOME)
+    for clip in read_audioset_strong(path):
         yield video_key(clip.video)
+
+
+def segment_starts(corpora: Path) -> Iterator[tuple[str, int]]:
+    """(video, start second) of every list at hand."""
+    folder = corpora / "audioset_strong"
+    names = ("audioset_*_strong.tsv*", "*_events*.jsonl*")
+    for path in (path for name in names for path in sorted(folder.glob(name))):
+        for clip in read_audioset_strong(path):
+            yield clip.video, clip.start
 
 
 DURATION = 10.0
@@ -113,10 +126,21 @@ def join_events(events: Iterable[tuple[float, float, str]]) -> list[list]:
 def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[LabelledClip]]:
     parts = {}
     for part in ("train", "eval"):
-        path = find_release_file(args.corpus_dir, [f"audioset_{part}_strong.tsv"], STRONG_HOME)
+        path = find_release_file(args.corpus_dir, files(part), HOME)
         parts[part] = read_audioset_strong(path)
+        untimed = [clip.video for clip in parts[part] for event in clip.events if None in event]
+        if untimed:
+            raise ReleaseError(
+                f"{path}: the events of {untimed[0]} have no times; detection needs"
+                f" {files(part)[0]} from {HOME}"
+            )
     classes = [{label for clip in clips for *_, label in clip.events} for clips in parts.values()]
     train, evaluation = classes
+    if not train & evaluation:
+        raise ReleaseError(
+            f"{args.corpus_dir}: training and evaluation share no class; one list has MIDs and the"
+            f" other names: take both from {HOME}"
+        )
     print(
         f"{len(train)} classes to train on, {len(evaluation)} to test, {len(train & evaluation)} in"
         " both"
@@ -150,4 +174,4 @@ def clips(
             yield LabelledClip(key, path, split, {"events": events}, DURATION)
 
 
-CORPUS = LabelledCorpus(name="audioset_strong", home=STRONG_HOME, read=read, ships_audio=False)
+CORPUS = LabelledCorpus(name="audioset_strong", home=HOME, read=read, ships_audio=False)

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,18 @@ from captionstew.files import write_json
 
 
 @dataclass(frozen=True)
+class Part:
+    """Clips to adapt to (LiT): the release's split, and how many of its clips to draw (None:
+    all).
+    """
+
+    release_split: str
+    clips: int | None = None
+
+
+@dataclass(frozen=True)
 class Corpus:
-    """What a preparation program has to say about its corpus."""
+    """A captioned corpus; `rows` gives its captions."""
 
     name: str
     home: str  # where the release is to be had, shown when a file is missing
@@ -79,7 +88,7 @@ def run(corpus: Corpus, description: str | None, argv: Sequence[str] | None = No
             )
         write_table(table, corpus.rows(args, report), corpus.extra)
     except (ReleaseError, TableError, IdentityError, OSError) as error:
-        sys.exit(f"{corpus.name}: {error}")
+        raise ReleaseError(f"{corpus.name}: {error}") from error
     write_json(
         table.with_suffix(".report.json"),
         {"corpus": corpus.name, "splits": args.splits, **report.as_dict()},

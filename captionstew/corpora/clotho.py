@@ -30,7 +30,7 @@ from captionstew.corpora.release import (
     read_csv,
 )
 
-CLOTHO_HOME = "https://zenodo.org/records/4783391"
+HOME = "https://zenodo.org/records/4783391"
 
 
 CLOTHO_OTHER_NAMES = {"development": "train", "validation": "val", "evaluation": "test"}
@@ -44,7 +44,7 @@ def read_clotho_metadata(folder: Path, split: str) -> dict[str, dict[str, str]]:
     if not there.
     """
     try:
-        path = find_release_file(folder, [f"clotho_metadata_{split}.csv"], CLOTHO_HOME)
+        path = find_release_file(folder, [f"clotho_metadata_{split}.csv"], HOME)
     except ReleaseError:
         return {}
     delimiter = ";" if _first_line(path).count(";") > _first_line(path).count(",") else ","
@@ -65,11 +65,12 @@ def clotho_key(file_name: str, metadata: dict[str, str]) -> str:
     return freesound_key(sound_id) if sound_id.isdigit() else f"clotho:{file_name}"
 
 
-def _clotho(corpora: Path, split: str) -> Iterator[str]:
+def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+    """File names and Freesound ids of a split."""
     folder = corpora / "clotho"
     names = [f"clotho_captions_{split}.csv", f"{CLOTHO_OTHER_NAMES[split]}.csv"]
     metadata = read_clotho_metadata(folder, split)
-    for row in read_csv(find_release_file(folder, names, CLOTHO_HOME), ("file_name",)):
+    for row in read_csv(find_release_file(folder, names, HOME), ("file_name",)):
         name = row["file_name"].strip()
         yield f"clotho:{name}"
         yield clotho_key(name, metadata.get(name, {}))
@@ -83,7 +84,7 @@ def _clotho(corpora: Path, split: str) -> Iterator[str]:
             path = find_release_file(listed, [CLOTHO_IDS], home)
         except ReleaseError as error:
             raise ReleaseError(
-                f"{error}; better: clotho_metadata_{split}.csv from {CLOTHO_HOME}"
+                f"{error}; better: clotho_metadata_{split}.csv from {HOME}"
             ) from error
         for row in read_csv(path, ("id",)):
             if row["id"] != "Not found":  # Clotho's own word for a sound that left Freesound
@@ -107,7 +108,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     audio = AudioFolder(args.audio_dir)
     for split in args.splits:
         names = [f"clotho_captions_{split}.csv", f"{CLOTHO_OTHER_NAMES[split]}.csv"]
-        path = find_release_file(args.corpus_dir, names, CLOTHO_HOME)
+        path = find_release_file(args.corpus_dir, names, HOME)
         metadata = read_clotho_metadata(args.corpus_dir, split)
         excerpts: dict[str, str] = {}  # key -> the file that it stands for
         for row in read_csv(path, ("file_name", *CAPTIONS)):
@@ -140,7 +141,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
 
 CORPUS = Corpus(
     name="clotho",
-    home=CLOTHO_HOME,
+    home=HOME,
     splits=("development", "validation", "evaluation"),
     default_splits=("development", "validation", "evaluation"),
     rows=rows,

@@ -23,11 +23,12 @@ from captionstew.corpora.release import AudioFolder, Report, find_release_file, 
 from captionstew.data.captions import normalise_caption
 from captionstew.data.tables.question_table import QA_FIELDS
 
-CLOTHOAQA_HOME = "https://zenodo.org/records/6473207"
+HOME = "https://zenodo.org/records/6473207"
 
 
-def _clothoaqa(corpora: Path, split: str) -> Iterator[str]:
-    path = find_release_file(corpora / "clothoaqa", [f"clotho_aqa_{split}.csv"], CLOTHOAQA_HOME)
+def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+    """File names and Freesound ids of a split."""
+    path = find_release_file(corpora / "clothoaqa", [f"clotho_aqa_{split}.csv"], HOME)
     metadata = _clotho_ids(corpora)
     for row in read_csv(path, ("file_name",), encoding="iso-8859-1"):
         name = row["file_name"].strip()
@@ -42,7 +43,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per question, in the order of the release."""
     audio = AudioFolder(args.audio_dir)
     for split in args.splits:
-        path = find_release_file(args.corpus_dir, [f"clotho_aqa_{split}.csv"], CLOTHOAQA_HOME)
+        path = find_release_file(args.corpus_dir, [f"clotho_aqa_{split}.csv"], HOME)
         answers: dict[tuple[str, str], Counter[str]] = {}
         for row in read_csv(path, ("file_name", "QuestionText", "answer"), encoding="iso-8859-1"):
             question = row["file_name"].strip(), normalise_caption(row["QuestionText"])
@@ -65,7 +66,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
 
 CORPUS = Corpus(
     name="clothoaqa",
-    home=CLOTHOAQA_HOME,
+    home=HOME,
     splits=("train", "val", "test"),
     default_splits=("train",),
     rows=rows,

@@ -12,18 +12,21 @@ from captionstew.corpora.release import (
     find_release_file,
     open_text,
 )
-from captionstew.corpora.speaker_clip import HOMES, SpeakerClip, age_of_decade
+from captionstew.corpora.speaker_clip import SpeakerClip, age_of_decade
 
-COMMONVOICE_GENDERS = {
+HOME = "https://commonvoice.mozilla.org/datasets (13.0, English)"
+LICENSE = "CC0-1.0"
+
+GENDERS = {
     "male": "male", "female": "female", "male_masculine": "male", "female_feminine": "female",
 }  # fmt: skip
 
 
-def _commonvoice(folder: Path, report: Report, name: str) -> Iterator[SpeakerClip]:
+def speaker_clips(folder: Path, report: Report, name: str) -> Iterator[SpeakerClip]:
     """<name>.tsv, tab-separated without quoting, and clips/; only speakers with a gender or an
     age.
     """
-    path = find_release_file(folder, [f"{name}.tsv", f"en/{name}.tsv"], HOMES["commonvoice"])
+    path = find_release_file(folder, [f"{name}.tsv", f"en/{name}.tsv"], HOME)
     audio = AudioFolder(path.parent / "clips")
     with open_text(path) as stream:
         reader = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -33,7 +36,7 @@ def _commonvoice(folder: Path, report: Report, name: str) -> Iterator[SpeakerCli
             )
         for row in reader:
             age = age_of_decade((row["age"] or "").strip())
-            gender = COMMONVOICE_GENDERS.get((row["gender"] or "").strip())
+            gender = GENDERS.get((row["gender"] or "").strip())
             if age is None and gender is None:
                 report.drop("Common Voice: neither age nor gender", row["path"])
                 continue

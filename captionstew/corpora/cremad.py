@@ -18,100 +18,100 @@ import argparse
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus
 from captionstew.corpora.release import AudioFolder, Report, find_release_file, read_csv
-from captionstew.corpora.speaker_clip import HOMES, SpeakerClip, age_of_years
+from captionstew.corpora.speaker_clip import SpeakerClip, age_of_years
 from captionstew.hashing import stable_hash
 
-CREMAD_EMOTIONS = {
-    "ANG": "angry", "DIS": "disgusted", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad",
-}  # fmt: skip
+HOME = "https://github.com/CheyneyComputerScience/CREMA-D"
+LICENSE = "ODbL-1.0 / DbCL-1.0"
+NAMES, SPEAKERS = "SentenceFilenames.csv", "VideoDemographics.csv"
+ACTORS = range(1001, 1092)
+SPLIT_SEED = 2025
+TEST_ACTORS, VALID_ACTORS = 19, 9
+NAME = re.compile(r"(1\d{3})_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX)")
+# code -> the class of the probing task, the word of the questions about speakers
+EMOTIONS = {
+    "ANG": ("anger", "angry"),
+    "DIS": ("disgust", "disgusted"),
+    "FEA": ("fear", "fearful"),
+    "HAP": ("happy", "happy"),
+    "NEU": ("neutral", "neutral"),
+    "SAD": ("sad", "sad"),
+}
 
 
-def _cremad(folder: Path, report: Report) -> Iterator[SpeakerClip]:
-    """The intended emotion of the file name; sex and age from VideoDemographics.csv."""
-    audio = AudioFolder(folder)
-    columns = ("ActorID", "Age", "Sex")
-    actors = {
-        row["ActorID"]: row
-        for row in read_csv(
-            find_release_file(folder, ["VideoDemographics.csv"], HOMES["cremad"]), columns
-        )
-    }
-    clips = read_csv(
-        find_release_file(folder, ["SentenceFilenames.csv"], HOMES["cremad"]), ("Filename",)
-    )
-    for name in (row["Filename"] for row in clips):
-        actor, _, code, _ = f"{name}___".split("_")[:4]
-        about = actors.get(actor)
-        if about is None or code not in CREMAD_EMOTIONS:
-            report.drop("CREMA-D: unknown actor or emotion in the file name", name)
-            continue
-        path = audio.path_in_tree(f"AudioWAV/{name}.wav")
-        age = age_of_years(int(about["Age"]))
-        yield SpeakerClip(
-            "cremad", f"cremad:{name}", path, CREMAD_EMOTIONS[code], about["Sex"].lower(), age
-        )
+class Utterance(NamedTuple):
+    """What the name of a clip tells."""
+
+    name: str
+    actor: str
+    sentence: str
+    emotion: str  # a key of EMOTIONS
+    level: str
+
+    @property
+    def key(self) -> str:
+        return f"cremad:{self.name}"
+
+    @property
+    def path(self) -> str:
+        return f"AudioWAV/{self.name}.wav"
 
 
-CREMAD_HOME = "https://github.com/CheyneyComputerScience/CREMA-D"
+def utterances(folder: Path, report: Report) -> Iterator[Utterance]:
+    """The clips in the order of the release; those of an unknown form or actor are counted."""
+    for row in read_csv(find_release_file(folder, [NAMES], HOME), ("Filename",)):
+        name = NAME.fullmatch(row["Filename"].strip())
+        if name is None or int(name[1]) not in ACTORS:
+            report.drop("name is not <actor>_<sentence>_<emotion>_<level>", row["Filename"])
+        else:
+            yield Utterance(name[0], *name.groups())
 
 
-CREMAD_ACTORS = range(1001, 1092)
-
-
-CREMAD_SPLIT_SEED = 2025
-
-
-CREMAD_TEST_ACTORS, CREMAD_VALID_ACTORS = 19, 9
-
-
-def cremad_split(seed: int = CREMAD_SPLIT_SEED) -> dict[str, str]:
-    """Actor -> train | valid | test of CREMA-D, which has no official split; it depends on the seed
+def split_of_actors(seed: int = SPLIT_SEED) -> dict[str, str]:
+    """Actor -> train | valid | test; CREMA-D has no official split, so it depends on the seed
     alone.
 
     The actors follow a seeded hash: 19 test, 9 validate, 63 train.
     """
-    order = sorted(map(str, CREMAD_ACTORS), key=lambda actor: stable_hash("cremad", seed, actor))
-    bounds = (("test", CREMAD_TEST_ACTORS), ("valid", CREMAD_VALID_ACTORS), ("train", len(order)))
+    order = sorted(map(str, ACTORS), key=lambda actor: stable_hash("cremad", seed, actor))
+    bounds = (("test", TEST_ACTORS), ("valid", VALID_ACTORS), ("train", len(order)))
     return dict(zip(order, (split for split, count in bounds for _ in range(count))))
 
 
-EMOTIONS = {
-    "ANG": "anger",
-    "DIS": "disgust",
-    "FEA": "fear",
-    "HAP": "happy",
-    "NEU": "neutral",
-    "SAD": "sad",
-}
-NAME = re.compile(r"(1\d{3})_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX)")
-
-
 def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[LabelledClip]]:
-    return list(EMOTIONS.values()), clips(args, report)
+    return [label for label, _ in EMOTIONS.values()], clips(args, report)
 
 
 def clips(args: argparse.Namespace, report: Report) -> Iterator[LabelledClip]:
-    splits = cremad_split()
+    splits = split_of_actors()
     audio = AudioFolder(args.audio_dir)
-    path = find_release_file(args.corpus_dir, ["SentenceFilenames.csv"], CREMAD_HOME)
-    for row in read_csv(path, ("Filename",)):
-        name = NAME.fullmatch(row["Filename"].strip())
-        if name is None or name[1] not in splits:
-            report.drop("name is not <actor>_<sentence>_<emotion>_<level>", row["Filename"])
-            continue
-        actor, sentence, emotion, level = name.groups()
+    for said in utterances(args.corpus_dir, report):
         labels = {
-            "label": EMOTIONS[emotion],
-            "speaker": actor,
-            "sentence": sentence,
-            "level": level,
+            "label": EMOTIONS[said.emotion][0],
+            "speaker": said.actor,
+            "sentence": said.sentence,
+            "level": said.level,
         }
-        yield LabelledClip(
-            f"cremad:{name[0]}", audio.path(f"AudioWAV/{name[0]}.wav"), splits[actor], labels
-        )
+        yield LabelledClip(said.key, audio.path(said.path), splits[said.actor], labels)
 
 
-CORPUS = LabelledCorpus(name="cremad", home=CREMAD_HOME, read=read)
+def speaker_clips(folder: Path, report: Report) -> Iterator[SpeakerClip]:
+    """The intended emotion of the file name; sex and age from VideoDemographics.csv."""
+    audio = AudioFolder(folder)
+    table = read_csv(find_release_file(folder, [SPEAKERS], HOME), ("ActorID", "Age", "Sex"))
+    actors = {row["ActorID"]: row for row in table}
+    for said in utterances(folder, report):
+        about = actors.get(said.actor)
+        if about is None:
+            report.drop(f"CREMA-D: actor is not in {SPEAKERS}", said.name)
+            continue
+        path, age = audio.path_in_tree(said.path), age_of_years(int(about["Age"]))
+        emotion = EMOTIONS[said.emotion][1]
+        yield SpeakerClip("cremad", said.key, path, emotion, about["Sex"].lower(), age)
+
+
+CORPUS = LabelledCorpus(name="cremad", home=HOME, read=read)

@@ -27,7 +27,7 @@ from captionstew.corpora.release import (
     read_jsonl,
 )
 
-FSD50K_HOME = "https://zenodo.org/records/4060432"
+HOME = "https://zenodo.org/records/4060432"
 
 
 def read_fsd50k(folder: Path, split: str) -> Iterator[tuple[str, list[str], str]]:
@@ -35,7 +35,7 @@ def read_fsd50k(folder: Path, split: str) -> Iterator[tuple[str, list[str], str]
     the release writes them.
     """
     official = [f"FSD50K.ground_truth/{split}.csv", f"{split}.csv", f"fsd50k_{split}_labels.jsonl"]
-    path = find_release_file(folder, official, FSD50K_HOME)
+    path = find_release_file(folder, official, HOME)
     if ".jsonl" in path.suffixes:
         for record in read_jsonl(path):
             yield record["id"], record["audio_events"].split("; "), split
@@ -50,7 +50,8 @@ def read_fsd50k_vocabulary(path: Path) -> list[tuple[int, str, str]]:
     return [(int(row["index"]), row["label"], row["mid"]) for row in rows]
 
 
-def _fsd50k(corpora: Path, split: str) -> Iterator[str]:
+def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+    """The Freesound ids of a split."""
     for sound_id, _, _ in read_fsd50k(corpora / "fsd50k", split):
         yield freesound_key(sound_id)
 
@@ -60,7 +61,7 @@ SPLITS = {"train": "train", "val": "valid", "eval": "test"}
 
 def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[LabelledClip]]:
     names = ["FSD50K.ground_truth/vocabulary.csv", "vocabulary.csv"]
-    vocabulary = read_fsd50k_vocabulary(find_release_file(args.corpus_dir, names, FSD50K_HOME))
+    vocabulary = read_fsd50k_vocabulary(find_release_file(args.corpus_dir, names, HOME))
     return [label for _, label, _ in vocabulary], clips(args)
 
 
@@ -77,4 +78,4 @@ def clips(args: argparse.Namespace) -> Iterator[LabelledClip]:
             yield LabelledClip(freesound_key(sound), path, SPLITS[split], {"labels": labels})
 
 
-CORPUS = LabelledCorpus(name="fsd50k", home=FSD50K_HOME, read=read)
+CORPUS = LabelledCorpus(name="fsd50k", home=HOME, read=read)

@@ -5,15 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captionstew.corpora.release import AudioFolder, ReleaseError, Report, open_text
-from captionstew.corpora.speaker_clip import HOMES, SpeakerClip
+from captionstew.corpora.speaker_clip import SpeakerClip
 
-IEMOCAP_EMOTIONS = {
+HOME = "https://sail.usc.edu/iemocap (licence form)"
+LICENSE = "IEMOCAP licence form (research)"
+
+EMOTIONS = {
     "ang": "angry", "dis": "disgusted", "exc": "excited", "fea": "fearful", "fru": "frustrated", "hap": "happy",
     "neu": "neutral", "sad": "sad", "sur": "surprised",
 }  # fmt: skip
 
 
-def _iemocap(folder: Path, report: Report) -> Iterator[SpeakerClip]:
+def speaker_clips(folder: Path, report: Report) -> Iterator[SpeakerClip]:
     """Session*/dialog/EmoEvaluation/<dialog>.txt; the speaker's gender is the letter before the
     turn's number.
     """
@@ -23,16 +26,14 @@ def _iemocap(folder: Path, report: Report) -> Iterator[SpeakerClip]:
         folder.glob("Session*/dialog/EmoEvaluation/Ses*.txt")
     )  # leaves out the ._*.txt of macOS
     if not tables:
-        raise ReleaseError(
-            f"{folder}: no Session*/dialog/EmoEvaluation/*.txt; get it from {HOMES['iemocap']}"
-        )
+        raise ReleaseError(f"{folder}: no Session*/dialog/EmoEvaluation/*.txt; get it from {HOME}")
     for table in tables:
         for line in open_text(table, "iso-8859-1"):
             found = line_form.match(line)
             if found is None:
                 continue
             turn, letter, code = found.groups()
-            emotion = IEMOCAP_EMOTIONS.get(code)
+            emotion = EMOTIONS.get(code)
             if emotion is None:
                 report.drop(f"IEMOCAP: no emotion for code {code}", turn)
             path = audio.path_in_tree(

@@ -11,35 +11,24 @@ hash of (seed, clip); validation takes the next ones where it shares the release
 test.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from captionstew.corpora import audiocaps, musiccaps, paraspeechcaps
+from captionstew.corpora.captioned import Part
 from captionstew.data.tables.caption_table import write_batches
 from captionstew.hashing import key_hash
 
 SPLITS = ("test", "valid", "train")  # a clip can only be drawn once, in this order
 
 
-@dataclass(frozen=True)
-class Part:
-    """The release's split, and how many of its clips to draw (None: all)."""
-
-    release_split: str
-    clips: int | None = None
-
-
 CORPORA: dict[str, dict[str, Part]] = {
-    "audiocaps": {"train": Part("train"), "valid": Part("val"), "test": Part("test")},
-    "paraspeechcaps": {
-        "train": Part("train_base"),
-        "valid": Part("dev", 500),
-        "test": Part("holdout", 500),
-    },
-    "musiccaps": {"train": Part("train"), "valid": Part("eval", 500), "test": Part("eval", 500)},
+    "audiocaps": audiocaps.LIT_PARTS,
+    "paraspeechcaps": paraspeechcaps.LIT_PARTS,
+    "musiccaps": musiccaps.LIT_PARTS,
 }
 
 

@@ -25,7 +25,7 @@ from captionstew.corpora.release import (
     read_csv,
 )
 
-MAGNATAGATUNE_HOME = "https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset"
+HOME = "https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset"
 
 
 # The 50 most frequent tags, the most frequent first, as nearly all code orders them.
@@ -47,7 +47,7 @@ def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[
 
 def clips(args: argparse.Namespace, report: Report) -> Iterator[LabelledClip]:
     audio = AudioFolder(args.audio_dir)
-    path = find_release_file(args.corpus_dir, ["annotations_final.csv"], MAGNATAGATUNE_HOME)
+    path = find_release_file(args.corpus_dir, ["annotations_final.csv"], HOME)
     for row in read_csv(path, ("clip_id", *MAGNATAGATUNE_TAGS, "mp3_path"), delimiter="\t"):
         folder = row["mp3_path"].split("/")[0]
         if folder not in SPLITS:
@@ -64,4 +64,4 @@ def clips(args: argparse.Namespace, report: Report) -> Iterator[LabelledClip]:
             report.drop("none of the 50 tags", row["mp3_path"])
 
 
-CORPUS = LabelledCorpus(name="magnatagatune", home=MAGNATAGATUNE_HOME, read=read)
+CORPUS = LabelledCorpus(name="magnatagatune", home=HOME, read=read)

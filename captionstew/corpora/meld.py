@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captionstew.corpora.release import AudioFolder, Report, find_release_file, read_csv
-from captionstew.corpora.speaker_clip import HOMES, SpeakerClip
+from captionstew.corpora.speaker_clip import SpeakerClip
 
-MELD_EMOTIONS = {
+HOME = "https://github.com/declare-lab/MELD"
+LICENSE = "GPL-3.0"
+
+EMOTIONS = {
     "anger": "angry", "disgust": "disgusted", "fear": "fearful", "joy": "happy", "neutral": "neutral",
     "sadness": "sad", "surprise": "surprised",
 }  # fmt: skip
@@ -14,22 +17,22 @@ MELD_EMOTIONS = {
 
 # The six main characters speak 83 % of MELD's training utterances; of the others the release says
 # nothing.
-MELD_GENDERS = {
+GENDERS = {
     "Chandler": "male", "Joey": "male", "Ross": "male", "Monica": "female", "Phoebe": "female", "Rachel": "female",
 }  # fmt: skip
 
 
-def _meld(folder: Path, report: Report) -> Iterator[SpeakerClip]:
+def speaker_clips(folder: Path, report: Report) -> Iterator[SpeakerClip]:
     """The training split; take the sound out of train_splits/dia*_utt*.mp4 first (ffmpeg -i x.mp4
     x.wav).
     """
     audio = AudioFolder(folder)
     columns = ("Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
-    for row in read_csv(find_release_file(folder, ["train_sent_emo.csv"], HOMES["meld"]), columns):
+    for row in read_csv(find_release_file(folder, ["train_sent_emo.csv"], HOME), columns):
         stem = f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
         emotion, gender = (
-            MELD_EMOTIONS.get(row["Emotion"].strip()),
-            MELD_GENDERS.get(row["Speaker"].strip()),
+            EMOTIONS.get(row["Emotion"].strip()),
+            GENDERS.get(row["Speaker"].strip()),
         )
         if emotion is None and gender is None:
             report.drop("MELD: neither emotion nor gender", stem)

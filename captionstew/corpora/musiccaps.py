@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from captionstew.corpora.captioned import Corpus
+from captionstew.corpora.captioned import Corpus, Part
 from captionstew.corpora.keys import video_key, youtube_id, youtube_key
 from captionstew.corpora.release import (
     AudioFolder,
@@ -28,14 +28,14 @@ from captionstew.corpora.release import (
     read_csv,
 )
 
-MUSICCAPS_HOME = "https://www.kaggle.com/datasets/googleai/musiccaps"
+HOME = "https://www.kaggle.com/datasets/googleai/musiccaps"
 
 
 def read_musiccaps(folder: Path) -> Iterator[dict[str, str]]:
     """Rows of musiccaps-public.csv (five captions span lines) with `split`: eval if in AudioSet
     eval, else train.
     """
-    path = find_release_file(folder, ["musiccaps-public.csv"], MUSICCAPS_HOME)
+    path = find_release_file(folder, ["musiccaps-public.csv"], HOME)
     splits = {"True": "eval", "False": "train"}
     for row in read_csv(
         path, ("ytid", "start_s", "end_s", "aspect_list", "caption", "is_audioset_eval")
@@ -47,13 +47,15 @@ def read_musiccaps(folder: Path) -> Iterator[dict[str, str]]:
         yield {**row, "split": splits[row["is_audioset_eval"]]}
 
 
-def _musiccaps(corpora: Path, split: str) -> Iterator[str]:
+def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+    """The videos of a split."""
     for row in read_musiccaps(corpora / "musiccaps"):
         if row["split"] == split:
             yield video_key(row["ytid"])
 
 
 LICENSE = "CC-BY-SA-4.0"
+LIT_PARTS = {"train": Part("train"), "valid": Part("eval", 500), "test": Part("eval", 500)}
 
 
 def parse_aspects(text: str) -> list[str]:
@@ -89,7 +91,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
 
 CORPUS = Corpus(
     name="musiccaps",
-    home=MUSICCAPS_HOME,
+    home=HOME,
     splits=("train", "eval"),
     default_splits=("train", "eval"),
     rows=rows,

@@ -26,7 +26,7 @@ from captionstew.corpora.release import (
     read_jsonl,
 )
 
-NSYNTH_HOME = "https://magenta.tensorflow.org/datasets/nsynth"
+HOME = "https://magenta.tensorflow.org/datasets/nsynth"
 
 
 # The classes in the order of the release's `instrument_family`. The valid and test sets have no
@@ -45,7 +45,7 @@ def read_nsynth(folder: Path, split: str) -> Iterator[tuple[str, str]]:
     none of NSYNTH_FAMILIES.
     """
     path = find_release_file(
-        folder, [f"nsynth-{split}/examples.json", f"nsynth_{split}.jsonl"], NSYNTH_HOME
+        folder, [f"nsynth-{split}/examples.json", f"nsynth_{split}.jsonl"], HOME
     )
     for note in _nsynth_notes(path):
         family = next((family for family in NSYNTH_FAMILIES if note.startswith(f"{family}_")), None)
@@ -79,4 +79,4 @@ def clips(args: argparse.Namespace) -> Iterator[LabelledClip]:
             yield LabelledClip(f"nsynth:{note}", path, split, {"label": family})
 
 
-CORPUS = LabelledCorpus(name="nsynth", home=NSYNTH_HOME, read=read)
+CORPUS = LabelledCorpus(name="nsynth", home=HOME, read=read)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from captionstew.corpora.captioned import Corpus
+from captionstew.corpora.captioned import Corpus, Part
 from captionstew.corpora.keys import paraspeech_key
 from captionstew.corpora.release import (
     AudioFolder,
@@ -35,7 +35,7 @@ from captionstew.corpora.release import (
     read_parquet,
 )
 
-PARASPEECHCAPS_HOME = "https://huggingface.co/datasets/ajd12342/paraspeechcaps"
+HOME = "https://huggingface.co/datasets/ajd12342/paraspeechcaps"
 
 
 def read_paraspeech_split(
@@ -52,17 +52,23 @@ def read_paraspeech_split(
             yield from read_parquet(file, ("relative_audio_path", *columns))
         return
     names = [f"{split}.parquet", f"psc_{split}_captions.jsonl", f"psc_{split}_ids.jsonl"]
-    for record in read_jsonl(find_release_file(folder, names, PARASPEECHCAPS_HOME)):
+    for record in read_jsonl(find_release_file(folder, names, HOME)):
         texts = [record["caption"]] if "caption" in record else []
         yield {**record, "relative_audio_path": record["id"], "text_description": texts}
 
 
-def _paraspeechcaps(corpora: Path, split: str) -> Iterator[str]:
+def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+    """The utterances of a split."""
     for record in read_paraspeech_split(corpora / "paraspeechcaps", split):
         yield paraspeech_key(record["relative_audio_path"])
 
 
 LICENSE = "CC-BY-NC-SA-4.0"
+LIT_PARTS = {
+    "train": Part("train_base"),
+    "valid": Part("dev", 500),
+    "test": Part("holdout", 500),
+}
 SOURCES = {
     "train_scaled": "paraspeechcaps_scaled"
 }  # every other split was annotated like the base part
@@ -112,7 +118,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
 
 CORPUS = Corpus(
     name="paraspeechcaps",
-    home=PARASPEECHCAPS_HOME,
+    home=HOME,
     splits=("train_base", "train_scaled", "dev", "holdout", "test"),
     default_splits=("train_base", "train_scaled"),
     rows=rows,

@@ -35,24 +35,6 @@ DECADES = (
 )
 
 
-HOMES = {
-    "commonvoice": "https://commonvoice.mozilla.org/datasets (13.0, English)",
-    "iemocap": "https://sail.usc.edu/iemocap (licence form)",
-    "cremad": "https://github.com/CheyneyComputerScience/CREMA-D",
-    "ravdess": "https://zenodo.org/records/1188976",
-    "meld": "https://github.com/declare-lab/MELD",
-}
-
-
-LICENSES = {
-    "commonvoice": "CC0-1.0",
-    "iemocap": "IEMOCAP licence form (research)",
-    "cremad": "ODbL-1.0 / DbCL-1.0",
-    "ravdess": "CC-BY-NC-SA-4.0",
-    "meld": "GPL-3.0",
-}
-
-
 @dataclass(frozen=True)
 class SpeakerClip:
     """One utterance and what is known of its speaker: labels of EMOTIONS, GENDERS, AGES, or

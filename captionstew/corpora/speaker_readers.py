@@ -2,23 +2,37 @@
 
     clips = speaker_clips("cremad", Path("download/cremad"), report)
 
-Every reader takes the corpus as it is released and yields a SpeakerClip per utterance; a label that
-the release does not give, or that is none of the vocabulary, is None.
+Every corpus' module takes the corpus as it is released and yields a SpeakerClip per utterance; a
+label that the release does not give, or that is none of the vocabulary, is None.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from captionstew.corpora.commonvoice import _commonvoice
-from captionstew.corpora.cremad import _cremad
-from captionstew.corpora.iemocap import _iemocap
-from captionstew.corpora.meld import _meld
-from captionstew.corpora.ravdess import _ravdess
-from captionstew.corpora.release import (
-    ReleaseError,
-    Report,
-)
-from captionstew.corpora.speaker_clip import HOMES, SpeakerClip
+from captionstew.corpora import commonvoice, cremad, iemocap, meld, ravdess
+from captionstew.corpora.release import ReleaseError, Report
+from captionstew.corpora.speaker_clip import SpeakerClip
+
+HOMES = {
+    "commonvoice": commonvoice.HOME,
+    "iemocap": iemocap.HOME,
+    "cremad": cremad.HOME,
+    "ravdess": ravdess.HOME,
+    "meld": meld.HOME,
+}
+LICENSES = {
+    "commonvoice": commonvoice.LICENSE,
+    "iemocap": iemocap.LICENSE,
+    "cremad": cremad.LICENSE,
+    "ravdess": ravdess.LICENSE,
+    "meld": meld.LICENSE,
+}
+READERS = {
+    "iemocap": iemocap.speaker_clips,
+    "cremad": cremad.speaker_clips,
+    "ravdess": ravdess.speaker_clips,
+    "meld": meld.speaker_clips,
+}
 
 
 def speaker_clips(
@@ -32,14 +46,6 @@ def speaker_clips(
             f"{folder} is missing; get {corpus} from {HOMES[corpus]} and put it there, or leave it"
             " out of --corpora"
         )
-    options = {"name": commonvoice_list} if corpus == "commonvoice" else {}
-    return READERS[corpus](folder, report, **options)
-
-
-READERS: dict[str, Callable[..., Iterator[SpeakerClip]]] = {
-    "commonvoice": _commonvoice,
-    "iemocap": _iemocap,
-    "cremad": _cremad,
-    "ravdess": _ravdess,
-    "meld": _meld,
-}
+    if corpus == "commonvoice":
+        return commonvoice.speaker_clips(folder, report, commonvoice_list)
+    return READERS[corpus](folder, report)

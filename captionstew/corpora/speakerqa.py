@@ -16,9 +16,8 @@ from collections.abc import Iterator
 from captionstew.corpora.captioned import Corpus
 from captionstew.corpora.questions import qa_row
 from captionstew.corpora.release import Report
-from captionstew.corpora.speaker_clip import HOMES, LICENSES
 from captionstew.corpora.speaker_questions import MAX_REPEATS, speaker_questions
-from captionstew.corpora.speaker_readers import speaker_clips
+from captionstew.corpora.speaker_readers import HOMES, LICENSES, speaker_clips
 from captionstew.data.tables.question_table import QA_FIELDS
 
 DEFAULT_PAIRS = 160_000  # paper, Table 8

@@ -6,13 +6,13 @@ from pathlib import Path
 from captionstew.corpora.keys import freesound_key
 from captionstew.corpora.release import find_release_file, read_csv
 
-URBANSOUND8K_HOME = "https://urbansounddataset.weebly.com/urbansound8k.html"
+HOME = "https://urbansounddataset.weebly.com/urbansound8k.html"
 
 
 def read_urbansound8k(folder: Path) -> Iterator[tuple[str, str, int, str]]:
     """(slice file, Freesound id, fold, class)."""
     names = ["metadata/UrbanSound8K.csv", "UrbanSound8K.csv"]
-    path = find_release_file(folder, names, URBANSOUND8K_HOME)
+    path = find_release_file(folder, names, HOME)
     for row in read_csv(path, ("slice_file_name", "fsID", "fold")):
         yield (
             row["slice_file_name"],
@@ -22,6 +22,7 @@ def read_urbansound8k(folder: Path) -> Iterator[tuple[str, str, int, str]]:
         )
 
 
-def _urbansound8k(corpora: Path, split: str) -> Iterator[str]:
+def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+    """The Freesound ids of all slices."""
     for _, sound_id, _, _ in read_urbansound8k(corpora / "urbansound8k"):
         yield freesound_key(sound_id)

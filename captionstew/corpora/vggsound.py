@@ -34,7 +34,7 @@ from captionstew.corpora.release import (
     read_csv,
 )
 
-VGGSOUND_HOME = "https://github.com/hche11/VGGSound"
+HOME = "https://github.com/hche11/VGGSound"
 
 
 # vggsound.csv has 182 training clips of a 310th label that neither stat.csv nor the test set knows.
@@ -45,14 +45,14 @@ def read_vggsound(folder: Path) -> Iterator[tuple[str, int, str, str]]:
     """(video, start second, label, split) of vggsound.csv, which has no header; labels may hold
     commas.
     """
-    path = find_release_file(folder, ["vggsound.csv", "data/vggsound.csv"], VGGSOUND_HOME)
+    path = find_release_file(folder, ["vggsound.csv", "data/vggsound.csv"], HOME)
     for row in read_csv(path, ("video", "start", "label", "split"), header=False):
         yield youtube_id(row["video"]), int(row["start"]), row["label"], row["split"]
 
 
 def read_vggsound_test(folder: Path) -> Iterator[tuple[str, int, str]]:
     """(video, start second, label) of the official test.csv (15,446 clips), which has no header."""
-    path = find_release_file(folder, ["test.csv", "data/test.csv"], VGGSOUND_HOME)
+    path = find_release_file(folder, ["test.csv", "data/test.csv"], HOME)
     for row in read_csv(path, ("name", "label"), header=False):
         video, start = youtube_segment(row["name"])
         if start is None:
@@ -62,11 +62,12 @@ def read_vggsound_test(folder: Path) -> Iterator[tuple[str, int, str]]:
 
 def read_vggsound_classes(folder: Path) -> list[str]:
     """The 309 class names in the order of stat.csv; `extending ladders` is not among them."""
-    path = find_release_file(folder, ["stat.csv", "data/stat.csv"], VGGSOUND_HOME)
+    path = find_release_file(folder, ["stat.csv", "data/stat.csv"], HOME)
     return [row["label"] for row in read_csv(path, ("label", "count", "category"), header=False)]
 
 
-def _vggsound(corpora: Path, split: str) -> Iterator[str]:
+def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+    """The videos of the test list."""
     for video, _, _ in read_vggsound_test(corpora / "vggsound"):
         yield video_key(video)
 
@@ -105,4 +106,4 @@ def clips(args: argparse.Namespace, report: Report) -> Iterator[LabelledClip]:
         yield clip(video, start, label, "test")
 
 
-CORPUS = LabelledCorpus(name="vggsound", home=VGGSOUND_HOME, read=read, ships_audio=False)
+CORPUS = LabelledCorpus(name="vggsound", home=HOME, read=read, ships_audio=False)

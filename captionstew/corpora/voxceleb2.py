@@ -40,7 +40,7 @@ from captionstew.corpora.release import (
 )
 from captionstew.data.audio import AUDIO_ENDINGS
 
-VOXCELEB_HOME = "https://mm.kaist.ac.kr/datasets/voxceleb"
+HOME = "https://mm.kaist.ac.kr/datasets/voxceleb"
 
 
 def read_vox2_speakers(path: Path) -> dict[str, tuple[str, str]]:
@@ -86,7 +86,7 @@ def read_vox2_utterances(folder: Path) -> Iterator[str]:
     else:
         raise ReleaseError(
             f"neither {listed} nor {tree} is there; get VoxCeleb2 dev, or a list of its utterances,"
-            f" from {VOXCELEB_HOME}"
+            f" from {HOME}"
         )
 
 
@@ -133,7 +133,8 @@ def vox2_identification_split(
     return held_out
 
 
-def _voxceleb2(corpora: Path, split: str) -> Iterator[str]:
+def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+    """The recordings that speaker identification tests on."""
     for speaker, video in sorted(
         vox2_identification_split(read_vox2_utterances(corpora / "voxceleb"))
     ):
@@ -141,7 +142,7 @@ def _voxceleb2(corpora: Path, split: str) -> Iterator[str]:
 
 
 def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[LabelledClip]]:
-    table = read_vox2_speakers(find_release_file(args.corpus_dir, ["vox2_meta.csv"], VOXCELEB_HOME))
+    table = read_vox2_speakers(find_release_file(args.corpus_dir, ["vox2_meta.csv"], HOME))
     speakers = sorted(speaker for speaker, (_, part) in table.items() if part == "dev")
     return speakers, clips(args, report, set(speakers))
 
@@ -170,4 +171,4 @@ def clips(args: argparse.Namespace, report: Report, speakers: set[str]) -> Itera
         yield LabelledClip(voxceleb_key(path), audio.path_in_tree(path), split, labels)
 
 
-CORPUS = LabelledCorpus(name="voxceleb2", home=VOXCELEB_HOME, read=read)
+CORPUS = LabelledCorpus(name="voxceleb2", home=HOME, read=read)

@@ -29,7 +29,7 @@ from captionstew.corpora.keys import (
 )
 from captionstew.corpora.release import AudioFolder, Report, find_release_file, read_json_list
 
-WAVCAPS_HOME = "https://huggingface.co/datasets/cvssp/WavCaps"
+HOME = "https://huggingface.co/datasets/cvssp/WavCaps"
 
 
 LICENSE = "academic use only"
@@ -57,9 +57,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     for part in args.splits:
         folder, file = FILES[part]
         names = [f"json_files/{folder}/{file}", f"{folder}/{file}", file]
-        for record in read_json_list(
-            find_release_file(args.corpus_dir, names, WAVCAPS_HOME), "data"
-        ):
+        for record in read_json_list(find_release_file(args.corpus_dir, names, HOME), "data"):
             clip_id = str(record["id"])
             with report.counting_bad_names(clip_id):
                 stem = name_stem(clip_id)
@@ -77,5 +75,5 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
 
 
 CORPUS = Corpus(
-    name="wavcaps", home=WAVCAPS_HOME, splits=tuple(FILES), default_splits=tuple(FILES), rows=rows
+    name="wavcaps", home=HOME, splits=tuple(FILES), default_splits=tuple(FILES), rows=rows
 )

@@ -14,6 +14,7 @@
 #   --corpora-dir download     has a folder <name> for every corpus of the list
 #   --audio-dir ""             has the audio as <name>/...; by default it lies in <corpora-dir>/<name>/audio
 #   --data-dir data            receives everything
+#   --audiocaps-version 1      or 2: the captions of dataset2.0/; evaluation lists of every version that is there protect
 #   --leakage strict           or test-only: drop what test splits use, keep what development splits use
 #   --allow-missing-lists false  true: go on without evaluation lists that are not there (they are reported)
 #   --license-filter ""        shell patterns of licenses to leave out, e.g. "*-NC-*,*academic*"
@@ -37,6 +38,7 @@ stop_stage=7
 corpora=corpora.csv
 corpora_dir=download
 audio_dir=
+audiocaps_version=1
 data_dir=data
 leakage=strict
 allow_missing_lists=false
@@ -69,6 +71,7 @@ prepare_corpus() {
   if ! python "$programs/prepare_corpus.py" --list | grep -qx "$name"; then reader=own; fi
   local arguments=(--corpus-dir "$corpora_dir/$name" --output-dir "$data_dir/tables")
   if [ -n "$audio_dir" ]; then arguments+=(--audio-dir "$audio_dir/$name"); fi
+  if [ "$name" = audiocaps ]; then arguments+=(--version "$audiocaps_version"); fi
   if [ "$name" = mini ]; then arguments+=(--num-clips "$mini_clips"); fi
   if [ $# -gt 0 ]; then arguments+=(--splits "$@"); fi
   python "$programs/prepare_corpus.py" "$reader" "${arguments[@]}"
@@ -104,7 +107,7 @@ analyse() {
 }
 
 # Each fingerprint holds the one before it, so a change of settings repeats its stage and all that follow.
-tables=$(fingerprint_of "@$corpora" "$corpora_dir" "$audio_dir" "$allow_missing_lists")
+tables=$(fingerprint_of "@$corpora" "$corpora_dir" "$audio_dir" "$allow_missing_lists" "$audiocaps_version")
 filtered=$(fingerprint_of "$tables" "$leakage" "$license_filter")
 consolidated=$(fingerprint_of "$filtered" "$max_duration")
 checked=$(fingerprint_of "$consolidated" audio)
@@ -115,7 +118,7 @@ if in_stage 1 "Caption tables and evaluation lists"; then
   ./local/list_corpora.py "$corpora" pretrain > /dev/null
   while read -r name splits; do
     # shellcheck disable=SC2086  # one word per split
-    run_unless_done "$done_dir/1-tables-$name" "$(fingerprint_of "$corpora_dir" "$audio_dir" "$name $splits")" \
+    run_unless_done "$done_dir/1-tables-$name" "$(fingerprint_of "$corpora_dir" "$audio_dir" "$audiocaps_version" "$name $splits")" \
       prepare_corpus "$name" $splits < /dev/null
   done < <(./local/list_corpora.py "$corpora" pretrain)
   run_unless_done "$done_dir/1-evaluation-lists" "$tables" gather_evaluation_lists

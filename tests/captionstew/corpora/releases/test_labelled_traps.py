@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from captionstew.corpora.audioset_strong import join_events
-from captionstew.corpora.cremad import cremad_split
+from captionstew.corpora.cremad import split_of_actors
 from captionstew.corpora.labelled import held_out_for_validation
 from captionstew.corpora.magnatagatune import MAGNATAGATUNE_TAGS
 from captionstew.corpora.release import ReleaseError
@@ -309,11 +309,11 @@ def test_a_truncated_mp3_of_magnatagatune_is_listed_as_broken(prepare_labelled, 
     ] == [["classical"]]
 
 
-def test_cremad_split_is_of_actors_and_seeded():
-    split = cremad_split()
+def test_split_of_actors_is_of_actors_and_seeded():
+    split = split_of_actors()
     assert (
         list(split.values()).count("test") == 19
         and list(split.values()).count("valid") == 9
         and len(split) == 91
     )
-    assert split == cremad_split() != cremad_split(seed=1)
+    assert split == split_of_actors() != split_of_actors(seed=1)

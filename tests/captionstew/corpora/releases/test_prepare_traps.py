@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from captionstew.corpora.release import AudioFolder, read_json_list
+from captionstew.corpora.release import AudioFolder, ReleaseError, read_json_list
 
 
 def write(path, text, encoding="utf-8"):
@@ -274,7 +274,7 @@ def test_a_missing_release_is_one_line_with_what_where_and_whereto(
     prepare, tmp_path, name, file, home
 ):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(ReleaseError) as stop:
         prepare(name, tmp_path / "empty")
     message = str(stop.value)
     assert (
@@ -283,7 +283,7 @@ def test_a_missing_release_is_one_line_with_what_where_and_whereto(
         and home in message
         and str(tmp_path / "empty") in message
     )
-    with pytest.raises(SystemExit, match="is not a folder; get the release from"):
+    with pytest.raises(ReleaseError, match="is not a folder; get the release from"):
         prepare(name, tmp_path / "nowhere")
 
 
@@ -300,7 +300,7 @@ def test_a_missing_release_is_one_line_with_what_where_and_whereto(
 )
 def test_broken_csvs_are_named(prepare, tmp_path, content, message):
     write(tmp_path / "train.csv", content)
-    with pytest.raises(SystemExit, match=message) as stop:
+    with pytest.raises(ReleaseError, match=message) as stop:
         prepare("audiocaps", tmp_path, "--splits", "train")
     assert str(tmp_path / "train.csv") in str(stop.value)
     assert not (tmp_path / "tables" / "audiocaps.parquet").exists()
@@ -312,7 +312,7 @@ def test_wrong_encoding_is_named(prepare, tmp_path):
         "audiocap_id,youtube_id,start_time,caption\n1,r1nicOVtvkQ,0,café\n",
         "latin-1",
     )
-    with pytest.raises(SystemExit, match=r"train\.csv: not utf-8-sig text"):
+    with pytest.raises(ReleaseError, match=r"train\.csv: not utf-8-sig text"):
         prepare("audiocaps", tmp_path, "--splits", "train")
 
 

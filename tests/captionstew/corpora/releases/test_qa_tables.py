@@ -134,7 +134,7 @@ def test_airbench(prepare, tmp_path):
 
 def test_airbench_names_what_a_record_lacks(tmp_path):
     write_airbench(tmp_path, [{"path": "x.wav"}], [])
-    with pytest.raises(SystemExit, match="a record has no 'question'"):
+    with pytest.raises(ReleaseError, match="a record has no 'question'"):
         run(
             airbench.CORPUS,
             None,

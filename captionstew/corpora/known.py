@@ -1,0 +1,52 @@
+"""The corpora that are known by name, each with the one module that owns its facts.
+
+What a module has says what the corpus is for: `CORPUS` is read by `local/prepare_corpus.py`,
+`evaluation_keys(corpora, split)` names what pretraining may not hear.
+"""
+
+import importlib
+from types import ModuleType
+
+MODULES = {
+    "airbench": "captionstew.corpora.airbench",
+    "audiocaps": "captionstew.corpora.audiocaps",
+    "audioset": "captionstew.corpora.audioset",
+    "audioset_strong": "captionstew.corpora.audioset_strong",
+    "audiosetcaps": "captionstew.corpora.audiosetcaps",
+    "clotho": "captionstew.corpora.clotho",
+    "clothoaqa": "captionstew.corpora.clothoaqa",
+    "cremad": "captionstew.corpora.cremad",
+    "fsd50k": "captionstew.corpora.fsd50k",
+    "fusionaudio": "captionstew.corpora.fusionaudio",
+    "jamendomaxcaps": "captionstew.corpora.jamendomaxcaps",
+    "magnatagatune": "captionstew.corpora.magnatagatune",
+    "mini": "captionstew.corpora.mini.caption_rows",
+    "musiccaps": "captionstew.corpora.musiccaps",
+    "musicqa": "captionstew.corpora.musicqa",
+    "nsynth": "captionstew.corpora.nsynth",
+    "own": "captionstew.corpora.own.caption_rows",
+    "ownqa": "captionstew.corpora.own.question_rows",
+    "paraspeechcaps": "captionstew.corpora.paraspeechcaps",
+    "speakerqa": "captionstew.corpora.speakerqa",
+    "urbansound8k": "captionstew.corpora.urbansound8k",
+    "vggsound": "captionstew.corpora.vggsound",
+    "voxceleb2": "captionstew.corpora.voxceleb2",
+    "wavcaps": "captionstew.corpora.wavcaps",
+}
+
+
+def load(name: str) -> ModuleType:
+    """The module of a known corpus. Raises KeyError for others."""
+    return importlib.import_module(MODULES[name])
+
+
+def prepared() -> list[str]:
+    """The names that `local/prepare_corpus.py` takes."""
+    return [
+        name for name in MODULES if hasattr(load(name), "CORPUS") or hasattr(load(name), "main")
+    ]
+
+
+def evaluated() -> list[str]:
+    """The names that have evaluation lists."""
+    return [name for name in MODULES if hasattr(load(name), "evaluation_keys")]
