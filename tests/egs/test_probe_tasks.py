@@ -15,6 +15,7 @@ import torch
 from captionstew.checkpoint import CheckpointError, save_checkpoint
 from captionstew.corpora.labelled import run_labelled
 from captionstew.data.manifests.cuts import open_cuts
+from captionstew.evaluation.trained_clips import TrainedOn
 from captionstew.models.encoders.load import load_encoder
 from captionstew.models.encoders.stored import save_embeddings
 from zipformer import Zipformer, ZipformerConfig
@@ -253,6 +254,10 @@ def test_the_encoder_can_be_trained_too(run, data, checkpoint, tiny_encoder, tmp
     ]
     assert scratch["settings"]["train_encoder"] and scratch["settings"]["num_broken"] == 1
     assert scratch["trained_parameters"] > 1000 and scratch["encoder"]["pretraining"] == "none"
+    assert scratch["trained_clips"]["trained"] == 0 and scratch["trained_clips"]["complete"]
+    with pytest.raises(TrainedOn, match=r"\d+ by name, \d+ by audio"):
+        run("decode", "--exp-dir", tmp_path, "--manifest", data / "cremad" / "cuts_train.jsonl",
+            "--tasks", "cremad")  # fmt: skip
     run(
         "train",
         *flags,

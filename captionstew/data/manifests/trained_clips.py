@@ -50,16 +50,16 @@ class TrainedClips:
     @classmethod
     def of(cls, clips: HashedClips) -> "TrainedClips":
         """The memory of having been trained on these."""
-        fingerprints = np.unique(clips.fingerprint_hashes)
-        return cls(np.unique(clips.key_hashes), fingerprints[fingerprints != NO_FINGERPRINT])
+        prints = clips.fingerprint_hashes
+        return cls(_sorted(clips.key_hashes), _sorted(prints[prints != NO_FINGERPRINT]))
 
     def joined(self, earlier: "TrainedClips | None") -> "TrainedClips":
         """Both memories in one; None is one that is unknown."""
         if earlier is None:
             return TrainedClips(self.keys, self.fingerprints, complete=False)
         return TrainedClips(
-            np.union1d(self.keys, earlier.keys),
-            np.union1d(self.fingerprints, earlier.fingerprints),
+            _sorted(np.concatenate([self.keys, earlier.keys])),
+            _sorted(np.concatenate([self.fingerprints, earlier.fingerprints])),
             self.complete and earlier.complete,
         )
 
@@ -138,6 +138,14 @@ def copy_trained_clips(source: Path, reference: Mapping[str, str] | None, target
 
 
 _ADVICE = "copy it again, or remove it: what was trained on is then unknown"
+
+
+def _sorted(hashes: np.ndarray) -> np.ndarray:
+    """(N,) -> (K,) each once; np.unique takes ten times as long."""
+    ordered = np.sort(hashes)
+    first = np.ones(len(ordered), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    return ordered[first]
 
 
 def _among(hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
