@@ -127,12 +127,13 @@ def memory_of_encoder(description: Mapping[str, Any]) -> TrainedClips | None:
 
 
 def copy_trained_clips(source: Path, reference: Mapping[str, str] | None, target: Path) -> None:
-    """Puts the memory beside a copy of its checkpoint: from the folder `source` to `target`; says so
-    where it is missing.
+    """Puts the memory beside a copy of its checkpoint, from the folder `source` to `target`; says
+    so where it is missing.
     """
     found = read_trained_clips(source, reference)
     if found is None:
-        print(f"{source}: what was trained on is unknown: no {reference or ENTRY}")
+        name = ENTRY if reference is None else reference["file"]
+        print(f"{source}: no {name} here: what was trained on is unknown")
     elif source.resolve() != target.resolve():
         found.write(target)
 
