@@ -169,7 +169,8 @@ def test_32_answers_are_reproduced_and_silence_changes_them(world, train, decode
     assert result["encoder"]["path"] == "logmel" and result["settings"]["llm"]["sha256"]
     trained = result["trained_clips"]
     assert trained["trained"] == trained["by_audio"] == trained["clips"] > 0
-    refused = decode("exp", "--epoch", 120, "--allow-trained-clips", "false", check=False)
+    weights = ("--epoch", 120, "--use-averaged-model", "false")
+    refused = decode("exp", *weights, "--allow-trained-clips", "false", check=False)
     assert f"was trained on {trained['clips']} of {trained['clips']} clips" in refused.stderr
 
     content = load_checkpoint(world / "exp" / "epoch-120.pt")
