@@ -26,7 +26,7 @@ from tqdm import tqdm
 from captionstew.data.audio import AudioInfo
 from captionstew.data.batches.sampling import EpochBatches
 from captionstew.data.manifests.cuts import make_cut, open_cuts
-from captionstew.data.manifests.index import write_index
+from captionstew.data.manifests.index import Columns, write_index
 
 CAPTION = "a person speaks while wind blows and something rattles in the distance " * 2
 LENGTHS = (10.0, 10.0, 10.0, 10.0, 30.0, 4.2, 7.5, 9.98)  # seconds; the mix of the corpus, roughly
@@ -67,7 +67,8 @@ def write_manifest(path: Path, durations: np.ndarray) -> None:
             stream.write(text)
             digest.update(text)
             lengths[number] = len(text)
-    write_index(path, digest.hexdigest(), np.concatenate([[0], np.cumsum(lengths)]), durations)
+    offsets, hashes = np.concatenate([[0], np.cumsum(lengths)]), np.arange(len(durations))
+    write_index(path, digest.hexdigest(), Columns(offsets, durations, hashes, hashes))
 
 
 @contextmanager

@@ -6,7 +6,9 @@ safety:
     format, version      "captionstew", 1
     model                state dict of the whole model; the audio encoder is under "encoder.", in a tagger at the top
     model_avg            running average of `model` in float64 (absent from averaged checkpoints)
-    config               {"encoder": ..., "fbank": ..., "task": ..., "coverage": ...}: all that evaluation needs
+    config               {"encoder": ..., "fbank": ..., "task": ..., "coverage": ...,
+                         "trained_clips": ...}: all that evaluation needs; the last names a file
+                         that lies beside the checkpoint
     flags                the command line of the training run
     step, epoch, position    steps done, epoch (from 1) and place in its batches
     optimizer, scheduler, grad_scaler, average_period

@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from captionstew.data.batches.captioned import Batch, read_coverage
-from captionstew.data.manifests.cuts import open_cuts
 from captionstew.data.manifests.index import IndexedCuts
 from captionstew.distributed import Rank
 from captionstew.evaluation.frames.batches import frame_batches, frame_table
@@ -75,16 +74,15 @@ def best_epoch(exp_dir: Path, metric: str) -> int:
 
 
 def evaluation_batches(
-    flags: AlignmentFlags, encoder: FrozenEncoder, rank: Rank
-) -> tuple[IndexedCuts, Iterator[Batch]]:
-    """The cuts of --manifest, and all of them in batches of frames.
+    flags: AlignmentFlags, encoder: FrozenEncoder, cuts: IndexedCuts, rank: Rank
+) -> Iterator[Batch]:
+    """All cuts in batches of frames.
 
     Raises:
       BadAudio: a clip cannot be read; an evaluation never goes on without it.
     """
-    cuts = open_cuts(flags.manifest)
     table = frame_table(encoder, cuts, flags, rank, strict=True)
-    return cuts, frame_batches(encoder, cuts, table, flags.max_duration, flags.num_workers)
+    return frame_batches(encoder, cuts, table, flags.max_duration, flags.num_workers)
 
 
 def result_fields(
@@ -94,7 +92,12 @@ def result_fields(
     model: nn.Module,
     cuts: IndexedCuts,
 ) -> dict[str, Any]:
-    """The arguments of write_result that do not depend on the task, `settings` to be added to."""
+    """The arguments of write_result that do not depend on the task, `settings` to be added to.
+
+    Raises:
+      TrainedOn: the encoder or what adapted to it was trained on some of the cuts, and the flags do
+          not allow that.
+    """
     coverage = read_coverage(flags.manifest.parent).get("coverage", {})
     split = flags.manifest.stem.removeprefix("cuts_")
     return {
@@ -102,6 +105,7 @@ def result_fields(
         "system": flags.system or flags.exp_dir.name,
         "encoder": encoder.description,
         "num_clips": len(cuts),
+        "trained_clips": selected.count_trained(cuts, flags.allow_trained_clips),
         "checkpoint": str(selected.source),
         "settings": {
             "corpus": corpus_name(flags.manifest),

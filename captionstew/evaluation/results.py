@@ -31,6 +31,7 @@ def write_result(
     metrics: dict[str, Any],
     num_clips: int,
     settings: dict[str, Any],
+    trained_clips: dict[str, Any] | None = None,
     num_captions: int = 0,
     trained_parameters: int = 0,
     frozen_parameters: int = 0,
@@ -44,6 +45,7 @@ def write_result(
           known.
       settings: pooling, seeds, rates, windows, ...; its hash is `config_hash`. The encoder's
           `data_size` joins them.
+      trained_clips: what check_trained_clips found; None means that it is unknown.
     """
     if "data_size" in encoder:
         settings = settings | {"data_size": encoder["data_size"]}
@@ -55,6 +57,7 @@ def write_result(
         "metrics": metrics,
         "num_clips": num_clips,
         "num_captions": num_captions,
+        "trained_clips": trained_clips,
         "settings": settings,
         "trained_parameters": trained_parameters,
         "frozen_parameters": frozen_parameters,

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from captionstew.checkpoint import CheckpointError, StateDict, load_checkpoint, select_model
+from captionstew.data.manifests.index import IndexedCuts
+from captionstew.data.manifests.trained_clips import ENTRY, read_trained_clips
+from captionstew.evaluation.trained_clips import Count, TrainedClipsFlags, check_trained_clips
 from captionstew.flags import flag
 from captionstew.hashing import sha256_of_file
 
 
 @dataclass(frozen=True)
-class SelectionFlags:
+class SelectionFlags(TrainedClipsFlags):
     """Weights as in icefall (--epoch or --iter, --avg, --use-averaged-model), or those of one
     file.
     """
@@ -51,6 +54,15 @@ class SelectedWeights:
             "pretraining": self.config["task"],
             "data_size": self.config.get("coverage", {}).get("subset", "all"),
         }
+
+    def count_trained(self, cuts: IndexedCuts, allow: bool) -> Count | None:
+        """How many of the cuts the model was trained on, its initial or frozen encoder included.
+
+        Raises:
+          TrainedOn: there are some, and they are not allowed.
+        """
+        memory = read_trained_clips(self.source.parent, self.config.get(ENTRY))
+        return check_trained_clips(cuts, memory, allow, self.source)
 
 
 def select_weights(flags: SelectionFlags, task: str = "") -> SelectedWeights:

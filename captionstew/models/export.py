@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from captionstew.checkpoint import FORMAT
+from captionstew.data.manifests.trained_clips import ENTRY, copy_trained_clips
 from captionstew.errors import UserError
 from captionstew.models.encoders.load import load_encoder
 from captionstew.models.encoders.zipformer import FrozenZipformer
@@ -32,7 +33,7 @@ PARITY = 1e-4  # relative to the largest value; float32 sums in another order
 
 def export_safetensors(checkpoint: str | Path, folder: Path) -> FrozenZipformer:
     """Writes model.safetensors and config.json: encoder sizes, features, and what it was pretrained
-    on.
+    on; and beside them the file with its training clips, if there is one.
 
     Raises:
       CheckpointError: not a Zipformer checkpoint.
@@ -45,6 +46,7 @@ def export_safetensors(checkpoint: str | Path, folder: Path) -> FrozenZipformer:
     (folder / "config.json").write_text(
         json.dumps(_settings(encoder), indent=2) + "\n", encoding="utf-8"
     )
+    _copy_memory(encoder, folder)
     return encoder
 
 
@@ -90,6 +92,7 @@ def export_onnx(checkpoint: str | Path, path: Path) -> float:
         {name: json.dumps(value) for name, value in _settings(frozen).items()}
     )
     program.save(str(path))
+    _copy_memory(frozen, path.parent)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     difference = max(
         _difference(encoder, session, lengths) for lengths in ((57,), (400, 9, 101), (1000, 250))
@@ -180,7 +183,15 @@ def _settings(encoder: FrozenZipformer) -> dict[str, Any]:
         "preset": encoder.description["preset"],
         "task": encoder.description["pretraining"],
         "exported_from_sha256": encoder.description["sha256"],
+        ENTRY: encoder.description.get(ENTRY),
     }
+
+
+def _copy_memory(encoder: FrozenZipformer, folder: Path) -> None:
+    """Puts what the encoder was trained on beside its exported form."""
+    source = Path(encoder.description["path"])
+    reference = encoder.description.get(ENTRY)
+    copy_trained_clips(source if source.is_dir() else source.parent, reference, folder)
 
 
 def _clips(lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:

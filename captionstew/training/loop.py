@@ -43,6 +43,7 @@ from captionstew.training.progress import report_progress, steps_left
 from captionstew.training.resume import restore, save
 from captionstew.training.state import BATCH_COUNT_INTERVAL, Run, distribute, new_run
 from captionstew.training.task import Task, TrainingData
+from captionstew.training.trained_clips import remember_clips
 from zipformer.scaled_adam import Diverged
 
 Batch = dict[str, Any]
@@ -65,6 +66,7 @@ def train(
     previous = signal.signal(signal.SIGTERM, lambda *_: setattr(run, "stop_signalled", True))
     try:
         restore(run, task, data, flags, rank)
+        remember_clips(task, data, flags, rank)
         report_data(task, data, flags)
         if flags.preflight:
             run_preflight(run, task, data, flags, rank)

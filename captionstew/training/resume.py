@@ -16,6 +16,7 @@ from torch import Tensor
 
 from captionstew import checkpoint as checkpoints
 from captionstew.checkpoint import CheckpointError
+from captionstew.data.manifests.trained_clips import ENTRY
 from captionstew.distributed import Rank, barrier, gather_objects
 from captionstew.flags import flags_to_dict
 from captionstew.training.flags import TrainingFlags
@@ -23,7 +24,7 @@ from captionstew.training.state import Run
 from captionstew.training.task import Task, TrainingData
 from zipformer import ScaledAdam, load_training_state, training_state
 
-NOT_THE_MODEL = ("coverage",)  # entries of a task's config that say where data came from
+NOT_THE_MODEL = ("coverage", ENTRY)  # entries of a task's config that say where data came from
 
 
 def save(
@@ -80,6 +81,7 @@ def restore(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank
     run.scaler.load_state_dict(content["grad_scaler"])
     run.step, run.epoch, run.position = content["step"], content["epoch"], content["position"]
     run.nonfinite = content["nonfinite"]
+    task.config[ENTRY] = content["config"].get(ENTRY)
     ranks = content["ranks"]
     load_training_state(run.model, ranks[rank.rank % len(ranks)]["encoder"])
     if len(ranks) == rank.world_size:

@@ -26,6 +26,7 @@ from captionstew.evaluation.probing.decoding import Decoded, Decoder, joined
 from captionstew.evaluation.probing.files import find_probes
 from captionstew.evaluation.probing.scoring import mean_and_deviation
 from captionstew.evaluation.results import write_result
+from captionstew.evaluation.trained_clips import TrainedClipsFlags, summed
 from captionstew.flags import flag, parse_flags
 
 NAMED_CLIPS = 5  # of those that could not be read; the rest is counted
@@ -33,7 +34,7 @@ SHARED = ("encoder", "split", "variant", "frozen_parameters")  # by the results 
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(TrainedClipsFlags):
     exp_dir: Path = flag(Path("exp"), "folder of the probes; results go below it")
     tasks: str = flag(
         "", "comma-separated names of trained tasks (default: those of the last training)"
@@ -54,8 +55,9 @@ def main() -> None:
     flags = parse_flags(Flags, __doc__)
     system = flags.system or flags.exp_dir.name
     decoder = Decoder(
-        flags.split, flags.manifest, flags.num_workers, pick_device(flags.device, 0), flags.exp_dir
-    )
+        flags.split, flags.manifest, flags.num_workers, pick_device(flags.device, 0), flags.exp_dir,
+        flags.allow_trained_clips,
+    )  # fmt: skip
     by_pooling: dict[str, list[Decoded]] = defaultdict(list)
     for path in find_probes(flags.exp_dir, flags.tasks):
         decoded = decoder.decode(path)
@@ -95,6 +97,7 @@ def write_average(tasks: list[Decoded], pooling: str, system: str, flags: Flags)
         system=system,
         metrics=mean_and_deviation("accuracy", by_seed) | {"accuracy_interval": interval},
         num_clips=sum(one.shape[1] for one in correct),
+        trained_clips=summed(task.result["trained_clips"] for task in tasks),
         settings={
             "metric": "accuracy",
             "pooling": pooling,

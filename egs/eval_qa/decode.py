@@ -63,10 +63,12 @@ def main() -> None:
     device = pick_device(flags.device, 0)
     selected = select_weights(flags)
     config = selected.config
+    cuts = open_cuts(flags.manifest)
     if config.get("task") != "qa":
         raise CheckpointError(
             f"{selected.source}: a checkpoint of {config.get('task')}, not of egs/eval_qa/train.py"
         )
+    trained = selected.count_trained(cuts, flags.allow_trained_clips)
     encoder = load_encoder(flags.encoder or config["audio_encoder"]["path"], device)
     require_same(
         "encoder",
@@ -87,7 +89,6 @@ def main() -> None:
     load_weights(adaptor, selected.weights, selected.source)
     adaptor.to(device).eval()
 
-    cuts = open_cuts(flags.manifest)
     table = cached_frames(
         encoder, cuts, flags.cache_dir, flags.max_duration, flags.num_workers, strict=True
     )
@@ -110,6 +111,7 @@ def main() -> None:
         "checkpoint": str(selected.source),
         "weights": selected.choice,
         "manifest_sha256": cuts.sha256,
+        "trained_clips": trained,
         "answers_sha256": sha256_of_file(path),
         "max_answer_tokens": flags.max_answer_tokens,
         "token_rate": config["token_rate"],

@@ -90,6 +90,7 @@ def write_scores(
         task=task,
         metrics=metrics,
         num_clips=len(replies),
+        trained_clips=about.get("trained_clips"),
         settings={name: about[name] for name in names} | scoring | {"seed": flags.seed},
         variant="" if scoring["scoring"] == "choices" else scoring["scoring"],
         **{name: about[name] for name in ("split", "system", "encoder", "checkpoint")},

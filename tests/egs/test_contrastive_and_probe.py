@@ -15,8 +15,8 @@ pytestmark = pytest.mark.slow
 RECIPE = "egs/captionstew/contrastive"
 PROBE = "egs/eval_probe"
 FIELDS = {
-    "task", "split", "system", "encoder", "metrics", "num_clips", "num_captions", "settings", "trained_parameters",
-    "frozen_parameters", "checkpoint", "config_hash", "command", "git_sha", "created",
+    "task", "split", "system", "encoder", "metrics", "num_clips", "num_captions", "trained_clips",
+    "settings", "trained_parameters", "frozen_parameters", "checkpoint", "config_hash", "command", "git_sha", "created",
 }  # fmt: skip
 RUN = ["--num-epochs", 2, "--average-period", 2, "--log-interval", 5, "--num-workers", 1]
 

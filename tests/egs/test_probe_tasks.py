@@ -15,6 +15,7 @@ import torch
 from captionstew.checkpoint import CheckpointError, save_checkpoint
 from captionstew.corpora.labelled import run_labelled
 from captionstew.data.manifests.cuts import open_cuts
+from captionstew.evaluation.trained_clips import TrainedOn
 from captionstew.models.encoders.load import load_encoder
 from captionstew.models.encoders.stored import save_embeddings
 from zipformer import Zipformer, ZipformerConfig
@@ -247,12 +248,17 @@ def test_the_encoder_can_be_trained_too(run, data, checkpoint, tiny_encoder, tmp
         "--average-period", 1, "--ref-duration", 5, "--tensorboard", "false", *tiny_encoder,
     )  # fmt: skip
     run("train", *flags)
-    run("decode", "--exp-dir", tmp_path, "--num-workers", 0)
+    # The miniature MagnaTagATune is made of few sounds: training and test share some.
+    run("decode", "--exp-dir", tmp_path, "--num-workers", 0, "--allow-trained-clips", "true")
+    trained_on = ("--manifest", data / "cremad" / "cuts_train.jsonl", "--tasks", "cremad")
+    with pytest.raises(TrainedOn, match=r"was trained on (\d+) of \1 clips \(\1 by name"):
+        run("decode", "--exp-dir", tmp_path, "--num-workers", 0, *trained_on)
     scratch = results(tmp_path)[
         f"probe_cremad-test{'-attention' if pooling == 'attention' else ''}"
     ]
     assert scratch["settings"]["train_encoder"] and scratch["settings"]["num_broken"] == 1
     assert scratch["trained_parameters"] > 1000 and scratch["encoder"]["pretraining"] == "none"
+    assert scratch["trained_clips"]["trained"] == 0 and scratch["trained_clips"]["complete"]
     run(
         "train",
         *flags,

@@ -112,6 +112,8 @@ def decode(world, program):
             world / "data" / "cuts_train.jsonl",
             "--cache-dir",
             world / "frames",
+            "--allow-trained-clips",
+            "true",
         ]
         where = ["--exp-dir", world / exp, "--num-workers", 0, "--max-answer-tokens", 12]
         return program(f"{RECIPE}/decode.py", *where, *places, *flags, check=check)
@@ -165,6 +167,11 @@ def test_32_answers_are_reproduced_and_silence_changes_them(world, train, decode
     result = json.loads((world / "exp" / "results" / "qa_sound-train-offline.json").read_text())
     assert result["metrics"]["exact_match"] == 1.0 and result["settings"]["scoring"] == "offline"
     assert result["encoder"]["path"] == "logmel" and result["settings"]["llm"]["sha256"]
+    trained = result["trained_clips"]
+    assert trained["trained"] == trained["by_audio"] == trained["clips"] > 0
+    weights = ("--epoch", 120, "--use-averaged-model", "false")
+    refused = decode("exp", *weights, "--allow-trained-clips", "false", check=False)
+    assert f"was trained on {trained['clips']} of {trained['clips']} clips" in refused.stderr
 
     content = load_checkpoint(world / "exp" / "epoch-120.pt")
     assert set(content["model"]) == {

@@ -15,7 +15,6 @@ seconds.
 import hashlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,18 +78,19 @@ class QaItems:
     """Questions in the place of a manifest's cuts: what the sampler and the loader ask of one.
 
     `durations` (N,): seconds of audio plus text, at `token_rate` tokens per second, `fixed_tokens`
-    of which every question has around it.
+    of which every question has around it. `clips`: the cut of each question.
     """
 
     def __init__(
         self,
-        path: Path,
+        clips: IndexedCuts,
         items: Sequence[QaItem],
         encoded: Sequence[Encoded],
         token_rate: float,
         fixed_tokens: int = 0,
     ) -> None:
-        self.path = path
+        self.path = clips.path
+        self.clips = clips
         self.items = list(items)
         self.encoded = list(encoded)
         self._rates = (token_rate, fixed_tokens)
@@ -106,11 +106,21 @@ class QaItems:
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def key_hashes(self) -> np.ndarray:
+        """Of the clips' audio keys (N,) uint64."""
+        return self.clips.key_hashes
+
+    @property
+    def fingerprint_hashes(self) -> np.ndarray:
+        """Of the clips' audio (N,) uint64."""
+        return self.clips.fingerprint_hashes
+
     def select(self, rows: Sequence[int] | np.ndarray) -> "QaItems":
         """The questions at these positions, in this order."""
         chosen = [int(row) for row in rows]
         items, encoded = [self.items[row] for row in chosen], [self.encoded[row] for row in chosen]
-        return QaItems(self.path, items, encoded, *self._rates)
+        return QaItems(self.clips.select(chosen), items, encoded, *self._rates)
 
     def read(self, positions: Sequence[int]) -> list[tuple[QaItem, Encoded]]:
         return [(self.items[position], self.encoded[position]) for position in positions]
@@ -159,7 +169,9 @@ def qa_items(
             f"{cuts.path}: {len(found) - len(items)} of {len(found)} questions are about clips that"
             " cannot be read"
         )
-    return QaItems(cuts.path, items, encode(items), token_rate, fixed_tokens)
+    rows = {cut_id: row for row, cut_id in enumerate(dict.fromkeys(item.cut_id for item in found))}
+    clips = cuts.select([rows[item.cut_id] for item in items])
+    return QaItems(clips, items, encode(items), token_rate, fixed_tokens)
 
 
 def qa_batches(

@@ -18,7 +18,6 @@ may be moved.
 import hashlib
 import os
 import re
-from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,12 +27,10 @@ import orjson
 from tqdm import tqdm
 
 from captionstew.data.audio import MAX_DURATION, AudioInfo
-from captionstew.data.manifests.index import IndexedCuts, write_index
+from captionstew.data.manifests.index import IndexedCuts, Rows, write_index
 from captionstew.data.manifests.rows import (
     ManifestError,
     check_row,
-    check_unique,
-    hash_id,
     store_paths,
 )
 from captionstew.files import atomic_write
@@ -158,8 +155,7 @@ def write_cuts(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = str(path.parent.resolve())
-    offsets, durations, id_hashes = array("q", [0]), array("d"), array("Q")
-    digest = hashlib.sha256()
+    rows, digest = Rows(), hashlib.sha256()
     with atomic_write(path) as file:
         for number, cut in enumerate(
             tqdm(cuts, desc=path.name, unit="cut", disable=not progress), start=1
@@ -173,12 +169,10 @@ def write_cuts(
             line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
             file.write(line)
             digest.update(line)
-            offsets.append(offsets[-1] + len(line))
-            durations.append(row["duration"])
-            id_hashes.append(hash_id(row["id"]))
-        check_unique(id_hashes, path)
-    write_index(path, digest.hexdigest(), np.asarray(offsets), np.asarray(durations))
-    return len(durations)
+            rows.add(row, len(line))
+        columns = rows.columns(path)
+    write_index(path, digest.hexdigest(), columns)
+    return len(columns.durations)
 
 
 def open_cuts(path: str | os.PathLike) -> IndexedCuts:

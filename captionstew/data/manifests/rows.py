@@ -5,7 +5,6 @@ Rows are checked in their JSON form, so that millions of them are read and writt
 objects.
 """
 
-import hashlib
 import os
 from array import array
 from pathlib import Path
@@ -69,13 +68,10 @@ def _are_texts(values) -> bool:
     )
 
 
-def hash_id(cut_id: str) -> int:
-    """64 bits that stand for an id, so that millions of ids can be compared in little memory."""
-    return int.from_bytes(hashlib.blake2b(cut_id.encode(), digest_size=8).digest(), "little")
-
-
 def check_unique(id_hashes: array, path: Path) -> None:
-    """Raises ManifestError that names two lines of `path` with the same cut id."""
+    """Raises ManifestError that names two lines of `path` with the same cut id; `id_hashes` has
+    their 64-bit hashes, as millions of ids would take too much memory.
+    """
     hashes = np.asarray(id_hashes, dtype=np.uint64)
     order = np.argsort(hashes, kind="stable")
     repeated = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])

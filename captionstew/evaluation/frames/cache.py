@@ -28,6 +28,7 @@ from tqdm import tqdm
 from captionstew.data.audio import BadAudio
 from captionstew.data.batches.captioned import waveform_batches
 from captionstew.data.manifests.index import IndexedCuts
+from captionstew.data.manifests.trained_clips import ENTRY
 from captionstew.hashing import hash_of
 from captionstew.models.encoders.base import FrozenEncoder
 from captionstew.models.pooling import POOLED_DIM, POOLINGS
@@ -192,7 +193,9 @@ def _settings(
     """All that decides the values; where the encoder's file lies does not."""
     if dtype not in ("float16", "float32"):
         raise ValueError(f"frames are kept as float16 or float32, not {dtype}")
-    what = {name: value for name, value in encoder.description.items() if name != "path"}
+    what = {
+        name: value for name, value in encoder.description.items() if name not in ("path", ENTRY)
+    }
     window = {
         "pooling": pooling,
         "max_seconds": max_seconds,

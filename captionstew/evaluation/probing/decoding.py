@@ -9,6 +9,7 @@ import torch
 
 from captionstew.checkpoint import CheckpointError, load_checkpoint
 from captionstew.data.manifests.cuts import open_cuts
+from captionstew.data.manifests.trained_clips import ENTRY, memory_of_encoder, read_trained_clips
 from captionstew.evaluation.probing.fit import Probe
 from captionstew.evaluation.probing.representations import Representations, load_system
 from captionstew.evaluation.probing.scoring import (
@@ -25,6 +26,7 @@ from captionstew.evaluation.probing.tasks import (
     num_missing,
     task_clips,
 )
+from captionstew.evaluation.trained_clips import check_trained_clips, summed
 from captionstew.hashing import sha256_of_file
 
 
@@ -87,6 +89,7 @@ def joined(first: Decoded, second: Decoded) -> Decoded:
         "metrics": metrics,
         "settings": settings,
         "num_clips": correct.shape[1],
+        "trained_clips": summed(one.result["trained_clips"] for one in (first, second)),
     }
     score = replace(first.score, metrics=metrics, correct=correct)
     return replace(first, score=score, result=result, broken=[*first.broken, *second.broken])
@@ -102,19 +105,23 @@ class Decoder:
         num_workers: int,
         device: torch.device,
         folder: Path,
+        allow_trained_clips: bool = False,
     ) -> None:
         """`manifest` overrides the task's own of that split; `folder` takes scores of frames for a
-        while.
+        while; `allow_trained_clips` lets clips be scored that the encoder was trained on.
         """
         self.split = split
         self.manifest = manifest
         self.num_workers = num_workers
         self.device = device
         self.folder = folder
+        self.allow_trained_clips = allow_trained_clips
         self._systems: dict[str, Any] = {}
 
     def decode(self, path: Path) -> Decoded:
-        """Raises CheckpointError where the encoder has changed since the probe was trained."""
+        """Raises CheckpointError where the encoder has changed since the probe was trained, and
+        TrainedOn for clips that it was trained on.
+        """
         content = load_checkpoint(path)
         return (
             self._supervised(path, content) if "config" in content else self._frozen(path, content)
@@ -141,9 +148,11 @@ class Decoder:
             self.num_workers,
         )  # fmt: skip
         manifest = self._manifest(task, options)
-        loaded = representations.load(
-            task_clips(open_cuts(manifest), task), task, content["classes"]
+        found = task_clips(open_cuts(manifest), task)
+        trained = check_trained_clips(
+            found.cuts, memory_of_encoder(system.description), self.allow_trained_clips, name
         )
+        loaded = representations.load(found, task, content["classes"])
         broken = [*broken_clips(manifest, task), *loaded.failed]
         score = score_probe(
             probe,
@@ -167,6 +176,7 @@ class Decoder:
             "encoder": system.description,
             "settings": settings,
             "num_clips": len(loaded.kept.ids) + len(broken),
+            "trained_clips": trained,
             "trained_parameters": probe.num_parameters,
             "frozen_parameters": representations.num_parameters,
         }
@@ -177,6 +187,8 @@ class Decoder:
         task = ProbeTask(**config["probe"])
         manifest = self._manifest(task, options)
         found = task_clips(open_cuts(manifest), task)
+        memory = read_trained_clips(path.parent, config.get(ENTRY))
+        trained = check_trained_clips(found.cuts, memory, self.allow_trained_clips, path)
         logits, kept, failed, parameters = supervised_scores(
             content, path, task, found, options["max_duration"], self.num_workers, self.device
         )
@@ -196,6 +208,7 @@ class Decoder:
                 "num_epochs": options["num_epochs"],
             },
             "num_clips": len(values),
+            "trained_clips": trained,
             "trained_parameters": parameters,
         }
         score = score_logits(logits, task, config["classes"], values)

@@ -15,6 +15,7 @@ from captionstew.data.batches.captioned import TrainingBatches, feature_batches
 from captionstew.data.features.fbank import FbankConfig
 from captionstew.data.manifests.cuts import open_cuts
 from captionstew.data.manifests.index import IndexedCuts
+from captionstew.data.manifests.trained_clips import ENTRY, copy_trained_clips
 from captionstew.distributed import Rank, gather_objects
 from captionstew.evaluation.probing.files import probe_name, record_probes
 from captionstew.evaluation.probing.head_metrics import HEAD_METRICS
@@ -156,6 +157,7 @@ def train_supervised(rank: Rank, flags: Any, task: ProbeTask, output: Path) -> N
         )
         content = {"model": weights, "config": supervised.config, "flags": flags_to_dict(flags)}
         save_checkpoint(output, content | {"num_train": len(data.clips("train"))})
+        copy_trained_clips(flags.exp_dir, supervised.config[ENTRY], output.parent)
 
 
 @torch.inference_mode()

@@ -87,29 +87,41 @@ def value_of(result: Result, metric: str) -> float | None:
 
 
 def written(result: Result | None, metric: str) -> str:
-    """`56.46 ± 0.12` (over seeds, where there are several), or `missing`; ` (n = 300)` if not on
-    the paper's clips.
-    """
+    """`56.46 ± 0.12` (over seeds, where there are several) and remarks, or `missing`."""
     value = None if result is None else value_of(result, metric)
     if value is None:
         return MISSING
     key, factor, digits = FORMATS[metric]
     deviation = result["metrics"].get(f"{key}_deviation")
     over_seeds = f" ± {factor * deviation:.{digits}f}" if deviation is not None else ""
-    return f"{value:.{digits}f}{over_seeds}{other_size(result)}"
+    return f"{value:.{digits}f}{over_seeds}{remarks(result)}"
 
 
-def other_size(result: Result) -> str:
-    """The number of clips, if the paper's test set has another: such numbers must not be
-    compared.
+def remarks(result: Result) -> str:
+    """` (n = 300; 2 trained)`: the number of clips, if the paper's test set has another: such
+    numbers must not be compared; and of how many clips the model was trained on.
     """
+    return f" ({'; '.join([*_other_size(result), f'{trained_clips(result)} trained'])})"
+
+
+def trained_clips(result: Result) -> str:
+    """How many of the clips the model was trained on: `2`, `≥ 2` if not all of its training clips
+    are known, `?` if none are.
+    """
+    count = result.get("trained_clips")
+    if count is None:
+        return "?"
+    return f"{'' if count['complete'] else '≥ '}{count['trained']}"
+
+
+def _other_size(result: Result) -> list[str]:
     task = (
         result["task"]
         .replace("lit_captioning_", "lit_retrieval_")
         .replace("own_retrieval_", "lit_retrieval_")
     )
     printed = next((row["test"] for row in paper()["table_8"]["rows"] if row["task"] == task), "")
-    return "" if printed == f"{result['num_clips']:,}" else f" (n = {result['num_clips']:,})"
+    return [] if printed == f"{result['num_clips']:,}" else [f"n = {result['num_clips']:,}"]
 
 
 def main_metric(result: Result) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from captionstew.evaluation.report.lookup import Result, main_metric
+from captionstew.evaluation.report.lookup import Result, main_metric, trained_clips
 from captionstew.evaluation.report.tables import MISSING, Table
 from captionstew.evaluation.results import sized_system
 
+CLIPS = ("clips", "trained on")  # head of what clips_of gives
 CAPTION_METRICS = ("rouge_l", "rouge_l_random", "rouge_l_frequent", "bleu_4", "cider")
 
 
@@ -60,7 +61,7 @@ def retrieval_table(results: Sequence[Result]) -> Table:
                 else MISSING
             )
             rows.append([system_of(result), result["task"], result["split"], rule, way.replace("_", "-"), *recalls,
-                         decimal(chance), times, str(result["num_clips"])])  # fmt: skip
+                         decimal(chance), times, *clips_of(result)])  # fmt: skip
     head = [
         "system",
         "task",
@@ -73,7 +74,7 @@ def retrieval_table(results: Sequence[Result]) -> Table:
         "mAP@10",
     ]
     return Table(
-        "Retrieval (95 % bootstrap intervals)", [*head, "chance R@10", "x chance", "clips"], rows
+        "Retrieval (95 % bootstrap intervals)", [*head, "chance R@10", "x chance", *CLIPS], rows
     )
 
 
@@ -84,7 +85,7 @@ def caption_table(results: Sequence[Result]) -> Table:
         scores = [with_interval(result["metrics"], name) for name in CAPTION_METRICS]
         corpus = str(result["settings"].get("corpus", ""))
         rows.append([system_of(result), result["task"], corpus, result["split"], variant_of(result), *scores,
-                     str(result["num_clips"])])  # fmt: skip
+                     *clips_of(result)])  # fmt: skip
     head = [
         "system",
         "task",
@@ -95,7 +96,7 @@ def caption_table(results: Sequence[Result]) -> Table:
         "of a random caption",
         "of the most frequent one",
     ]
-    return Table("Captioning (95 % bootstrap intervals)", [*head, "BLEU-4", "CIDEr", "clips"], rows)
+    return Table("Captioning (95 % bootstrap intervals)", [*head, "BLEU-4", "CIDEr", *CLIPS], rows)
 
 
 def zero_shot_table(results: Sequence[Result]) -> Table:
@@ -107,13 +108,13 @@ def zero_shot_table(results: Sequence[Result]) -> Table:
             with_interval(result["metrics"], "accuracy"),
             decimal(result["metrics"].get("majority_class_share")),
             str(result["metrics"].get("num_classes", MISSING)),
-            str(result["num_clips"]),
+            *clips_of(result),
         ]
         for result in results
     ]
     return Table(
         "Zero-shot classification",
-        ["system", "set", "accuracy", "largest class", "classes", "clips"],
+        ["system", "set", "accuracy", "largest class", "classes", *CLIPS],
         rows,
     )
 
@@ -133,7 +134,8 @@ def probe_table(results: Sequence[Result], split: str, variant: str) -> Table:
     for result in results:
         name = main_metric(result)
         task = result["task"].removeprefix("probe_")
-        cell = with_interval(result["metrics"], name, f"{name}_deviation")
+        value = with_interval(result["metrics"], name, f"{name}_deviation")
+        cell = f"{value} ({trained_clips(result)})"
         cells.setdefault(system_of(result), {})[task] = cell
         if pooling := result["settings"].get("pooling"):
             known = poolings.setdefault(system_of(result), [])
@@ -146,7 +148,10 @@ def probe_table(results: Sequence[Result], split: str, variant: str) -> Table:
         for system, row in sorted(cells.items())
     ]
     where = ", ".join(filter(None, [split, variant]))
-    note = "Mean ± deviation over seeds, 95 % bootstrap interval over clips."
+    note = (
+        "Mean ± deviation over seeds, 95 % bootstrap interval over clips; in parentheses how many"
+        " of the clips the encoder was trained on, ? where that is unknown."
+    )
     return Table(f"Probes on frozen encoders: {where}", ["encoder", "pooling", *tasks], rows, note)
 
 
@@ -162,9 +167,9 @@ def other_table(results: Sequence[Result]) -> Table:
         ]
         shown = ", ".join(f"{name} {with_interval(metrics, name)}" for name in named)
         rows.append([system_of(result), result["task"], result["split"], variant_of(result), shown,
-                     str(result["num_clips"])])  # fmt: skip
+                     *clips_of(result)])  # fmt: skip
     return Table(
-        "Other evaluations", ["system", "task", "split", "variant", "metrics", "clips"], rows
+        "Other evaluations", ["system", "task", "split", "variant", "metrics", *CLIPS], rows
     )
 
 
@@ -176,10 +181,12 @@ def file_table(results: Sequence[Result], exp_dir: Path) -> Table:
         about = [str(encoder.get("preset", "")), str(encoder.get("pretraining", ""))]
         about += [f"{result.get(f'{kind}_parameters', 0):,}" for kind in ("trained", "frozen")]
         about += [str(result.get(name, "")) for name in ("created", "git_sha", "command")]
+        about.insert(0, trained_clips(result))
         rows.append([str(Path(result["path"]).relative_to(exp_dir)), result["system"], *about])
     head = [
         "file",
         "system",
+        "clips trained on",
         "encoder",
         "pretraining",
         "trained parameters",
@@ -189,6 +196,11 @@ def file_table(results: Sequence[Result], exp_dir: Path) -> Table:
         "command",
     ]
     return Table("Result files", head, rows)
+
+
+def clips_of(result: Result) -> list[str]:
+    """How many clips, and how many of them the model was trained on."""
+    return [str(result["num_clips"]), trained_clips(result)]
 
 
 def system_of(result: Result) -> str:

@@ -13,7 +13,7 @@ from captionstew.evaluation.report.lookup import (
     Result,
     candidates,
     choose,
-    other_size,
+    remarks,
     written,
 )
 from captionstew.evaluation.report.tables import MISSING, NONE, Table
@@ -21,6 +21,7 @@ from captionstew.paper import paper
 
 MEAN_POOLING = ("mean", "mean_std", "frames", "embeddings")
 ATTENTION_POOLING = ("attention",)
+TRAINED = "trained: how many of them the model was trained on, ? where that is unknown"
 EXAMPLE_LENGTH = 300  # characters of a caption in Table 6
 
 
@@ -104,7 +105,8 @@ def system_table(name: str, results: Sequence[Result], pooling: Sequence[str] = 
         head += [f"{column['field']} {column['name']} {NAMES[column['metric']]}, paper", "ours"]
     note = (
         "† quoted by the paper from elsewhere. Ours: ± is the deviation over the seeds of the"
-        " heads; (n = ...) is the number of clips, where the test set is not the paper's."
+        " heads; (n = ...) is the number of clips, where the test set is not the paper's;"
+        f" {TRAINED}."
     )
     return Table(table["title"], head, rows, note)
 
@@ -225,7 +227,7 @@ def own_retrieval(results: Sequence[Result]) -> Table:
             recalls = [ours["metrics"].get(f"{way}_r{k}") for k in (1, 5)] if ours else [None]
             cells += [
                 theirs,
-                MISSING if None in recalls else two_recalls(recalls) + other_size(ours),
+                MISSING if None in recalls else two_recalls(recalls) + remarks(ours),
             ]
         rows.append([title, *cells])
     head = ["model"]
@@ -235,7 +237,7 @@ def own_retrieval(results: Sequence[Result]) -> Table:
         table["title"],
         head,
         rows,
-        f"{table['note']} (n = ...): clips, where not the paper's test set.",
+        f"{table['note']} (n = ...): clips, where not the paper's test set; {TRAINED}.",
     )
 
 

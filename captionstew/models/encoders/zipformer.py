@@ -12,6 +12,7 @@ from torch import Tensor
 
 from captionstew.checkpoint import FORMAT, CheckpointError, load_checkpoint
 from captionstew.data.features.fbank import Fbank, FbankConfig
+from captionstew.data.manifests.trained_clips import ENTRY
 from captionstew.hashing import hash_of, sha256_of_file
 from captionstew.models.encoders.base import (
     FrozenEncoder,
@@ -99,7 +100,7 @@ def pretrained_zipformer(path: Path) -> FrozenZipformer:
       CheckpointError: not a checkpoint, of a newer format, without a Zipformer, or with one that
           does not fit.
     """
-    settings = _stored_settings(path)
+    settings = stored_settings(path)
     try:
         encoder = load_pretrained(path, batch_invariant=True)
     except ValueError as error:
@@ -121,6 +122,8 @@ def frozen_part(encoder: Zipformer, settings: dict[str, Any], path: Path) -> Fro
     )
     if "coverage" in settings:  # what preparation said of the training data
         frozen.description["data_size"] = settings["coverage"].get("subset", "all")
+    if ENTRY in settings:
+        frozen.description[ENTRY] = settings[ENTRY]
     return frozen
 
 
@@ -144,7 +147,7 @@ def random_zipformer(name: str) -> FrozenZipformer:
     )
 
 
-def _stored_settings(path: Path) -> dict[str, Any]:
+def stored_settings(path: Path) -> dict[str, Any]:
     """What our own checkpoints and folders say about themselves; empty for other projects'
     formats.
     """

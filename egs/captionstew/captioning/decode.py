@@ -54,6 +54,7 @@ def main() -> None:
     known = training_captions(open_cuts(train_manifest), flags.seed)
 
     selected = select_weights(flags, "captioning")
+    trained = selected.count_trained(cuts, flags.allow_trained_clips)
     config = selected.config
     model = load_captioning(config, selected.weights, selected.source).to(device)
     tokenizer = tokenizer_from_dict(config["tokenizer"])
@@ -85,6 +86,7 @@ def main() -> None:
         encoder=encoder,
         metrics=captioning_report(clips, known, flags.seed),
         num_clips=len(clips.cut_ids),
+        trained_clips=trained,
         num_captions=sum(map(len, clips.references)),
         settings={
             "corpus": flags.manifest.resolve().parent.name,

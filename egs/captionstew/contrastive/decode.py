@@ -49,6 +49,7 @@ def main() -> None:
     model = load_contrastive(config, selected.weights, tokenizer, selected.source).to(device)
     fbank = FbankConfig.from_dict(config["fbank"])
     cuts = open_cuts(flags.manifest)
+    trained = selected.count_trained(cuts, flags.allow_trained_clips)
     batches = feature_batches(cuts, fbank, flags.max_duration, flags.num_workers)
     clips = embed_clips(model, tokenizer, batches, device, config["max_caption_tokens"])
 
@@ -57,6 +58,7 @@ def main() -> None:
         "system": flags.system or flags.exp_dir.name,
         "encoder": selected.describe_encoder(),
         "checkpoint": str(selected.source),
+        "trained_clips": trained,
         "frozen_parameters": sum(p.numel() for p in model.parameters()),
     }
     settings = {

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""One file with averaged weights, which is all that an evaluation needs.
+"""One file with averaged weights, which is all that an evaluation needs; and beside it the file
+with what was trained on, so that the evaluation can tell.
 
     ./local/average_checkpoints.py --exp-dir exp/contrastive --epoch 30 --avg 10 --output exp/contrastive/pretrained.pt
 
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captionstew.checkpoint import load_checkpoint, save_checkpoint, select_model
+from captionstew.data.manifests.trained_clips import ENTRY, copy_trained_clips
 from captionstew.errors import run_main
 from captionstew.flags import flag, parse_flags
 
@@ -34,6 +36,7 @@ def main() -> None:
     content = load_checkpoint(source)
     kept = {name: content[name] for name in ("config", "flags", "step", "provenance")}
     save_checkpoint(flags.output, {"model": weights} | kept)
+    copy_trained_clips(source.parent, content["config"].get(ENTRY), flags.output.parent)
     print(f"wrote {flags.output}: up to {source.name}, --avg {flags.avg}, {len(weights)} tensors")
 
 

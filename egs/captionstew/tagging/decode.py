@@ -50,21 +50,16 @@ def main() -> None:
     flags = parse_flags(Flags, __doc__)
     device = pick_device(flags.device, 0)
     if flags.checkpoint is not None:
-        source, weights_of = flags.checkpoint, "file"
-        config, weights = read_tagger(
-            source, read_class_list(flags.class_list) if flags.class_list else None
-        )
+        classes = read_class_list(flags.class_list) if flags.class_list else None
+        config, weights = read_tagger(flags.checkpoint, classes)
+        selected = SelectedWeights(weights, config, flags.checkpoint, "file")
     else:
         selected = select_weights(flags, "tagging")
-        config, weights, source, weights_of = (
-            selected.config,
-            selected.weights,
-            selected.source,
-            selected.choice,
-        )
-    model = load_tagger(config, weights, source).to(device)
+    config, source = selected.config, selected.source
+    model = load_tagger(config, selected.weights, source).to(device)
     label_field = flags.label_field or config["label_field"]
     cuts, table = labelled_cuts(open_cuts(flags.manifest), label_field, config["classes"])
+    trained = selected.count_trained(cuts, flags.allow_trained_clips)
     batches = feature_batches(
         cuts, FbankConfig.from_dict(config["fbank"]), flags.max_duration, flags.num_workers
     )
@@ -80,14 +75,15 @@ def main() -> None:
         task=task,
         split=split,
         system=flags.system or flags.exp_dir.name,
-        encoder=SelectedWeights(weights, config, source, weights_of).describe_encoder(),
+        encoder=selected.describe_encoder(),
         metrics=tagging_report(clips, flags.seed),
         num_clips=len(clips.cut_ids),
+        trained_clips=trained,
         settings={
             "classes": len(config["classes"]),
             "label_field": label_field,
             "unknown_labels": table.unknown.total(),
-            "weights": weights_of,
+            "weights": selected.choice,
             "windows": "whole clip",
             "seed": flags.seed,
         },

@@ -42,6 +42,7 @@ from captionstew.evaluation.lit import (
 )
 from captionstew.evaluation.report.examples import examples_of_cuts, write_examples
 from captionstew.evaluation.results import result_path, sized_system, write_result
+from captionstew.evaluation.trained_clips import summed
 from captionstew.flags import flag, parse_flags
 from captionstew.models.lit import audio_encoder_of, load_lit_captioning
 
@@ -70,7 +71,8 @@ class Flags(AlignmentFlags):
 
 
 def read_joinable(path: Path, fields: dict[str, Any], cuts: IndexedCuts) -> CaptionedClips:
-    """Captions of other clips than `cuts`, of which `fields` will be the result.
+    """Captions of other clips than `cuts`, of which `fields` will be the result; their count of
+    trained clips joins the one there.
 
     Raises:
       ValueError: a clip is in both, or the result file beside the captions is of something else.
@@ -86,6 +88,7 @@ def read_joinable(path: Path, fields: dict[str, Any], cuts: IndexedCuts) -> Capt
     if about["encoder"]["sha256"] != fields["encoder"]["sha256"]:
         other, own = about["encoder"]["path"], fields["encoder"]["path"]
         raise ValueError(f"--also {path}: its encoder, {other}, has other weights than {own}")
+    fields["trained_clips"] = summed([fields["trained_clips"], about.get("trained_clips")])
     return clips
 
 
@@ -100,7 +103,7 @@ def main() -> None:
     config = selected.config
     encoder = audio_encoder_of(config, flags.encoder, device, selected.source)
     model = load_lit_captioning(config, selected.weights, selected.source).to(device)
-    cuts, batches = evaluation_batches(flags, encoder, Rank(0, 0, 1, device))
+    cuts = open_cuts(flags.manifest)
     fields = result_fields(flags, selected, encoder, model, cuts)
     fields["settings"] |= {
         "decoding": variant,
@@ -108,6 +111,7 @@ def main() -> None:
         "also": str(flags.also or ""),
     }
     other = None if flags.also is None else read_joinable(flags.also, fields, cuts)
+    batches = evaluation_batches(flags, encoder, cuts, Rank(0, 0, 1, device))
     tokenizer = tokenizer_from_dict(config["tokenizer"])
     clips = caption_clips(
         model, batches, tokenizer, config["max_caption_tokens"], device, flags.num_beams

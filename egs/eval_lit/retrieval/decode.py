@@ -10,6 +10,7 @@ manifest's folder; and examples.jsonl, clips to listen to for the report.
 
 from dataclasses import dataclass
 
+from captionstew.data.manifests.cuts import open_cuts
 from captionstew.data.tokenizer import tokenizer_from_dict
 from captionstew.distributed import Rank, pick_device
 from captionstew.errors import run_main
@@ -40,7 +41,10 @@ def main() -> None:
     config = selected.config
     encoder = audio_encoder_of(config, flags.encoder, device, selected.source)
     model = load_lit_retrieval(config, selected.weights, selected.source).to(device)
-    cuts, batches = evaluation_batches(flags, encoder, Rank(0, 0, 1, device))
+    cuts = open_cuts(flags.manifest)
+    fields = result_fields(flags, selected, encoder, model, cuts)
+    fields["settings"] |= {"duplicate_captions": flags.duplicate_captions, "pooling": "mean"}
+    batches = evaluation_batches(flags, encoder, cuts, Rank(0, 0, 1, device))
     clips = embed_clips(
         model,
         tokenizer_from_dict(config["tokenizer"]),
@@ -48,8 +52,6 @@ def main() -> None:
         device,
         config["max_caption_tokens"],
     )
-    fields = result_fields(flags, selected, encoder, model, cuts)
-    fields["settings"] |= {"duplicate_captions": flags.duplicate_captions, "pooling": "mean"}
     shown = sized_system(fields["system"], encoder.description.get("data_size"))
     write_examples(flags.exp_dir, shown, examples_of_cuts(cuts, retrieved=best_captions(clips)))
     write_result(

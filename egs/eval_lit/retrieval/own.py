@@ -29,6 +29,7 @@ from captionstew.errors import run_main
 from captionstew.evaluation.lit import corpus_name
 from captionstew.evaluation.results import write_result
 from captionstew.evaluation.retrieval import EmbeddedClips, embed_clips, retrieval_report
+from captionstew.evaluation.trained_clips import Count, TrainedClipsFlags
 from captionstew.evaluation.weights import SelectionFlags, select_weights
 from captionstew.flags import flag, parse_flags
 from captionstew.models.contrastive import load_contrastive
@@ -37,7 +38,7 @@ from captionstew.training.flags import RankingFlags
 
 
 @dataclass(frozen=True)
-class Flags(RankingFlags):
+class Flags(RankingFlags, TrainedClipsFlags):
     exp_dir: Path = flag(Path("exp"), "results go below it")
     checkpoint: Path | None = flag(None, "a contrastive model")
     audio_embeddings: Path | None = flag(None, "vectors of the clips, in the place of --checkpoint")
@@ -60,8 +61,10 @@ class Flags(RankingFlags):
             )
 
 
-def stored_clips(cuts: IndexedCuts, flags: Flags) -> tuple[EmbeddedClips, dict[str, Any]]:
-    """The clips and captions of the manifest, with vectors from the two files."""
+def stored_clips(cuts: IndexedCuts, flags: Flags) -> tuple[EmbeddedClips, dict[str, Any], None]:
+    """The clips and captions of the manifest, with vectors from the two files; what made these was
+    trained on is unknown.
+    """
     audio, text = load_embeddings(flags.audio_embeddings), load_embeddings(flags.text_embeddings)
     if audio.dim != text.dim:
         raise ValueError(
@@ -82,21 +85,25 @@ def stored_clips(cuts: IndexedCuts, flags: Flags) -> tuple[EmbeddedClips, dict[s
         sources=[""] * len(ids),
         cut_ids=ids,
     )
-    return clips, audio.description
+    return clips, audio.description, None
 
 
-def own_clips(cuts: IndexedCuts, flags: Flags) -> tuple[EmbeddedClips, dict[str, Any]]:
-    """The clips and captions of the manifest, embedded by the checkpoint's two towers."""
+def own_clips(
+    cuts: IndexedCuts, flags: Flags
+) -> tuple[EmbeddedClips, dict[str, Any], Count | None]:
+    """The clips and captions of the manifest, embedded by the checkpoint's two towers, and how many
+    of them these were trained on.
+    """
     device = pick_device(flags.device, 0)
     selected = select_weights(SelectionFlags(checkpoint=flags.checkpoint), "contrastive")
-    config = selected.config
+    config, trained = selected.config, selected.count_trained(cuts, flags.allow_trained_clips)
     tokenizer = tokenizer_from_dict(config["tokenizer"])
     model = load_contrastive(config, selected.weights, tokenizer, selected.source).to(device)
     batches = feature_batches(
         cuts, FbankConfig.from_dict(config["fbank"]), flags.max_duration, flags.num_workers
     )
     clips = embed_clips(model, tokenizer, batches, device, config["max_caption_tokens"])
-    return clips, selected.describe_encoder()
+    return clips, selected.describe_encoder(), trained
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -107,7 +114,8 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def main() -> None:
     flags = parse_flags(Flags, __doc__)
     cuts = open_cuts(flags.manifest)
-    clips, encoder = (own_clips if flags.checkpoint is not None else stored_clips)(cuts, flags)
+    embed = own_clips if flags.checkpoint is not None else stored_clips
+    clips, encoder, trained = embed(cuts, flags)
     write_result(
         flags.exp_dir,
         task=f"own_retrieval_{corpus_name(flags.manifest)}",
@@ -117,6 +125,7 @@ def main() -> None:
         encoder=encoder,
         metrics=retrieval_report(clips, flags.duplicate_captions, flags.seed),
         num_clips=len(clips.cut_ids),
+        trained_clips=trained,
         num_captions=len(clips.captions),
         settings={
             "corpus": corpus_name(flags.manifest),

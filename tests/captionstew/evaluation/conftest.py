@@ -44,6 +44,13 @@ def result():
             },
             "num_clips": 100,
             "settings": {"metric": "accuracy"},
+            "trained_clips": {
+                "trained": 0,
+                "by_key": 0,
+                "by_audio": 0,
+                "clips": 100,
+                "complete": True,
+            },
         }
         return write_result(folder, **(values | changes))
 

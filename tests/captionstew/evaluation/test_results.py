@@ -16,6 +16,7 @@ FIELDS = [
     "metrics",
     "num_clips",
     "num_captions",
+    "trained_clips",
     "settings",
     "trained_parameters",
     "frozen_parameters",

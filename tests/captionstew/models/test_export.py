@@ -10,6 +10,12 @@ import torch
 
 from captionstew.checkpoint import CheckpointError, save_checkpoint
 from captionstew.cli import main
+from captionstew.data.manifests.trained_clips import (
+    ENTRY,
+    TrainedClips,
+    memory_of_encoder,
+    read_trained_clips,
+)
 from captionstew.errors import UserError
 from captionstew.models.encoders.load import load_encoder
 from captionstew.models.export import ExportedZipformer, export_onnx
@@ -45,6 +51,24 @@ def test_safetensors_holds_encoder_features_and_origin(checkpoint, tmp_path, cap
     assert after.fbank_config == before.fbank_config
     waveforms = 0.1 * torch.randn(2, 30_000, generator=torch.Generator().manual_seed(0))
     assert torch.equal(before(waveforms, [30_000, 9_000])[0], after(waveforms, [30_000, 9_000])[0])
+
+
+@pytest.mark.parametrize("form", ["safetensors", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_what_was_trained_on_comes_along(tiny_model, tiny_task_config, tmp_path, form):
+    hashes = np.array([3, 5], dtype=np.uint64)
+    (tmp_path / "run").mkdir()
+    reference = TrainedClips(hashes, hashes).write(tmp_path / "run")
+    config = tiny_task_config | {ENTRY: reference}
+    path = tmp_path / "run" / "pretrained.pt"
+    save_checkpoint(path, {"model": tiny_model.state_dict(), "config": config})
+    output = tmp_path / ("encoder" if form == "safetensors" else "encoder/encoder.onnx")
+    assert main(["export", str(path), "--format", form, "--output", str(output)]) == 0
+    assert read_trained_clips(tmp_path / "encoder", reference).keys.tolist() == [3, 5]
+    if form == "safetensors":
+        again = tmp_path / "again"
+        main(["export", str(output), "--output", str(again)])
+        memory = memory_of_encoder(load_encoder(again).description)
+        assert memory.keys.tolist() == [3, 5] and memory.complete
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from torch import nn
 
 from captionstew.distributed import Rank
 from captionstew.models.losses import Losses
-from captionstew.training.flags import BatchFlags, TrainingFlags
+from captionstew.training.flags import BatchFlags, InitFlags, TrainingFlags
 from captionstew.training.loop import train
 
 EPOCH = 6  # batches
@@ -60,6 +60,7 @@ class ToySampler:
 
 class _Cuts:
     path, durations = "toy", np.ones(10)
+    key_hashes = fingerprint_hashes = np.arange(1, 11, dtype=np.uint64)
 
     def __len__(self):
         return 10
@@ -101,7 +102,7 @@ class ToyData:
 
 
 @dataclasses.dataclass(frozen=True)
-class ToyFlags(TrainingFlags, BatchFlags):
+class ToyFlags(TrainingFlags, BatchFlags, InitFlags):
     pass
 
 

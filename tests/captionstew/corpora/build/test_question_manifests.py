@@ -163,12 +163,14 @@ class Table:
 def test_batches_are_filled_by_audio_and_text(table, sound, tmp_path):
     clips = [(f"own:{n}", sound(f"{n}.wav", n), "train", 3) for n in range(8)]
     prepare([table("own", clips)], tmp_path / "out")
-    items = read_items(open_cuts(tmp_path / "out" / "cuts_train.jsonl"))
+    cuts = open_cuts(tmp_path / "out" / "cuts_train.jsonl")
+    items = read_items(cuts)
     encoded = [
         Encoded(array("i", [1] * (5 + 40 * (n % 2))), array("i", [2] * 5))
         for n in range(len(items))
     ]
-    questions = QaItems(tmp_path / "out", items, encoded, token_rate=5.0, fixed_tokens=10)
+    clip_of = cuts.select([row for row in range(len(cuts)) for _ in range(3)])
+    questions = QaItems(clip_of, items, encoded, token_rate=5.0, fixed_tokens=10)
     assert questions.durations[:2].tolist() == pytest.approx([0.5 + 4.0, 0.5 + 12.0])
     seen = []
     for batch in qa_batches(questions, Table(), 26.0, 0):
@@ -183,6 +185,8 @@ def test_batches_are_filled_by_audio_and_text(table, sound, tmp_path):
         items[1].item,
     ] and part.sha256 != questions.sha256
     assert part.durations.tolist() == questions.durations[[3, 1]].tolist()
+    assert part.key_hashes.tolist() == cuts.key_hashes[[1, 0]].tolist()
+    assert part.fingerprint_hashes.tolist() == cuts.fingerprint_hashes[[1, 0]].tolist()
 
 
 def test_report_is_json(table, sound, tmp_path):

@@ -14,6 +14,9 @@ def decoded(correct, chance, encoder="one"):
     result = {
         "encoder": {"sha256": encoder}, "variant": "", "trained_parameters": 10, "checkpoint": encoder,
         "metrics": score.metrics, "settings": {"pooling": "mean", "num_broken": 0}, "num_clips": correct.shape[1],
+        "trained_clips": {
+            "trained": 2, "by_key": 1, "by_audio": 2, "clips": correct.shape[1], "complete": True
+        },
     }  # fmt: skip
     return Decoded(ProbeTask("birds", "birds"), score, result, Path("cuts_test.jsonl"), [])
 
@@ -25,6 +28,9 @@ def test_joined_test_clips_count_alike():
     assert both.result["metrics"]["accuracy"] == pytest.approx((4 / 6 + 3 / 6) / 2)
     assert both.result["metrics"]["chance"] == pytest.approx((4 * 0.25 + 2 * 0.5) / 6)
     assert both.result["num_clips"] == 6 and both.score.correct.shape == (2, 6)
+    assert (
+        both.result["trained_clips"]["trained"] == 4 and both.result["trained_clips"]["clips"] == 6
+    )
     assert both.result["settings"]["joined"] == ["cuts_test.jsonl", "cuts_test.jsonl"]
 
 

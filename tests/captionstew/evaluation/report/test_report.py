@@ -10,7 +10,7 @@ from captionstew.evaluation.report.__main__ import main
 from captionstew.evaluation.report.build import write_report
 from captionstew.evaluation.report.figures import draw_scaling
 from captionstew.evaluation.report.lookup import choose, size_of, written
-from captionstew.evaluation.report.measured import measured_tables
+from captionstew.evaluation.report.measured import clips_of, file_table, measured_tables
 from captionstew.evaluation.report.paper_tables import paper_tables
 from captionstew.evaluation.report.tables import MISSING, NONE, Table, as_markdown
 from captionstew.evaluation.results import read_results
@@ -59,12 +59,12 @@ def test_report_of_a_small_run(tmp_path, result, retrieval_metrics, monkeypatch,
         " [0.400, 0.600] |"
     )
     for where in (text, printed):
-        assert row in where and "| 0.100 | 5.0 | 100 |" in where
+        assert row in where and "| 0.100 | 5.0 | 100 | 0 |" in where
         assert "| encoder | pooling | esc10 | average |" in where
-        assert "| ours |  | 0.750 ± 0.010 [0.700, 0.800] | 0.750 ± 0.010 [0.700, 0.800] |" in where
+        assert "| ours |  | 0.750 ± 0.010 [0.700, 0.800] (0) | 0.750 ± 0.010" in where
         assert "| logmel |  | missing | 0.750" in where
-        assert "| ours | esc10 | 0.400 [0.300, 0.500] | 0.100 | 10 | 100 |" in where
-        assert "## Probes on frozen encoders: valid" in where and "| ours |  | 0.990 |" in where
+        assert "| ours | esc10 | 0.400 [0.300, 0.500] | 0.100 | 10 | 100 | 0 |" in where
+        assert "## Probes on frozen encoders: valid" in where and "| ours |  | 0.990 (0) |" in where
     assert "index.html" in printed and "Table 10" in text and "Table 10" not in printed
     assert not (tmp_path / "report" / "curves.png").exists()
 
@@ -85,21 +85,24 @@ def test_our_numbers_stand_beside_the_papers(experiment):
     tables = paper_tables(read_results(experiment), None)
     probing = table(tables, "Table 3a")
     assert probing.head[3:5] == ["AEC FSD50K mAP, paper", "ours"]
-    assert row_of(probing, "Contrastive-scratch")[3:5] == ["0.625", "0.500 ± 0.010"]
+    assert row_of(probing, "Contrastive-scratch")[3:5] == [
+        "0.625",
+        "0.500 ± 0.010 (0 trained)",
+    ]
     assert row_of(probing, "Captioning-scratch")[13:15] == [
         "63.10",
-        "71.00 ± 1.00 (n = 100)",
+        "71.00 ± 1.00 (n = 100; 0 trained)",
     ]  # NSynth, in percent
     assert row_of(probing, "BEATs")[3:7] == ["0.565†", MISSING, NONE, MISSING]
-    assert row_of(probing, "random")[3:5] == [NONE, "0.520 ± 0.010"]
+    assert row_of(probing, "random")[3:5] == [NONE, "0.520 ± 0.010 (0 trained)"]
     assert row_of(probing, "SOTA")[4] == NONE
     assert row_of(table(tables, "Table 9"), "Contrastive-scratch")[3:5] == [
         "0.640",
-        "0.500 ± 0.010",
+        "0.500 ± 0.010 (0 trained)",
     ]
     assert row_of(table(tables, "Table 3b"), "Captioning-scratch")[9:11] == [
         "36.9",
-        "30.0 (n = 100)",
+        "30.0 (n = 100; 0 trained)",
     ]
     assert row_of(table(tables, "Table 2"), "FSD50K")[-1] == "4 systems"
     assert row_of(table(tables, "Table 8"), "FSD50K")[1:7] == [
@@ -168,8 +171,8 @@ def test_data_sizes_have_rows_of_their_own(tmp_path, result):
                settings={"metric": "accuracy", "pooling": "mean", "data_size": size})  # fmt: skip
     (probes,) = measured_tables(read_results(tmp_path))
     assert [row[:1] + row[2:] for row in probes.rows] == [
-        ["contrastive-scratch", "0.500"],
-        ["contrastive-scratch (200)", "0.250"],
+        ["contrastive-scratch", "0.500 (0)"],
+        ["contrastive-scratch (200)", "0.250 (0)"],
     ]
 
 
@@ -191,15 +194,45 @@ def test_supervised_and_own_retrieval(tmp_path, result, retrieval_metrics):
         result(tmp_path, task="own_retrieval_audiocaps", system="contrastive-init", metrics=retrieval_metrics(value),
                settings={"duplicate_captions": rule}, variant=rule)  # fmt: skip
     tables = paper_tables(read_results(tmp_path), None)
-    assert row_of(table(tables, "Table 7"), "ours")[1:3] == ["0.457 (n = 100)", "50.00 (n = 100)"]
+    assert row_of(table(tables, "Table 7"), "ours")[1:3] == [
+        "0.457 (n = 100; 0 trained)",
+        "50.00 (n = 100; 0 trained)",
+    ]
     assert all(
         row[6] in (MISSING, NONE) for row in table(tables, "Table 3a").rows
     )  # not of a frozen encoder
     assert row_of(table(tables, "Table 10"), "Contrastive-init")[1:4] == [
         "44.4 / 79.0",
-        "44.4 / 44.4 (n = 100)",
+        "44.4 / 44.4 (n = 100; 0 trained)",
         "29.6 / 61.6",
     ]
+
+
+def test_clips_that_were_trained_on_stand_beside_every_number(tmp_path, result, retrieval_metrics):
+    some = {"trained": 7, "by_key": 3, "by_audio": None, "clips": 100, "complete": True}
+    cases = {"7": some, "≥ 7": some | {"complete": False}, "?": None}
+    for number, count in enumerate(cases.values()):
+        folder, changes = tmp_path / str(number), {"system": f"s{number}", "trained_clips": count}
+        result(folder, task="probe_nsynth", **changes)
+        result(folder, task="qa_emotion", **changes)
+        metrics = retrieval_metrics(0.5)
+        result(folder, task="own_retrieval_audiocaps", metrics=metrics, **changes)
+    results = read_results(tmp_path)
+    tables = measured_tables(results)
+    for number, shown in enumerate(cases):
+        system = f"s{number}"
+        probe = row_of(table(tables, "Probes"), system)[-1]
+        assert probe == f"0.750 ± 0.010 [0.700, 0.800] ({shown})"
+        for title in ("Retrieval", "Other"):
+            assert row_of(table(tables, title), system)[-2:] == ["100", shown]
+        papers = paper_tables(results, None)
+        for title in ("Table 3a", "Table 10"):
+            assert f" (n = 100; {shown} trained)" in " ".join(row_of(table(papers, title), system))
+        assert [row[2] for row in file_table(results, tmp_path).rows if row[1] == system] == [
+            shown
+        ] * 3
+    older = {name: value for name, value in results[0].items() if name != "trained_clips"}
+    assert clips_of(older) == ["100", "?"]
 
 
 def test_which_of_several_files_fills_a_cell():
