@@ -6,13 +6,15 @@
 
     flags = parse_flags(Flags, __doc__)
 
-Every flag takes a value (`--use-fp16 true`); unknown ones and wrong values end the program.
+Every flag takes a value (`--use-fp16 true`). Unknown ones, wrong values, and flags that would have
+no effect beside the others end the program before any data is opened.
 """
 
 import argparse
 import dataclasses
 import types
 import typing
+from collections.abc import Collection
 from dataclasses import field
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -20,18 +22,50 @@ from typing import Any, NoReturn, TypeVar
 FlagsT = TypeVar("FlagsT")
 
 
-def flag(default: Any, help: str, choices: tuple | None = None) -> Any:
-    """A dataclass field that is a command-line flag."""
-    return field(default=default, metadata={"help": help, "choices": choices, "may_change": False})
+def flag(
+    default: Any, help: str, choices: tuple | None = None, only_with: str | tuple[str, ...] = ()
+) -> Any:
+    """A dataclass field that is a command-line flag.
+
+    `only_with` names the flags without which this one has no effect: "name" (given, or above 0),
+    "name=a|b" (one of these values), "name=" (not given, or 0). Given beside others, it is refused.
+    """
+    return _field(default, help, choices, only_with, may_change=False)
 
 
-def free_flag(default: Any, help: str, choices: tuple | None = None) -> Any:
+def free_flag(
+    default: Any, help: str, choices: tuple | None = None, only_with: str | tuple[str, ...] = ()
+) -> Any:
     """A flag that an exact resume may change: it decides nothing that a step computes, or is a
     rate, or a path.
 
     What the path of a manifest or a tokenizer leads to is compared by its content.
     """
-    return field(default=default, metadata={"help": help, "choices": choices, "may_change": True})
+    return _field(default, help, choices, only_with, may_change=True)
+
+
+def fixed(value: Any) -> Any:
+    """A field of a shared group of flags that a program does not offer, since it has no effect
+    there.
+    """
+    return field(default=value, metadata={"fixed": True, "may_change": False})
+
+
+def _field(
+    default: Any,
+    help: str,
+    choices: tuple | None,
+    only_with: str | tuple[str, ...],
+    may_change: bool,
+) -> Any:
+    conditions = (only_with,) if isinstance(only_with, str) else only_with
+    metadata = {"help": help, "choices": choices, "only_with": conditions, "may_change": may_change}
+    return field(default=default, metadata=metadata)
+
+
+def offered(flags_class: type) -> "list[dataclasses.Field[Any]]":
+    """The fields that are flags of the program."""
+    return [item for item in dataclasses.fields(flags_class) if "fixed" not in item.metadata]
 
 
 def parse_flags(
@@ -39,31 +73,54 @@ def parse_flags(
 ) -> FlagsT:
     """Parses argv (default: the command line) into `flags_class` and runs every group's check().
 
-    Unknown flags, wrong values and contradictions end the program with one line and exit status 2.
+    Unknown flags, wrong values, contradictions and flags without effect end the program with one
+    line and exit status 2.
     """
     parser = _Parser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    for item in dataclasses.fields(flags_class):
+    for item in offered(flags_class):
         shown = "" if item.default in (None, "") else f" (default: {_text(item.default)})"
         parser.add_argument(
-            "--" + item.name.replace("_", "-"),
+            _option(item.name),
             type=_converter(item.type),
-            default=item.default,
+            default=argparse.SUPPRESS,
             choices=item.metadata["choices"],
             metavar=None if item.metadata["choices"] else item.name.upper(),
             help=(item.metadata["help"] + shown).replace("%", "%%"),
         )
-    flags = flags_class(**vars(parser.parse_args(argv)))
+    given = vars(parser.parse_args(argv))
+    flags = flags_class(**given)
     try:
+        refuse_idle(flags, given)
         for group in type(flags).__mro__:
             if "check" in vars(group):
                 group.check(flags)
     except ValueError as error:
         parser.error(str(error))
     return flags
+
+
+def refuse_idle(flags: Any, given: Collection[str]) -> None:
+    """Raises ValueError for the first flag in `given` that has no effect beside the others."""
+    for item in offered(type(flags)):
+        for condition in item.metadata["only_with"] if item.name in given else ():
+            name, has_values, values = condition.partition("=")
+            value = getattr(flags, name)
+            shown = _text(value or "")
+            met = shown in values.split("|") if has_values else bool(value)
+            if not met:
+                empty = value in (None, "", 0) and not isinstance(value, bool)
+                state = (
+                    f"without {_option(name)}" if empty else f"with {_option(name)} {_text(value)}"
+                )
+                raise ValueError(f"{_option(item.name)} has no effect {state}")
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def flags_to_dict(flags: Any) -> dict[str, Any]:

@@ -20,13 +20,19 @@ class SelectionFlags(TrainedClipsFlags):
 
     exp_dir: Path = flag(Path("exp"), "folder of the training run; results go below it")
     checkpoint: Path | None = flag(None, "checkpoint with the weights to use")
-    epoch: int = flag(10, "take epoch-<epoch>.pt")
-    iter: int = flag(0, "if positive, take checkpoint-<iter>.pt instead of an epoch")
+    epoch: int = flag(10, "take epoch-<epoch>.pt", only_with=("iter=", "checkpoint="))
+    iter: int = flag(
+        0, "if positive, take checkpoint-<iter>.pt instead of an epoch", only_with="checkpoint="
+    )
     avg: int = flag(
-        1, "average this many checkpoints, or this many intervals with --use-averaged-model"
+        1,
+        "average this many checkpoints, or this many intervals with --use-averaged-model",
+        only_with="checkpoint=",
     )
     use_averaged_model: bool = flag(
-        True, "use the running average of the parameters over the chosen steps"
+        True,
+        "use the running average of the parameters over the chosen steps",
+        only_with="checkpoint=",
     )
 
 

@@ -173,11 +173,15 @@ class DataFlags(BatchFlags):
         True, "mask bands and frames of the training features (SpecAugment)"
     )
     spec_aug_frame_masks: int = flag(
-        10, "SpecAugment: time masks per clip, at most 15 % of it in all"
+        10,
+        "SpecAugment: time masks per clip, at most 15 % of it in all",
+        only_with="enable_spec_aug",
     )
     spec_aug_time_warp: int = flag(80, "SpecAugment: largest time warp in frames (0: none)")
     augment_gain_db: float = flag(
-        0.0, "random gain of each training clip, up to this many dB either way"
+        0.0,
+        "random gain of each training clip, up to this many dB either way",
+        only_with="enable_spec_aug",
     )
     augment_min_crop: float = flag(
         1.0, "keep a random part of each training clip, at least this share of it"
@@ -218,7 +222,9 @@ class FrozenFlags(BatchFlags):
         "keep the encoder's frames on disk, or compute them anew",
         choices=("frames", "none"),
     )
-    cache_dir: Path = free_flag(Path("exp/embeddings"), "where frames are kept")
+    cache_dir: Path = free_flag(
+        Path("exp/embeddings"), "where frames are kept", only_with="cache=frames"
+    )
 
     def check(self) -> None:
         if not self.encoder:

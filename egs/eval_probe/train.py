@@ -9,12 +9,6 @@ A task is a row of tasks.json, or <source>[:<field>] for a folder with a metadat
 every learning rate and seed are trained together on representations that are computed once;
 validation chooses epoch and rate, no test clip is heard here. Controls: --encoder logmel, --encoder
 random:<preset or checkpoint>.
-
-With --train-encoder true the encoder is trained together with the classifier, from scratch or from
---init-encoder, in the loop and with the flags of pretraining (paper Table 7):
-
-    ./train.py --train-encoder true --encoder-preset captionstew --tasks cremad --manifest-dir data/cremad \\
-        --exp-dir exp/supervised --num-epochs 30 --max-duration 300
 """
 
 from dataclasses import asdict, dataclass
@@ -28,23 +22,18 @@ from captionstew.evaluation.probing.files import probe_name, record_probes
 from captionstew.evaluation.probing.fit import ProbeSettings, train_probe
 from captionstew.evaluation.probing.head_metrics import HEAD_METRICS
 from captionstew.evaluation.probing.representations import CACHES, Representations, load_system
-from captionstew.evaluation.probing.supervised import train_encoders
 from captionstew.evaluation.probing.tasks import (
-    MIN_TEST_CLIPS,
     ProbeTask,
-    all_tasks,
+    chosen_tasks,
     class_names,
     names_in,
-    parse_tasks,
-    read_task_table,
     task_clips,
 )
 from captionstew.flags import flag, flags_to_dict, free_flag, parse_flags
-from captionstew.training.flags import DataFlags, EncoderFlags, TrainingFlags
 
 
 @dataclass(frozen=True)
-class Flags(TrainingFlags, DataFlags, EncoderFlags):
+class Flags:
     exp_dir: Path = free_flag(Path("exp"), "probes are written to <exp-dir>/probe-<task>.pt")
     encoder: str = flag(
         "", "checkpoint, folder or name of an encoder: see captionstew.models.encoders.load"
@@ -64,15 +53,20 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags):
         " task",
     )
     pooling: str = flag(
-        "mean", "clip vector from frames", choices=("mean", "mean_std", "attention")
+        "mean", "clip vector from frames", ("mean", "mean_std", "attention"), only_with="encoder"
     )
-    attention_heads: int = flag(4, "heads of attention pooling")
+    attention_heads: int = flag(
+        4, "heads of attention pooling", only_with=("encoder", "pooling=attention")
+    )
     cache: str = flag(
         "auto",
         "what is kept on disk; auto: vectors, or frames where they are needed",
         choices=CACHES,
+        only_with="encoder",
     )
-    cache_dir: Path = flag(Path("exp/embeddings"), "where it is kept")
+    cache_dir: Path = flag(
+        Path("exp/embeddings"), "where it is kept", only_with=("encoder", "cache=auto|clip|frames")
+    )
     learning_rates: str = flag("0.0001,0.0003,0.001,0.003,0.01", "grid of Adam's rates")
     num_seeds: int = flag(5, "heads per rate, seeds 0, 1, ...")
     max_epochs: int = flag(200, "epochs at most")
@@ -84,29 +78,12 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags):
     standardise: bool = flag(
         True, "scale every channel to mean 0 and deviation 1 of the training clips"
     )
-    max_duration: float = flag(
-        100.0, "seconds of audio per batch, while encoding or training the encoder"
-    )
-    train_encoder: bool = flag(False, "train the encoder as well, in the place of --encoder")
-    init_encoder: Path | None = flag(
-        None, "with --train-encoder: checkpoint to start from (default: from scratch)"
-    )
-    average_period: int = flag(
-        10, "update the running average of the parameters every this many steps"
-    )
-    avg: int = flag(1, "with --train-encoder: average the parameters over this many last epochs")
+    max_duration: float = flag(100.0, "seconds of audio per batch of the encoder")
+    num_workers: int = free_flag(2, "data-loading processes (0: load in this process)")
+    device: str = free_flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
 
     def check(self) -> None:
-        if self.train_encoder and (self.encoder or self.embeddings or self.pooling == "mean_std"):
-            raise ValueError(
-                "--train-encoder true goes with --encoder-preset and --init-encoder, and with mean"
-                " or attention pooling"
-            )
-        if self.train_encoder and self.max_steps:
-            raise ValueError(
-                "--train-encoder true counts in epochs: use --num-epochs, not --max-steps"
-            )
-        if not self.train_encoder and bool(self.encoder) == bool(self.embeddings):
+        if bool(self.encoder) == bool(self.embeddings):
             raise ValueError(
                 "give either --encoder (a checkpoint, logmel, random:<preset>, ...) or --embeddings"
                 " FILE"
@@ -130,19 +107,9 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags):
 def main() -> None:
     flags = parse_flags(Flags, __doc__)
     flags.exp_dir.mkdir(parents=True, exist_ok=True)
-    table = read_task_table(flags.task_table)
-    tasks = (
-        all_tasks(flags.manifest_dir, table)
-        if flags.tasks == "all"
-        else parse_tasks(flags.tasks, table)
-    )
-    if not tasks:
-        print(
-            f"{flags.manifest_dir}: no source has a label of two or more classes on"
-            f" {MIN_TEST_CLIPS} clips, in validation and in test"
-        )
+    tasks = chosen_tasks(flags.tasks, flags.manifest_dir, flags.task_table)
     record_probes(flags.exp_dir, [])
-    (train_encoders if flags.train_encoder else train_probes)(tasks, flags)
+    train_probes(tasks, flags)
 
 
 def train_probes(tasks: list[ProbeTask], flags: Flags) -> None:

@@ -33,7 +33,7 @@ from captionstew.models.qa import build_adaptor
 @dataclass(frozen=True)
 class Flags(SelectionFlags):
     manifest: Path = flag(Path("data/cuts_test.jsonl"), "questions to answer")
-    epoch: int = flag(2, "take epoch-<epoch>.pt")
+    epoch: int = flag(2, "take epoch-<epoch>.pt", only_with=("iter=", "checkpoint="))
     encoder: str = flag("", "where the audio encoder lies now (default: where it lay in training)")
     llm: str = flag("", "where the language model lies now (default: where it lay in training)")
     allow_download: bool = flag(

@@ -44,18 +44,34 @@ class Flags:
     exp_dir: Path = flag(Path("exp"), "folder of the training run, with answers/ in it")
     splits: str = flag("", "comma-separated; default: all that have answers")
     judge_base_url: str = flag("", "endpoint of the judge, up to and without /chat/completions")
-    judge_model: str = flag("", "name of the judging model at that endpoint")
-    judge_send: bool = flag(False, "send the questions; without it only an estimate is printed")
-    judge_temperature: float = flag(0.0, "sampling temperature of the judge (AIR-Bench: 1.0)")
-    judge_prompt: Path | None = flag(
-        None, "own prompt with $description, $question, $first and $second in it"
+    judge_model: str = flag(
+        "", "name of the judging model at that endpoint", only_with="judge_base_url"
     )
-    judge_workers: int = flag(4, "requests at a time")
-    judge_timeout: float = flag(60.0, "seconds that one reply may take")
-    judge_tries: int = flag(6, "tries per request")
-    judge_key_variable: str = flag("OPENAI_API_KEY", "environment variable that holds the key")
-    judge_price_in: float = flag(0.0, "dollars per million tokens in, for the estimate")
-    judge_price_out: float = flag(0.0, "dollars per million tokens out, for the estimate")
+    judge_send: bool = flag(
+        False,
+        "send the questions; without it only an estimate is printed",
+        only_with="judge_base_url",
+    )
+    judge_temperature: float = flag(
+        0.0, "sampling temperature of the judge (AIR-Bench: 1.0)", only_with="judge_base_url"
+    )
+    judge_prompt: Path | None = flag(
+        None,
+        "own prompt with $description, $question, $first and $second in it",
+        only_with="judge_base_url",
+    )
+    judge_workers: int = flag(4, "requests at a time", only_with="judge_base_url")
+    judge_timeout: float = flag(60.0, "seconds that one reply may take", only_with="judge_base_url")
+    judge_tries: int = flag(6, "tries per request", only_with="judge_base_url")
+    judge_key_variable: str = flag(
+        "OPENAI_API_KEY", "environment variable that holds the key", only_with="judge_base_url"
+    )
+    judge_price_in: float = flag(
+        0.0, "dollars per million tokens in, for the estimate", only_with="judge_base_url"
+    )
+    judge_price_out: float = flag(
+        0.0, "dollars per million tokens out, for the estimate", only_with="judge_base_url"
+    )
     seed: int = flag(42, "seed of the bootstrap")
 
     def check(self) -> None:

@@ -23,7 +23,7 @@ from captionstew.distributed import Rank
 from captionstew.errors import run_main
 from captionstew.evaluation.frames.batches import channel_statistics, frame_table
 from captionstew.evaluation.qa.scores import Reply, validation_metrics
-from captionstew.flags import flag, free_flag, parse_flags
+from captionstew.flags import fixed, flag, free_flag, parse_flags
 from captionstew.models.encoders.base import FrozenEncoder
 from captionstew.models.encoders.load import load_encoder
 from captionstew.models.language_model import load_language_model
@@ -37,6 +37,7 @@ from captionstew.training.loop import train
 
 @dataclass(frozen=True)
 class Flags(TrainingFlags, FrozenFlags):
+    ref_duration: float = fixed(600.0)  # no scheduled module is trained
     base_lr: float = free_flag(0.02, "ScaledAdam's base learning rate")
     num_epochs: int = free_flag(2, "train up to this epoch, counted from 1")
     max_duration: float = flag(

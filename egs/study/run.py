@@ -50,7 +50,9 @@ class Flags:
         None, "write submit.sh for Slurm here instead of running; its jobs log here, too"
     )
     sbatch: str = flag(
-        "--gpus-per-node 1 --cpus-per-task 16", "what jobs other than trainings ask of Slurm"
+        "--gpus-per-node 1 --cpus-per-task 16",
+        "what jobs other than trainings ask of Slurm",
+        only_with="jobs_dir",
     )
     set: str = flag("", "other values for variables of the plan: 'name=value name=value'")
 

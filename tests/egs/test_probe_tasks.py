@@ -44,7 +44,7 @@ def load(path):
 @pytest.fixture(scope="module")
 def programs(repository):
     folder = repository / "egs" / "eval_probe"
-    return load(folder / "train.py"), load(folder / "decode.py")
+    return {name: load(folder / f"{name}.py") for name in ("train", "train_encoder", "decode")}
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def run(programs, monkeypatch, capsys):
 
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        programs[name == "decode"].main()
+        programs[name].main()
         shown = capsys.readouterr()
         return shown.out + shown.err
 
@@ -233,7 +233,7 @@ def test_vectors_computed_elsewhere(run, data, tmp_path):
         (total - 1) / total
     )  # all but the broken one
     assert result["settings"]["pooling"] == "embeddings" and result["frozen_parameters"] == 0
-    with pytest.raises(ValueError, match="one vector per clip: no attention pooling"):
+    with pytest.raises(SystemExit):
         run("train", "--tasks", "cremad", *common, "--pooling", "attention")
     with pytest.raises(ValueError, match="no detection"):
         run("train", "--tasks", "audioset_strong", *common)
@@ -243,11 +243,11 @@ def test_vectors_computed_elsewhere(run, data, tmp_path):
 @pytest.mark.parametrize("pooling", ["mean", "attention"])
 def test_the_encoder_can_be_trained_too(run, data, checkpoint, tiny_encoder, tmp_path, pooling):
     flags = (
-        "--train-encoder", "true", "--tasks", "cremad,magnatagatune", "--manifest-dir", data, "--task-table",
+        "--tasks", "cremad,magnatagatune", "--manifest-dir", data, "--task-table",
         data / "tasks.json", "--exp-dir", tmp_path, "--num-epochs", 2, "--num-workers", 0, "--pooling", pooling,
         "--average-period", 1, "--ref-duration", 5, "--tensorboard", "false", *tiny_encoder,
     )  # fmt: skip
-    run("train", *flags)
+    run("train_encoder", *flags)
     # The miniature MagnaTagATune is made of few sounds: training and test share some.
     run("decode", "--exp-dir", tmp_path, "--num-workers", 0, "--allow-trained-clips", "true")
     trained_on = ("--manifest", data / "cremad" / "cuts_train.jsonl", "--tasks", "cremad")
@@ -260,7 +260,7 @@ def test_the_encoder_can_be_trained_too(run, data, checkpoint, tiny_encoder, tmp
     assert scratch["trained_parameters"] > 1000 and scratch["encoder"]["pretraining"] == "none"
     assert scratch["trained_clips"]["trained"] == 0 and scratch["trained_clips"]["complete"]
     run(
-        "train",
+        "train_encoder",
         *flags,
         "--exp-dir",
         tmp_path / "from",
@@ -282,14 +282,32 @@ def test_contradictory_flags_end_with_one_line(run, capsys):
             ("--encoder", "logmel", "--pooling", "attention", "--cache", "clip"),
             "--pooling attention needs frames",
         ),
+        (("--encoder", "logmel", "--world-size", 4), "unrecognized arguments: --world-size 4"),
+        (("--encoder", "logmel", "--base-lr", 99), "unrecognized arguments: --base-lr 99"),
         (
-            ("--encoder", "logmel", "--train-encoder", "true"),
-            "--train-encoder true goes with --encoder-preset",
+            ("--encoder", "logmel", "--attention-heads", 2),
+            "--attention-heads has no effect with --pooling mean",
         ),
-        (("--train-encoder", "true", "--max-steps", 5), "use --num-epochs"),
+        (
+            ("--embeddings", "v.npz", "--pooling", "mean"),
+            "--pooling has no effect without --encoder",
+        ),
+        (
+            ("--encoder", "logmel", "--cache", "none", "--cache-dir", "x"),
+            "--cache-dir has no effect with --cache none",
+        ),
     ):
         with pytest.raises(SystemExit) as stop:
             run("train", *flags)
+        assert stop.value.code == 2 and message in capsys.readouterr().err
+    for flags, message in (
+        (("--max-steps", 5), "unrecognized arguments: --max-steps 5"),
+        (("--encoder", "logmel"), "unrecognized arguments: --encoder logmel"),
+        (("--pooling", "mean_std"), "invalid choice: 'mean_std'"),
+        (("--attention-heads", 2), "--attention-heads has no effect with --pooling mean"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            run("train_encoder", *flags)
         assert stop.value.code == 2 and message in capsys.readouterr().err
 
 

@@ -27,7 +27,7 @@ from captionstew.evaluation.probing.tasks import (
     targets,
     task_clips,
 )
-from captionstew.flags import flags_to_dict
+from captionstew.flags import fixed, flag, flags_to_dict
 from captionstew.models.classifier import (
     ClipClassifier,
     build_classifier,
@@ -36,9 +36,26 @@ from captionstew.models.classifier import (
 )
 from captionstew.models.initialise import initialisation_line, initialise_encoder
 from captionstew.models.losses import Losses
+from captionstew.training.flags import DataFlags, EncoderFlags, TrainingFlags
 from captionstew.training.launch import launch
 from captionstew.training.log import start_logging
 from captionstew.training.loop import train
+
+
+@dataclasses.dataclass(frozen=True)
+class SupervisedFlags(TrainingFlags, DataFlags, EncoderFlags):
+    """Flags of an encoder that is trained with a classifier on top."""
+
+    max_duration: float = flag(100.0, "seconds of audio per batch and process")
+    max_steps: int = fixed(0)  # every task is trained for --num-epochs
+    max_caption_tokens: int = fixed(128)  # captions play no part
+    average_period: int = flag(
+        10, "update the running average of the parameters every this many steps"
+    )
+    init_encoder: Path | None = flag(None, "checkpoint to start from (default: from scratch)")
+    pooling: str = flag("mean", "clip vector from frames", choices=("mean", "attention"))
+    attention_heads: int = flag(4, "heads of attention pooling", only_with="pooling=attention")
+    avg: int = flag(1, "average the parameters over this many last epochs")
 
 
 class TaskBatches(TrainingBatches):
@@ -47,7 +64,7 @@ class TaskBatches(TrainingBatches):
     A training clip longer than the task's window is heard in a random part of that length.
     """
 
-    def __init__(self, flags: Any, task: ProbeTask, rank: Rank) -> None:
+    def __init__(self, flags: SupervisedFlags, task: ProbeTask, rank: Rank) -> None:
         self._task = task
         self._found: dict[str, TaskClips] = {}
         if task.max_seconds and not flags.augment_max_seconds:
@@ -73,7 +90,7 @@ class TaskBatches(TrainingBatches):
 class SupervisedTask:
     """Cross entropy of the clips' classes."""
 
-    def __init__(self, flags: Any, task: ProbeTask, data: TaskBatches) -> None:
+    def __init__(self, flags: SupervisedFlags, task: ProbeTask, data: TaskBatches) -> None:
         self.task = task
         self._frames = frames_heard(task, data.fbank)
         self.config = {
@@ -109,7 +126,7 @@ class SupervisedTask:
         return targets(values, self.task, self.config["classes"])
 
 
-def train_encoders(tasks: Sequence[ProbeTask], flags: Any) -> None:
+def train_encoders(tasks: Sequence[ProbeTask], flags: SupervisedFlags) -> None:
     """Trains every task in a folder of its own below --exp-dir; the averaged models lie where
     probes would.
 
@@ -118,7 +135,7 @@ def train_encoders(tasks: Sequence[ProbeTask], flags: Any) -> None:
     """
     if detection := [task.name for task in tasks if task.is_detection]:
         raise ValueError(
-            f"--train-encoder true trains classifiers of clips; {', '.join(detection)} is detection"
+            f"the encoder is trained with classifiers of clips; {', '.join(detection)} is detection"
         )
     names: list[str] = []
     for task in tasks:
@@ -132,7 +149,7 @@ def train_encoders(tasks: Sequence[ProbeTask], flags: Any) -> None:
         record_probes(flags.exp_dir, names)
 
 
-def train_supervised(rank: Rank, flags: Any, task: ProbeTask, output: Path) -> None:
+def train_supervised(rank: Rank, flags: SupervisedFlags, task: ProbeTask, output: Path) -> None:
     """Trains one task in --exp-dir and writes the averaged model to `output`, on every rank.
 
     The weights are the running average over the last --avg epochs; no epoch is chosen, so nothing

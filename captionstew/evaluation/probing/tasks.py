@@ -145,6 +145,20 @@ def source_task(source: str, field: str = "") -> ProbeTask:
     return ProbeTask(name, source, field, METRIC_OF_FIELD.get(field, "accuracy"))
 
 
+def chosen_tasks(names: str, manifest_dir: Path, table_path: Path) -> list[ProbeTask]:
+    """The tasks that `--tasks` names: `all`, or comma-separated rows of the table and
+    `<source>[:<field>]`; says so if there is none.
+    """
+    table = read_task_table(table_path)
+    tasks = all_tasks(manifest_dir, table) if names == "all" else parse_tasks(names, table)
+    if not tasks:
+        print(
+            f"{manifest_dir}: no source has a label of two or more classes on {MIN_TEST_CLIPS}"
+            " clips, in validation and in test"
+        )
+    return tasks
+
+
 def all_tasks(folder: Path, table: dict[str, ProbeTask]) -> list[ProbeTask]:
     """Every task of the table that has its manifests here; else a task for every labelled source
     that is held out.

@@ -38,7 +38,10 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags, InitFlags):
         "", "a sentencepiece .model file, a tokenizer folder, or a name on the Hub"
     )
     text_decoder: str = flag(
-        "bart-base", "size of the decoder, unless --init-text brings a BART", tuple(ARCHITECTURES)
+        "bart-base",
+        "size of the decoder, unless --init-text brings a BART",
+        tuple(ARCHITECTURES),
+        only_with="init_text=",
     )
     parallel_fraction: float = flag(
         0.75, "probability that a clip is decoded in parallel instead of autoregressively"

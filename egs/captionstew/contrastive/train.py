@@ -45,7 +45,10 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags, InitFlags, ContrastiveFlags)
         "", "a sentencepiece .model file, a tokenizer folder, or a name on the Hub"
     )
     text_tower: str = flag(
-        "bert-base", "size of the text encoder, unless --init-text brings one", tuple(ARCHITECTURES)
+        "bert-base",
+        "size of the text encoder, unless --init-text brings one",
+        tuple(ARCHITECTURES),
+        only_with="init_text=",
     )
 
     def check(self) -> None:

@@ -19,7 +19,7 @@ from captionstew.flags import flag, parse_flags
 @dataclass(frozen=True)
 class Flags:
     exp_dir: Path = flag(Path("exp"), "folder with checkpoints")
-    epoch: int = flag(10, "average up to epoch-<epoch>.pt")
+    epoch: int = flag(10, "average up to epoch-<epoch>.pt", only_with="iter=")
     iter: int = flag(0, "if positive, up to checkpoint-<iter>.pt instead")
     avg: int = flag(
         1, "checkpoints to average, or intervals between checkpoints with --use-averaged-model"

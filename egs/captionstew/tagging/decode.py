@@ -30,7 +30,9 @@ from captionstew.models.tagging import load_tagger, read_tagger
 class Flags(SelectionFlags):
     exp_dir: Path = flag(Path("exp/tagging"), "folder of the training run; results go below it")
     class_list: Path | None = flag(
-        None, "classes of a --checkpoint that does not name them, JSON or CSV"
+        None,
+        "classes of a --checkpoint that does not name them, JSON or CSV",
+        only_with="checkpoint",
     )
     manifest: Path = flag(
         Path("data/cuts_test.jsonl"), "clips to evaluate on; those without labels are left out"

@@ -46,15 +46,21 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags):
         False, "draw clips by the inverse frequency of their classes, instead of each once"
     )
     num_samples: int = flag(
-        0, "clips of an epoch with --weighted-sampler (0: as many as there are)"
+        0,
+        "clips of an epoch with --weighted-sampler (0: as many as there are)",
+        only_with="weighted_sampler",
     )
     enable_musan: bool = flag(
         False, "mix noise into half of the training clips, 10 to 20 dB below them"
     )
-    musan_dir: Path | None = free_flag(None, "folder with MUSAN, or any other recordings of noise")
+    musan_dir: Path | None = free_flag(
+        None, "folder with MUSAN, or any other recordings of noise", only_with="enable_musan"
+    )
     mixup: float = flag(0.0, "share of the training clips that another one is mixed into (0: none)")
     mixup_alpha: float = flag(
-        10.0, "mixup: both parameters of the beta distribution of a clip's weight"
+        10.0,
+        "mixup: both parameters of the beta distribution of a clip's weight",
+        only_with="mixup",
     )
 
     def check(self) -> None:

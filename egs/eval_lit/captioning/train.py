@@ -21,7 +21,7 @@ from captionstew.distributed import Rank
 from captionstew.errors import run_main
 from captionstew.evaluation.captioning import captioning_validation
 from captionstew.evaluation.frames.batches import FrameBatches
-from captionstew.flags import flag, free_flag, parse_flags
+from captionstew.flags import fixed, flag, free_flag, parse_flags
 from captionstew.models.captioning import CaptioningModel, captioning_losses
 from captionstew.models.encoders.base import FrozenEncoder
 from captionstew.models.encoders.load import load_encoder
@@ -35,6 +35,7 @@ from captionstew.training.loop import train
 
 @dataclass(frozen=True)
 class Flags(TrainingFlags, FrozenFlags):
+    ref_duration: float = fixed(600.0)  # no scheduled module is trained
     base_lr: float = free_flag(
         0.02, "ScaledAdam's base learning rate, less than for models that start from nothing"
     )

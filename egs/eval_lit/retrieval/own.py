@@ -42,12 +42,20 @@ class Flags(RankingFlags, TrainedClipsFlags):
     exp_dir: Path = flag(Path("exp"), "results go below it")
     checkpoint: Path | None = flag(None, "a contrastive model")
     audio_embeddings: Path | None = flag(None, "vectors of the clips, in the place of --checkpoint")
-    text_embeddings: Path | None = flag(None, "vectors of all captions")
+    text_embeddings: Path | None = flag(
+        None, "vectors of all captions", only_with="audio_embeddings"
+    )
     manifest: Path = flag(Path("data/cuts_test.jsonl"), "clips to evaluate on")
     system: str = flag("", "name in the report (default: the experiment folder's)")
-    max_duration: float = flag(100.0, "seconds of audio per batch; results do not depend on it")
-    num_workers: int = flag(2, "data-loading processes")
-    device: str = flag("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
+    max_duration: float = flag(
+        100.0,
+        "seconds of audio per batch; results do not depend on it",
+        only_with="audio_embeddings=",
+    )
+    num_workers: int = flag(2, "data-loading processes", only_with="audio_embeddings=")
+    device: str = flag(
+        "auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"), only_with="audio_embeddings="
+    )
     seed: int = flag(42, "seed of the bootstrap")
 
     def check(self) -> None:

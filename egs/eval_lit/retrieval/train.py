@@ -21,7 +21,7 @@ from captionstew.distributed import Rank
 from captionstew.errors import run_main
 from captionstew.evaluation.frames.batches import FrameBatches
 from captionstew.evaluation.retrieval import embed_clips, retrieval_recalls
-from captionstew.flags import flag, free_flag, parse_flags
+from captionstew.flags import fixed, flag, free_flag, parse_flags
 from captionstew.models.contrastive import ContrastiveModel, contrastive_losses
 from captionstew.models.encoders.base import FrozenEncoder
 from captionstew.models.encoders.load import load_encoder
@@ -40,6 +40,7 @@ from captionstew.training.loop import train
 
 @dataclass(frozen=True)
 class Flags(TrainingFlags, FrozenFlags, ContrastiveFlags):
+    ref_duration: float = fixed(600.0)  # no scheduled module is trained
     base_lr: float = free_flag(
         0.01, "ScaledAdam's base learning rate, less than for models that start from nothing"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from captionstew.flags import flag, flags_to_dict, parse_flags
+from captionstew.flags import fixed, flag, flags_to_dict, parse_flags
 from captionstew.training.flags import DataFlags, EncoderFlags, TrainingFlags
 from zipformer import ZipformerConfig
 
@@ -150,3 +150,37 @@ def test_encoder_flags_change_the_preset():
     )
     assert parse("--encoder-preset", "mini").encoder_config() == ZipformerConfig.preset("mini")
     assert parse("--batch-invariant", "true").encoder_config().batch_invariant
+
+
+@dataclasses.dataclass(frozen=True)
+class Modes:
+    warp: bool = flag(True, "")
+    size: int = flag(3, "", only_with="warp")
+    kind: str = flag("a", "", choices=("a", "b", "c"))
+    depth: int = flag(1, "", only_with="kind=b|c")
+    file: str = flag("", "")
+    epoch: int = flag(1, "", only_with=("file=", "kind=a"))
+    hidden: int = fixed(7)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ("--warp false --size 4", "--size has no effect with --warp false"),
+        ("--warp false --size 3", "--size has no effect with --warp false"),
+        ("--depth 2", "--depth has no effect with --kind a"),
+        ("--file x --epoch 2", "--epoch has no effect with --file x"),
+        ("--kind b --epoch 2", "--epoch has no effect with --kind b"),
+        ("--hidden 8", "unrecognized arguments: --hidden 8"),
+    ],
+)
+def test_flags_without_effect_are_refused_by_name(given, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_flags(Modes, None, given.split())
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_flags_with_effect_are_taken():
+    assert parse_flags(Modes, None, ["--warp", "false"]) == Modes(warp=False)
+    flags = parse_flags(Modes, None, "--kind c --depth 2 --size 5".split())
+    assert (flags.depth, flags.size, flags.hidden) == (2, 5, 7)

@@ -262,11 +262,11 @@ def test_jobs_wait_for_the_line_before_and_for_what_they_need(plan, run, tmp_pat
 
 
 def test_encoders_are_trained_on_labels_of_clips_only():
-    """eval_probe/train.py --train-encoder true refuses detection."""
+    """eval_probe/train_encoder.py refuses detection."""
     tasks = read_task_table(STUDY.parent / "eval_probe" / "tasks.json")
     commands = [line for one in study.read_plan(STUDY / "paper.json", {}) for line in one.command]
     trained = [
-        re.search(r"--tasks (\S+)", line)[1] for line in commands if "--train-encoder true" in line
+        re.search(r"--tasks (\S+)", line)[1] for line in commands if "train_encoder.py" in line
     ]
     assert len(trained) == 6 and not any(tasks[name].is_detection for name in trained)
 
