@@ -12,7 +12,10 @@
 # Options (default):
 #   --corpus ""                folder with recordings; empty: the mini corpus
 #   --data-dir ""              where manifests go; data/mini or data/<name of the folder>
+#   --valid-folds ""           folds of metadata.csv to validate on, with blanks between (the second highest)
+#   --test-folds ""            folds to test on (the highest)
 #   --vocab-size 2000          pieces of the tokenizer
+#   --character-coverage 0.9995  share of the captions' characters that the tokenizer keeps
 #   --num-jobs 2               processes
 #   --seed 42
 
@@ -24,7 +27,10 @@ stage=1
 stop_stage=3
 corpus=
 data_dir=
+valid_folds=
+test_folds=
 vocab_size=2000
+character_coverage=0.9995
 num_jobs=2
 seed=42
 
@@ -44,10 +50,16 @@ data_dir=$(cd "$data_dir" && pwd)
 ensure_environment "$root"
 cd "$root"
 done_dir=$data_dir/.done
+if [ -z "$corpus" ] && [ -n "$valid_folds$test_folds" ]; then option_error "--valid-folds and --test-folds are for --corpus"; fi
 
 make_manifests() {
   if [ -n "$corpus" ]; then
-    python local/split_folder.py --corpus-dir "$corpus" --output-dir "$data_dir" --num-jobs "$num_jobs"
+    local folds=()
+    # shellcheck disable=SC2206  # one word per fold
+    if [ -n "$valid_folds" ]; then folds+=(--valid-folds $valid_folds); fi
+    # shellcheck disable=SC2206
+    if [ -n "$test_folds" ]; then folds+=(--test-folds $test_folds); fi
+    python local/split_folder.py --corpus-dir "$corpus" --output-dir "$data_dir" --num-jobs "$num_jobs" "${folds[@]}"
   else
     python local/split_mini.py --output-dir "$data_dir" --seed "$seed" --num-jobs "$num_jobs"
   fi
@@ -60,8 +72,9 @@ fi
 manifests=$(fingerprint_of "@$data_dir/cuts_train.jsonl")
 
 if in_stage 2 "Tokenizer"; then
-  run_unless_done "$done_dir/2-tokenizer" "$(fingerprint_of "$manifests" "$vocab_size")" \
-    python local/train_bpe.py --manifest "$data_dir/cuts_train.jsonl" --output "$data_dir/bpe.model" --vocab-size "$vocab_size"
+  run_unless_done "$done_dir/2-tokenizer" "$(fingerprint_of "$manifests" "$vocab_size" "$character_coverage")" \
+    python local/train_bpe.py --manifest "$data_dir/cuts_train.jsonl" --output "$data_dir/bpe.model" --vocab-size "$vocab_size" \
+    --character-coverage "$character_coverage"
 fi
 
 if in_stage 3 "Features"; then

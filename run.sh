@@ -14,10 +14,15 @@
 #   --corpus ""                folder with recordings; empty: the mini corpus
 #   --exp-dir ""               results; exp for the mini corpus, exp/<name of the folder> for others
 #   --data-dir ""              manifests; data/mini or data/<name of the folder>
+#   --valid-folds ""           folds of metadata.csv to validate on, with blanks between (the second highest)
+#   --test-folds ""            folds to test on (the highest)
+#   --vocab-size 2000          pieces of the tokenizer
+#   --character-coverage 0.9995  share of the captions' characters that the tokenizer keeps
 #   --tasks all                probes: comma-separated <source>[:<field>], or all labelled sources
 #   --encoder-preset mini      size of the encoder
 #   --text-tower tiny          size of the text encoder
 #   --num-epochs ""            epochs of pretraining; 24 for the mini corpus, 90 for others
+#   --avg ""                   epochs to average the weights over; a sixth of --num-epochs
 #   --max-duration 100         seconds of audio per batch
 #   --duplicate-captions ""    strict or match; what counts as found in retrieval (match for folders of recordings)
 #   --num-jobs 2               processes for preparation
@@ -35,10 +40,15 @@ stop_stage=4
 corpus=
 exp_dir=
 data_dir=
+valid_folds=
+test_folds=
+vocab_size=2000
+character_coverage=0.9995
 tasks=all
 encoder_preset=mini
 text_tower=tiny
 num_epochs=
+avg=
 max_duration=100
 duplicate_captions=
 num_jobs=2
@@ -91,7 +101,7 @@ else
   exp_dir=$(absolute "${exp_dir:-$root/exp}")
   num_epochs=${num_epochs:-24}
 fi
-save_every_epochs=$(((num_epochs + 5) / 6)) # the last of these intervals is what gets averaged
+save_every_epochs=${avg:-$(((num_epochs + 5) / 6))} # the last of these intervals is what gets averaged
 data_dir=$(absolute "${data_dir:-$root/data/$name}")
 duplicate_captions=${duplicate_captions:-match}
 
@@ -114,7 +124,24 @@ probe_system() {
 }
 
 if in_stage 1 "Data"; then
-  ./prepare.sh --corpus "$corpus" --data-dir "$data_dir" --num-jobs "$num_jobs" --seed "$seed"
+  folds=()
+  if [ -n "$valid_folds" ]; then folds+=(--valid-folds "$valid_folds"); fi
+  if [ -n "$test_folds" ]; then folds+=(--test-folds "$test_folds"); fi
+  ./prepare.sh --corpus "$corpus" --data-dir "$data_dir" --num-jobs "$num_jobs" --seed "$seed" \
+    --vocab-size "$vocab_size" --character-coverage "$character_coverage" "${folds[@]}"
+fi
+
+# What the corpus is too small for is said before anything is trained.
+counts=$(python local/count_clips.py --manifest-dir "$data_dir")
+read -r train_clips valid_clips test_clips train_seconds <<< "$counts"
+log "$train_clips clips to train on, $valid_clips to validate, $test_clips to test"
+if [ "$test_clips" = 0 ]; then log "no test clip: retrieval, probes and the report are left out"; fi
+if [ "$valid_clips" = 0 ]; then log "no validation clip: training is not validated, probes are left out"; fi
+interval_steps=$(((train_seconds + max_duration - 1) / max_duration * save_every_epochs))
+average_period=10
+if [ "$interval_steps" -lt $((2 * average_period)) ]; then
+  average_period=1
+  log "about $interval_steps steps in $save_every_epochs epochs: the weights are averaged at every step"
 fi
 
 if in_stage 2 "Contrastive pretraining"; then
@@ -123,7 +150,7 @@ if in_stage 2 "Contrastive pretraining"; then
     --exp-dir "$run_dir" --resume true --num-workers "$num_workers" --seed "$seed" \
     --encoder-preset "$encoder_preset" --text-tower "$text_tower" --embedding-dim 256 \
     --num-epochs "$num_epochs" --max-duration "$max_duration" --ref-duration "$ref_duration" \
-    --lr-batches "$lr_batches" --lr-epochs 1000 --warm-step 100 --average-period 10 \
+    --lr-batches "$lr_batches" --lr-epochs 1000 --warm-step 100 --average-period "$average_period" \
     --spec-aug-time-warp 0 --augment-max-seconds 2 --augment-gain-db 6 \
     --log-interval 20 --valid-interval "$valid_interval" --save-every-n 100 --keep-last-k 2 --save-every-epochs "$save_every_epochs" \
     --duplicate-captions "$duplicate_captions"
@@ -131,15 +158,18 @@ if in_stage 2 "Contrastive pretraining"; then
     --avg "$save_every_epochs" --output "$run_dir/pretrained.pt"
 fi
 
-if in_stage 3 "Evaluation of the frozen encoder"; then
+if in_stage 3 "Evaluation of the frozen encoder" && [ "$test_clips" -gt 0 ]; then
   egs/captionstew/contrastive/decode.py --exp-dir "$run_dir" --checkpoint "$run_dir/pretrained.pt" \
     --manifest "$data_dir/cuts_test.jsonl" --duplicate-captions "$duplicate_captions" --num-workers "$num_workers"
+fi
+
+if in_stage 3 "Probes" && [ "$valid_clips" -gt 0 ] && [ "$test_clips" -gt 0 ]; then
   python local/swap_held_out.py --manifest-dir "$data_dir" --output-dir "$data_dir/swapped"
   probe_system contrastive "$run_dir/pretrained.pt" mean
   probe_system random "random:$run_dir/pretrained.pt" mean
   probe_system logmel logmel mean_std
 fi
 
-if in_stage 4 "Report"; then
+if in_stage 4 "Report" && [ "$test_clips" -gt 0 ]; then
   python -m captionstew.evaluation.report --exp-dir "$exp_dir"
 fi

@@ -27,10 +27,15 @@ def main() -> None:
         "--output", type=Path, required=True, help="sentencepiece model file to write"
     )
     parser.add_argument("--vocab-size", type=int, default=2000, help="pieces at most")
+    parser.add_argument(
+        "--character-coverage", type=float, default=0.9995, help="share of the text's characters"
+    )
     args = parser.parse_args()
+    if not 0 < args.character_coverage <= 1:
+        parser.error(f"--character-coverage {args.character_coverage} is not above 0 and up to 1")
     cuts = open_cuts(args.manifest)
     captions = (caption for cut in cuts for caption in cut.supervisions[0].custom["captions"])
-    model = train_sentencepiece(captions, args.vocab_size)
+    model = train_sentencepiece(captions, args.vocab_size, args.character_coverage)
     with atomic_write(args.output) as file:
         file.write(model)
     print(

@@ -13,6 +13,12 @@ import sentencepiece
 import torch
 from torch import Tensor
 
+from captionstew.errors import UserError
+
+
+class TokenizerError(UserError):
+    """A tokenizer that cannot be trained or used; the message says what to change."""
+
 
 class Tokenizer(Protocol):
     """What models and recipes use."""
@@ -152,11 +158,31 @@ def tokenizer_from_dict(content: dict[str, Any]) -> Tokenizer:
     raise ValueError(f"unknown kind of tokenizer {content['kind']!r}")
 
 
-def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> bytes:
+def train_sentencepiece(
+    texts: Iterable[str], vocab_size: int, character_coverage: float = 0.9995
+) -> bytes:
     """Trains a BPE on captions and returns the model file's bytes. Ids as BART: <s> 0, <pad> 1,
-    </s> 2, <unk> 3.
+    </s> 2, <unk> 3. Of the characters, `character_coverage` of the text is kept, the rest is <unk>.
+
+    Raises TokenizerError when the text has more kinds of characters than `vocab_size` allows.
     """
     model = io.BytesIO()
+    try:
+        _train(texts, vocab_size, character_coverage, model)
+    except RuntimeError as error:
+        if "required_chars" not in str(error):
+            raise
+        raise TokenizerError(
+            f"the captions have more kinds of characters than {vocab_size} pieces can hold; raise"
+            f" --vocab-size, or lower --character-coverage {character_coverage:g} so that rare"
+            " characters become unknown"
+        ) from error
+    return model.getvalue()
+
+
+def _train(
+    texts: Iterable[str], vocab_size: int, character_coverage: float, model: io.BytesIO
+) -> None:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts),
         model_writer=model,
@@ -168,12 +194,11 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> bytes:
         eos_id=2,
         unk_id=3,
         user_defined_symbols=["<mask>"],
-        character_coverage=0.9995,
+        character_coverage=character_coverage,
         input_sentence_size=2_000_000,
         shuffle_input_sentence=True,
         minloglevel=2,
     )
-    return model.getvalue()
 
 
 def _first(*ids: int | None) -> int:
