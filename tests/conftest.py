@@ -17,15 +17,38 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+SHARED = Path(os.environ.get("CAPTIONSTEW_SHARED", REPOSITORY.parent / "shared"))
+FULL_GOLDEN = (SHARED / "zipformer_golden").is_dir()
+ABSENT = "reference data not found"
+
+
+@pytest.fixture(scope="session")
+def golden_dir():
+    """golden_dir("metric_golden") -> the folder of these reference numbers: all of them where the
+    reference data is at hand, else the part that the repository keeps.
+    """
+    return lambda name: (SHARED if FULL_GOLDEN else REPOSITORY / "tests" / "golden") / name
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """Folder of reference data (golden numbers, real recordings, real metadata); absent on a user's
     machine.
     """
-    folder = Path(os.environ.get("CAPTIONSTEW_SHARED", REPOSITORY.parent / "shared"))
-    if not (folder / "zipformer_golden").is_dir():
-        pytest.skip(f"reference data not found in {folder}; set CAPTIONSTEW_SHARED to its folder")
-    return folder
+    if not FULL_GOLDEN:
+        pytest.skip(f"{ABSENT} in {SHARED}; set CAPTIONSTEW_SHARED to its folder")
+    return SHARED
+
+
+def pytest_terminal_summary(terminalreporter):
+    """One line for all tests that need the reference data."""
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    absent = sum(ABSENT in reason for reason in skipped)
+    if absent:
+        terminalreporter.write_line(
+            f"{absent} tests skipped: {ABSENT} in {SHARED} (CAPTIONSTEW_SHARED); the encoder, the"
+            " optimiser, the schedules and the metrics are proven by tests/golden"
+        )
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from captionstew.corpora.cremad import cremad_split
+from captionstew.corpora.cremad import split_of_actors
 from captionstew.corpora.keys import youtube_key
 from captionstew.corpora.labelled import held_out_for_validation
 from captionstew.corpora.magnatagatune import MAGNATAGATUNE_TAGS
@@ -295,7 +295,7 @@ def make_voxceleb2(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Pat
 
 def make_cremad(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
     """12 actors of train, 4 of valid, 5 of test, all six emotions of each."""
-    split_of = cremad_split()
+    split_of = split_of_actors()
     chosen = {
         x: [actor for actor in sorted(split_of) if split_of[actor] == x]
         for x in ("train", "valid", "test")

@@ -13,8 +13,8 @@ def optimizer(*rates: float) -> torch.optim.Optimizer:
 
 
 @pytest.mark.parametrize("case", [0, 1])
-def test_rates_equal_the_original(shared_dir, case):
-    golden = json.loads((shared_dir / "zipformer_golden" / "eden.json").read_text())[case]
+def test_rates_equal_the_original(golden_dir, case):
+    golden = json.loads((golden_dir("zipformer_golden") / "eden.json").read_text())[case]
     options = {k: golden[k] for k in ("lr_batches", "lr_epochs", "warmup_batches", "warmup_start")}
     scheduler = Eden(optimizer(golden["base_lr"]), **options)
     series = {(epoch, batch): lr for epoch, batch, lr in golden["series_epoch_batch_lr"]}

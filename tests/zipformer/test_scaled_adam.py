@@ -67,8 +67,8 @@ def assert_same(a, b) -> None:
 
 
 @pytest.fixture
-def golden_case(shared_dir):
-    folder = shared_dir / "zipformer_golden"
+def golden_case(golden_dir):
+    folder = golden_dir("zipformer_golden")
     index = json.loads((folder / "index.json").read_text())["files"]
     return lambda name: (
         index[f"optim.{name}.safetensors"],

@@ -46,11 +46,11 @@ def tagger(config):
 
 
 @pytest.mark.slow
-def test_icefalls_key_list_loads_strictly(shared_dir):
+def test_icefalls_key_list_loads_strictly(golden_dir):
     """The public medium tagger: every key with its shape, the 527-way head included, and nothing
     besides.
     """
-    shapes = json.loads((shared_dir / "zipformer_golden" / "keys.icefall_medium.json").read_text())
+    shapes = json.loads((golden_dir("zipformer_golden") / "keys.icefall_medium.json").read_text())
     model = build_tagger(
         {"encoder": ZipformerConfig.preset("medium").to_dict(), "classes": ["c"] * 527}
     )

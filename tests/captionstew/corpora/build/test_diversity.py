@@ -10,8 +10,8 @@ from captionstew.corpora.build.diversity import TOKENISATIONS, diversity, tokeni
 
 
 @pytest.fixture
-def golden(shared_dir):
-    return json.loads((shared_dir / "metric_golden" / "diversity.json").read_text())["cases"]
+def golden(golden_dir):
+    return json.loads((golden_dir("metric_golden") / "diversity.json").read_text())["cases"]
 
 
 def files_of(corpus):

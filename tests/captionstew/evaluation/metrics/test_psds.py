@@ -47,9 +47,10 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def golden(shared_dir):
-    head = json.loads((shared_dir / "metric_golden" / "psds.json").read_text(encoding="utf-8"))
-    return head, np.load(shared_dir / "metric_golden" / "psds_scores.npz")
+def golden(golden_dir):
+    folder = golden_dir("metric_golden")
+    head = json.loads((folder / "psds.json").read_text(encoding="utf-8"))
+    return head, np.load(folder / "psds_scores.npz")
 
 
 def golden_clips(case, arrays, post):
@@ -74,7 +75,9 @@ def golden_clips(case, arrays, post):
 @pytest.mark.parametrize("name", CASES)
 def test_psds_equals_the_reference(golden, name):
     head, arrays = golden
-    case = next(case for case in head["cases"] if case["name"] == name)
+    case = next((case for case in head["cases"] if case["name"] == name), None)
+    if case is None:
+        pytest.skip(f"reference data not found: {name} is in the full set alone")
     classes, scored = (head.get(names, names) if isinstance(names, str) else names
                        for names in (case["classes"], case["scored_classes"]))  # fmt: skip
     scores = {}
@@ -112,7 +115,8 @@ def test_psds_equals_the_reference(golden, name):
 
 
 def test_every_golden_case_is_compared(golden):
-    assert {case["name"] for case in golden[0]["cases"]} == set(CASES)
+    names = {case["name"] for case in golden[0]["cases"]}
+    assert set(CASES) - names <= {"real_clips", "as407"} and names <= set(CASES)
     assert {result["params"] for case in golden[0]["cases"] for result in case["results"]} == set(
         SETTINGS
     )

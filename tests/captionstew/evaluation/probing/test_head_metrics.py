@@ -42,11 +42,11 @@ def test_equals_scikit_learn_with_and_without_ties(levels):
             assert ours[head, c].item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_golden_cases(shared_dir):
+def test_the_golden_cases(golden_dir):
     import json
 
-    arrays = np.load(shared_dir / "metric_golden" / "tagging.npz")
-    text = (shared_dir / "metric_golden" / "tagging.json").read_text()
+    arrays = np.load(golden_dir("metric_golden") / "tagging.npz")
+    text = (golden_dir("metric_golden") / "tagging.json").read_text()
     cases = [case for case in json.loads(text)["cases"] if f"{case['name']}__targets" in arrays]
     assert len(cases) > 5
     for case in cases:
