@@ -23,13 +23,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import lhotse
 import numpy as np
 import torch
-import transformers
 from torch import Tensor, nn
 
 from captionstew.errors import UserError
@@ -89,11 +88,16 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: not a CaptionStew checkpoint; for other formats see zipformer.load_pretrained"
         )
+    refuse_newer(content, path)
+    return content
+
+
+def refuse_newer(content: dict[str, Any], path: Path) -> None:
+    """Raises CheckpointError for a checkpoint of ours that later code wrote."""
     if content["version"] > VERSION:
         raise CheckpointError(
             f"{path}: format version {content['version']} is newer than this code ({VERSION})"
         )
-    return content
 
 
 def step_checkpoints(exp_dir: Path) -> list[Path]:
@@ -335,8 +339,8 @@ def provenance() -> dict[str, str]:
     return {
         "git_sha": git_sha(),
         "torch": str(torch.__version__),
-        "lhotse": lhotse.__version__,
-        "transformers": transformers.__version__,
+        "lhotse": version("lhotse"),
+        "transformers": version("transformers"),
         "numpy": np.__version__,
     }
 

@@ -187,6 +187,30 @@ def test_package_fronts_are_nearly_empty():
     assert shown.strip() == "[]"
 
 
+def test_an_encoder_of_ours_loads_without_heavy_libraries(tmp_path):
+    """What a checkpoint of ours needs is torch; lhotse comes with the first features."""
+    code = """
+import sys, captionstew
+from pathlib import Path
+from captionstew.checkpoint import save_checkpoint
+from captionstew.data.features.fbank import FbankConfig
+from zipformer import Zipformer, ZipformerConfig
+config = ZipformerConfig.preset("mini")
+about = {"task": "contrastive", "preset": "mini", "encoder": config.to_dict(),
+         "fbank": FbankConfig().to_dict()}
+weights = {f"encoder.{name}": value for name, value in Zipformer(config).state_dict().items()}
+save_checkpoint(Path(sys.argv[1]), {"model": weights, "config": about})
+encoder = captionstew.load_encoder(sys.argv[1])
+heavy = ("transformers", "lhotse", "duckdb", "pyarrow", "scipy", "sklearn", "tensorboard")
+print(encoder.dim, [name for name in heavy if name in sys.modules])
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "ours.pt")]
+    shown = subprocess.run(command, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    dim, heavy = shown.stdout.split(maxsplit=1)
+    assert int(dim) > 0 and heavy.strip() == "[]"
+
+
 def test_every_recipe_links_to_the_shared_shell():
     recipes = [path for path in (REPOSITORY / "egs").iterdir() if path.is_dir()]
     assert recipes

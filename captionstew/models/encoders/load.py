@@ -18,6 +18,7 @@ captionstew.models.encoders.stored.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -60,9 +61,10 @@ def _load(name: str) -> FrozenEncoder:
             f"{path}: no such file or folder; give a checkpoint, hf:OWNER/NAME, `logmel` or"
             " `random:<preset>`"
         )
-    if path.suffix != ".safetensors" and _is_beats(path):
-        return load_beats(path)
-    return pretrained_zipformer(path)
+    if path.suffix == ".safetensors":
+        return pretrained_zipformer(path)
+    entries = checkpoint_entries(path)
+    return load_beats(path) if _is_beats(entries) else pretrained_zipformer(path, entries)
 
 
 def _from_folder(folder: Path, name: str) -> FrozenEncoder:
@@ -87,10 +89,9 @@ def _from_folder(folder: Path, name: str) -> FrozenEncoder:
     return pretrained_zipformer(folder)
 
 
-def _is_beats(path: Path) -> bool:
-    content = checkpoint_entries(path)
-    weights = content.get("model")
-    return "cfg" in content and isinstance(weights, dict) and "patch_embedding.weight" in weights
+def _is_beats(entries: dict[str, Any]) -> bool:
+    weights = entries.get("model")
+    return "cfg" in entries and isinstance(weights, dict) and "patch_embedding.weight" in weights
 
 
 def _download(name: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captionstew.checkpoint import FORMAT, CheckpointError, load_checkpoint
+from captionstew.checkpoint import FORMAT, CheckpointError, refuse_newer
 from captionstew.data.features.fbank import Fbank, FbankConfig
 from captionstew.data.manifests.trained_clips import ENTRY
 from captionstew.hashing import hash_of, sha256_of_file
@@ -93,14 +93,14 @@ class LogMel(FeatureEncoder):
         return features, lengths
 
 
-def pretrained_zipformer(path: Path) -> FrozenZipformer:
-    """The encoder of a Zipformer checkpoint or folder.
+def pretrained_zipformer(path: Path, entries: dict[str, Any] | None = None) -> FrozenZipformer:
+    """The encoder of a Zipformer checkpoint or folder; `entries` as in stored_settings.
 
     Raises:
       CheckpointError: not a checkpoint, of a newer format, without a Zipformer, or with one that
           does not fit.
     """
-    settings = stored_settings(path)
+    settings = stored_settings(path, entries)
     try:
         encoder = load_pretrained(path, batch_invariant=True)
     except ValueError as error:
@@ -147,18 +147,19 @@ def random_zipformer(name: str) -> FrozenZipformer:
     )
 
 
-def stored_settings(path: Path) -> dict[str, Any]:
+def stored_settings(path: Path, entries: dict[str, Any] | None = None) -> dict[str, Any]:
     """What our own checkpoints and folders say about themselves; empty for other projects'
-    formats.
+    formats. `entries`: those of the file, where they have been read.
     """
     if path.is_dir() or path.suffix == ".safetensors":
         config = (path if path.is_dir() else path.parent) / "config.json"
         content = read_json(config) if config.is_file() else {}
         return content if content.get("format") == FORMAT else {}
-    content = checkpoint_entries(path)
+    content = checkpoint_entries(path) if entries is None else entries
     if content.get("format") != FORMAT:
         return {"task": "tagging"} if _has_tagging_head(content.get("model")) else {}
-    return load_checkpoint(path)["config"]
+    refuse_newer(content, path)
+    return content["config"]
 
 
 def _has_tagging_head(weights: Any) -> bool:
