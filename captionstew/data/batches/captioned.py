@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.data import DataLoader
 
-from captionstew.data.batches.dataset import CaptionDataset
+from captionstew.data.batches.dataset import Batch, CaptionDataset
 from captionstew.data.batches.loader import make_loader
 from captionstew.data.batches.sampling import EpochBatches, ResumeMismatch
 from captionstew.data.features.augment import AugmentConfig, SpecAugment
@@ -22,8 +22,6 @@ from captionstew.hashing import stable_hash
 if TYPE_CHECKING:
     from captionstew.data.batches.weighted import WeightedDraw
     from captionstew.data.features.noise import NoiseMixer
-
-Batch = dict[str, Any]
 
 
 class TrainingBatches:
