@@ -113,7 +113,7 @@ class Trainer(TrainerState[ModelT]):
             self.log.close()
 
     def _train_epoch(self) -> bool:
-        """Trains on the rest of the epoch; False if it ended early (step limit, request to stop)."""
+        """Trains on the rest of the epoch; False if it ended early: step limit, request to stop."""
         self.model.train()
         self.scheduler.step_epoch(self.epoch - 1)
         batches = iter(self.data.train_batches(self.epoch, self.position))

@@ -54,8 +54,8 @@ def save(trainer: TrainerState, name: str) -> None:
 
 
 def restore(trainer: TrainerState) -> None:
-    """Puts the training where the checkpoint that the flags ask for left it, if they ask for one, and
-    says so.
+    """Puts the training where the checkpoint that the flags ask for left it, if they ask for one,
+    and says so.
 
     Raises:
       CheckpointError: there is no such checkpoint, or it cannot be continued under these flags.
@@ -152,8 +152,8 @@ def _check_same(trainer: TrainerState, path: Path, content: dict[str, Any]) -> N
     if len(content["ranks"]) != world_size:
         raise CheckpointError(
             f"{path}: was written by {len(content['ranks'])} processes, this run has"
-            f" {world_size}: use the same number, or --resume-mode reseed to go on with other random"
-            " numbers"
+            f" {world_size}: use the same number, or --resume-mode reseed to go on with other"
+            " random numbers"
         )
     fixed = {item.name for item in dataclasses.fields(flags) if not item.metadata["may_change"]}
     theirs = {name: value for name, value in content["flags"].items() if name in fixed}

@@ -20,7 +20,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -54,6 +54,12 @@ class Clips(HashedClips, Protocol):
 
     def read(self, positions: Sequence[int]) -> Any:
         """The rows at these positions, as the data set of a loader takes them."""
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> Self:
+        """The cuts at these positions, in this order."""
+
+
+ClipsT = TypeVar("ClipsT", bound=Clips)
 
 
 @dataclass(frozen=True)
