@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Environment, lint, fast tests, slow tests. What CI runs.
+# Environment, lint, types, fast tests, slow tests. What CI runs.
 #
 #   ./test.sh                      everything
 #   ./test.sh --slow false         fast tests only
@@ -26,6 +26,7 @@ if [ "${CAPTIONSTEW_TORCH:-}" != cuda ] && ! command -v nvidia-smi > /dev/null 2
 fi
 ruff check .
 ruff format --check .
+mypy zipformer captionstew local egs
 log "fast tests"
 python -m pytest -n 2 -m "not slow" "$select"
 if [ "$slow" = true ]; then

@@ -314,10 +314,16 @@ def _like(state: StateDict, reference: StateDict) -> StateDict:
 def random_state() -> dict[str, Any]:
     """States of the global generators, as plain values."""
     version, words, gauss = random.getstate()
-    numpy_state = np.random.get_state()
+    numpy_state = np.random.get_state(legacy=False)
     return {
         "python": [version, list(words), gauss],
-        "numpy": [numpy_state[0], numpy_state[1].tolist(), *(part for part in numpy_state[2:])],
+        "numpy": [
+            numpy_state["bit_generator"],
+            numpy_state["state"]["key"].tolist(),
+            numpy_state["state"]["pos"],
+            numpy_state["has_gauss"],
+            numpy_state["gauss"],
+        ],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }

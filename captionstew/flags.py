@@ -17,9 +17,12 @@ import typing
 from collections.abc import Collection
 from dataclasses import field
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-FlagsT = TypeVar("FlagsT")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+FlagsT = TypeVar("FlagsT", bound="DataclassInstance")
 
 
 def flag(
@@ -63,7 +66,7 @@ def _field(
     return field(default=default, metadata=metadata)
 
 
-def offered(flags_class: type) -> "list[dataclasses.Field[Any]]":
+def offered(flags_class: "type[DataclassInstance]") -> "list[dataclasses.Field[Any]]":
     """The fields that are flags of the program."""
     return [item for item in dataclasses.fields(flags_class) if "fixed" not in item.metadata]
 
@@ -97,13 +100,13 @@ def parse_flags(
         refuse_idle(flags, given)
         for group in type(flags).__mro__:
             if "check" in vars(group):
-                group.check(flags)
+                vars(group)["check"](flags)
     except ValueError as error:
         parser.error(str(error))
     return flags
 
 
-def refuse_idle(flags: Any, given: Collection[str]) -> None:
+def refuse_idle(flags: "DataclassInstance", given: Collection[str]) -> None:
     """Raises ValueError for the first flag in `given` that has no effect beside the others."""
     for item in offered(type(flags)):
         for condition in item.metadata["only_with"] if item.name in given else ():
@@ -123,7 +126,7 @@ def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def flags_to_dict(flags: Any) -> dict[str, Any]:
+def flags_to_dict(flags: "DataclassInstance") -> dict[str, Any]:
     """Plain JSON values of a flags object, for checkpoints and result files."""
     return {
         item.name: str(value) if isinstance(value := getattr(flags, item.name), Path) else value

@@ -13,7 +13,7 @@ def key_hash(audio_key: str, seed: int) -> int:
     )
 
 
-def stable_hash(*parts: int | str) -> int:
+def stable_hash(*parts: float | str) -> int:
     """A 64-bit hash of `parts`, the same on every machine and in every process (Python's own is
     not).
     """

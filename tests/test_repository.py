@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -220,6 +221,22 @@ def test_every_recipe_links_to_the_shared_shell():
             f"{link} is not a link to ../../shared"
         )
         assert (link / "parse_options.sh").is_file()
+
+
+def test_types_ship():
+    """The packages tell a type checker that their annotations are meant for it."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    shipped = project["tool"]["setuptools"]["package-data"]
+    for package in ("zipformer", "captionstew"):
+        assert "py.typed" in shipped[package] and (REPOSITORY / package / "py.typed").is_file()
+
+
+def test_nobody_reads_flags_of_any_type():
+    """A function says what it reads of the flags, the task or the data: a class or a protocol."""
+    for path in [path for room in ROOMS for path in python_files(room)]:
+        text = (REPOSITORY / path).read_text(encoding="utf-8")
+        found = re.search(r"\b(?:flags|task|data): Any\b", text)
+        assert found is None, f"{path}: {found[0]}"
 
 
 def test_no_file_is_too_long():

@@ -10,7 +10,7 @@ slopes are exact.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from zipformer.randomness import StochasticModule
 from zipformer.schedules import Rate
 
 _LEAK = 0.08
+LayerT = TypeVar("LayerT", nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
 class Swoosh(NamedTuple):
@@ -40,7 +41,7 @@ def swoosh_value(x: Tensor, kind: Swoosh) -> Tensor:
     x = _wide(x)
     shifted = x - kind.shift
     value = (
-        torch._C._nn.softplus(shifted, out=shifted)
+        torch._C._nn.softplus(shifted, out=shifted)  # type: ignore[call-arg]  # a gap of the stubs
         if not shifted.requires_grad
         else F.softplus(shifted)
     )
@@ -188,7 +189,7 @@ class SwooshDropoutLinear(StochasticModule, nn.Linear):
 
 
 @torch.no_grad()
-def scale_initial_(layer: nn.Module, scale: float) -> nn.Module:
+def scale_initial_(layer: LayerT, scale: float) -> LayerT:
     """Multiplies the default weight of a fresh layer by `scale` and draws its bias from U(-0.1
     scale, 0.1 scale).
     """

@@ -17,7 +17,7 @@ from zipformer.schedules import ScheduledFloat
 from zipformer.sequences import Frames
 
 
-def depthwise(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
     """(N, T, D), (D, 1, K), (D) -> (N, T + 2 padding - K + 1, D), channels last throughout"""
     if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
         return _DepthwiseOnCpu.apply(x, weight, bias, padding)
@@ -38,7 +38,7 @@ class _DepthwiseOnCpu(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.padding = padding
         return _depthwise(x, weight, bias, padding)
@@ -48,12 +48,14 @@ class _DepthwiseOnCpu(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         x, weight = ctx.saved_tensors
         kernel = weight.shape[2]
-        grad_x = grad_weight = None
+        grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             grad_x = _depthwise(grad, weight.flip(2), None, kernel - 1 - ctx.padding)
         if ctx.needs_input_grad[1]:
             grad_weight = _depthwise_grad_weight(x, grad, kernel, ctx.padding)
-        return grad_x, grad_weight, grad.sum(dim=(0, 1)), None
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad.sum(dim=(0, 1))
+        return grad_x, grad_weight, grad_bias, None
 
 
 def _depthwise_grad_weight(
@@ -84,9 +86,10 @@ class DepthwiseConv(nn.Conv1d):
     def __init__(self, dim: int, kernel: int) -> None:
         super().__init__(dim, dim, kernel, groups=dim, padding=kernel // 2)
 
-    def forward(self, x: Tensor, frames: Frames) -> Tensor:
+    # A Conv1d for its parameters alone; it is called as ChunkCausalDepthwiseConv is.
+    def forward(self, x: Tensor, frames: Frames) -> Tensor:  # type: ignore[override]
         """(N, T, D) -> (N, T, D)"""
-        return depthwise(x, self.weight, self.bias, self.padding[0])
+        return depthwise(x, self.weight, self.bias, self.kernel_size[0] // 2)
 
 
 class ChunkCausalDepthwiseConv(nn.Module):

@@ -97,7 +97,7 @@ class ZipformerEncoder(StochasticModule):
         """(N, T, D_0), (N,) -> (N, ceil(T / 2), max D_i), (N,)"""
         frames = self._frames(x, lengths)
         masks = self._feature_masks(x)
-        outputs = []
+        outputs: list[Tensor] = []
         for stack, mask in zip(self.encoders, masks):
             dim = self.config.encoder_dim[len(outputs)]
             x = stack(convert_channels(x, dim), frames, mask)
@@ -127,11 +127,11 @@ class ZipformerEncoder(StochasticModule):
         """
         shape = (x.shape[0], 1, 1)
         first = self.keep_mask(self.feature_mask_rate, shape, x)
-        if first is None:
+        more = self.keep_mask(self.feature_mask_rate, shape, x)
+        if first is None or more is None:
             return [None] * len(self.encoders)
-        second = first * self.keep_mask(self.feature_mask_rate, shape, x)
         return [
-            feature_mask(first, second, dim, unmasked)
+            feature_mask(first, first * more, dim, unmasked)
             for dim, unmasked in zip(self.config.encoder_dim, self.config.encoder_unmasked_dim)
         ]
 

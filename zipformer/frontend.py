@@ -105,5 +105,5 @@ class Frontend(nn.Module):
         """(D, bands * C): the stored weight counts its inputs channel by channel, images have
         channels last
         """
-        dim, channels = self.out.weight.shape[0], self.conv[7].out_channels
+        dim, channels = self.out.out_features, self.convnext.depthwise_conv.in_channels
         return self.out.weight.view(dim, channels, -1).transpose(1, 2).flatten(1)

@@ -63,24 +63,26 @@ class EncoderLayer(StochasticModule):
         self.ff3_skip_rate = Rate((0.0, 0.1), (4000.0, 0.01), (50000.0, 0.0))
         # The outputs of these three modules: not too small, and never dominating the residual
         # stream.
-        positive = {"min_positive": 0.3, "max_positive": 0.7}
         self.balancer_na = Balancer(
             dim,
-            **positive,
+            min_positive=0.3,
+            max_positive=0.7,
             min_abs=ScheduledFloat((0.0, 0.004), (4000.0, 0.02)),
             max_abs=100.0,
             prob=0.05,
         )
         self.balancer_ff2 = Balancer(
             dim,
-            **positive,
+            min_positive=0.3,
+            max_positive=0.7,
             min_abs=ScheduledFloat((0.0, 0.0), (4000.0, 0.1)),
             max_abs=2.0,
             prob=0.05,
         )
         self.balancer_ff3 = Balancer(
             dim,
-            **positive,
+            min_positive=0.3,
+            max_positive=0.7,
             min_abs=ScheduledFloat((0.0, 0.0), (4000.0, 0.2)),
             max_abs=4.0,
             prob=0.05,

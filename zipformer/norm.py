@@ -63,7 +63,7 @@ class BiasNorm(StochasticModule):
         """(..., C) -> (..., C)"""
         if not torch.is_grad_enabled():
             return x * _scales(x, self.bias, self.log_scale)
-        log_scale = self.log_scale
+        log_scale: Tensor = self.log_scale
         if self.training and self.randomness.decide(LIMIT_PARAM_PROBABILITY):
             log_scale = limit_param(log_scale, *self.limits)
         return _BiasNorm.apply(x, self.bias, log_scale)

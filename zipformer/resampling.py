@@ -99,7 +99,7 @@ class Bypass(StochasticModule):
 
     def _scale(self, x: Tensor) -> Tensor:
         """(D) or, where sequences are skipped, (N, 1, D)"""
-        scale = self.bypass_scale
+        scale: Tensor = self.bypass_scale
         if self.training:
             if self.randomness.decide(LIMIT_PARAM_PROBABILITY):
                 scale = limit_param(scale, self.scale_min.value, self.scale_max)

@@ -219,7 +219,8 @@ class ScaledAdam(Optimizer):
         if buffer is None or buffer.shape[1] < size:
             largest = max(len(b) * b[0].numel() for b in chain.from_iterable(self._batches))
             buffer = self._scratch[first.device, first.dtype] = first.new_empty(3, largest)
-        return buffer[:, :size].view(3, len(batch), *first.shape).unbind()
+        one, two, three = buffer[:, :size].view(3, len(batch), *first.shape).unbind()
+        return one, two, three
 
     def _names_of_nan_gradients(self) -> tuple[str, ...]:
         found = []

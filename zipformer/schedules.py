@@ -104,8 +104,10 @@ class ScheduledFloat:
             self.batch_count = float(batch_count)
         if training is not None:
             self.training = training
-        known = self.batch_count is not None and self.training
-        self.value = self.function(self.batch_count) if known else self.default
+        if self.batch_count is None or not self.training:
+            self.value = self.default
+        else:
+            self.value = self.function(self.batch_count)
 
     def __float__(self) -> float:
         return self.value

@@ -154,14 +154,19 @@ def clips(
     audio = AudioFolder(args.audio_dir)
     for part, listed in parts.items():
         for clip in listed:
-            for onset, offset, label in clip.events:
+            timed = [
+                (onset, offset, label)
+                for onset, offset, label in clip.events
+                if onset is not None and offset is not None
+            ]
+            for onset, offset, label in timed:
                 if offset < onset:
                     raise ReleaseError(
                         f"{part}: an event {label} of {clip.video} ends at {offset} before {onset}"
                     )
                 if offset == onset:
                     report.drop("event without length", f"{clip.video} {onset} {label}")
-            events = join_events(clip.events)
+            events = join_events(timed)
             if not events:
                 report.drop("clip without events", clip.video)
                 continue

@@ -46,9 +46,9 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
         path = find_release_file(args.corpus_dir, [f"clotho_aqa_{split}.csv"], HOME)
         answers: dict[tuple[str, str], Counter[str]] = {}
         for row in read_csv(path, ("file_name", "QuestionText", "answer"), encoding="iso-8859-1"):
-            question = row["file_name"].strip(), normalise_caption(row["QuestionText"])
+            asked = row["file_name"].strip(), normalise_caption(row["QuestionText"])
             # The reference code compares in upper case, so case says nothing.
-            answers.setdefault(question, Counter())[normalise_caption(row["answer"]).lower()] += 1
+            answers.setdefault(asked, Counter())[normalise_caption(row["answer"]).lower()] += 1
         for number, ((name, question), votes) in enumerate(answers.items()):
             yield from qa_row(
                 report,

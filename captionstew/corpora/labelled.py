@@ -116,7 +116,7 @@ def run_labelled(
     output, dropped = args.output_dir, Report()
     classes, clips = corpus.read(args, dropped)
     listed = output / "listed.parquet"
-    counts = Counter()
+    counts: Counter[str] = Counter()
     write_rows(
         listed, LISTED_SCHEMA, _listed_rows(corpus, clips, set(classes), args.splits, counts)
     )
@@ -154,7 +154,7 @@ def run_labelled(
 def _parse(
     corpus: LabelledCorpus, description: str | None, argv: Sequence[str] | None
 ) -> argparse.Namespace:
-    flags = {
+    flags: dict[str, dict] = {
         "--num-jobs": {"type": int, "default": 2, "help": "processes that decode the audio"},
         "--dask-scheduler": {"help": "tcp://... of a Dask cluster that decodes it, or local"},
         "--max-duration": {
@@ -164,7 +164,7 @@ def _parse(
         },
         "--lists-only": {"action": "store_true", "help": "read labels and splits, no audio"},
     }
-    common = Corpus(corpus.name, corpus.home, SPLITS, SPLITS, rows=corpus.read, flags=flags)
+    common = Corpus(corpus.name, corpus.home, SPLITS, SPLITS, rows=lambda *_: iter(()), flags=flags)
     parser = get_parser(common, description, audio="CORPUS_DIR", output="the manifests")
     args = parser.parse_args(argv)
     args.audio_dir = Path(os.path.abspath(args.audio_dir or args.corpus_dir))

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -122,8 +122,13 @@ def read_csv(
     """
     try:
         with open_text(path, encoding) as stream:
-            options = {"delimiter": delimiter, "skipinitialspace": skip_blanks, "strict": True}
-            reader = csv.DictReader(stream, None if header else columns, **options)
+            reader = csv.DictReader(
+                stream,
+                None if header else columns,
+                delimiter=delimiter,
+                skipinitialspace=skip_blanks,
+                strict=True,
+            )
             missing = [name for name in columns if name not in (reader.fieldnames or ())]
             if missing:
                 raise ReleaseError(
@@ -182,7 +187,7 @@ def read_json_list(path: Path, key: str | None = None) -> Iterator[dict]:
             buffer = buffer[end:]
 
 
-def _parse_json(path: Path, text: str, line: int) -> dict | list:
+def _parse_json(path: Path, text: str, line: int) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -115,7 +115,7 @@ def vox2_identification_split(
         if len(parts) < 3:
             raise IdentityError(f"{utterance!r} is not <speaker>/<video>/<utterance>")
         counts[parts[-3]][parts[-2]] += 1
-    held_out = set()
+    held_out: set[tuple[str, str]] = set()
     for speaker, videos in counts.items():
         if len(videos) == 1:
             continue

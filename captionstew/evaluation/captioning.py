@@ -75,6 +75,9 @@ def read_captioned(path: Path) -> CaptionedClips:
     return clips
 
 
+CaptionedRow = tuple[str, str, list[str]]  # cut id, hypothesis, references
+
+
 @torch.inference_mode()
 def caption_clips(
     model: CaptioningModel,
@@ -87,7 +90,8 @@ def caption_clips(
     """Captions every clip, greedily or by beam search; of several processes each passes its share,
     and all get the whole.
     """
-    rows, failed = [], []
+    rows: list[CaptionedRow] = []
+    failed: list[tuple[str, str]] = []
     for batch in batches:
         failed.extend(batch.get("failed", ()))
         if not batch["cut_ids"]:
@@ -118,11 +122,9 @@ def captioning_validation(
     Returns:
       metrics, and the captions.
     """
-    sums, rows, failed = (
-        dict.fromkeys(("clips", "tokens", "autoregressive", "parallel"), 0.0),
-        [],
-        [],
-    )
+    sums = dict.fromkeys(("clips", "tokens", "autoregressive", "parallel"), 0.0)
+    rows: list[CaptionedRow] = []
+    failed: list[tuple[str, str]] = []
     for batch in batches:
         failed.extend(batch.get("failed", ()))
         if not batch["cut_ids"]:
@@ -147,7 +149,7 @@ def captioning_validation(
             rows.extend(zip(batch["cut_ids"], texts, batch["all_captions"]))
     clips, tokens, *losses = sum_over_ranks(list(sums.values()), device)
     captions = _gathered(rows, failed)
-    metrics = {}
+    metrics: dict[str, float] = {}
     for name, value in zip(("autoregressive", "parallel"), losses):
         metrics |= {name: value / max(clips, 1.0), f"{name}_per_token": value / max(tokens, 1.0)}
     if captions.cut_ids:
@@ -209,9 +211,7 @@ def _texts(tokenizer: Tokenizer, ids: torch.Tensor) -> list[str]:
     return [normalise_caption(text) for text in tokenizer.decode(ids)]
 
 
-def _gathered(
-    rows: list[tuple[str, str, list[str]]], failed: list[tuple[str, str]]
-) -> CaptionedClips:
+def _gathered(rows: list[CaptionedRow], failed: list[tuple[str, str]]) -> CaptionedClips:
     """Every rank's rows, in the order of the clips' ids: nothing may change with batches or
     processes.
     """

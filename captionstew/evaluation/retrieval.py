@@ -76,7 +76,12 @@ def embed_clips(
     """Embeds every clip and all its captions; of several processes each passes its share, and all
     get the whole.
     """
-    audio, captions, labels, sources, cut_ids, failed = [], [], [], [], [], []
+    audio: list[np.ndarray] = []
+    captions: list[list[str]] = []
+    labels: list[str | None] = []
+    sources: list[str] = []
+    cut_ids: list[str] = []
+    failed: list[tuple[str, str]] = []
     for batch in batches:
         failed.extend(batch.get("failed", ()))
         if not batch["cut_ids"]:
@@ -96,18 +101,16 @@ def embed_clips(
     # In an order that depends on the clips alone: bootstrap and permutations must not change with
     # batches or processes.
     order = sorted(range(len(cut_ids)), key=cut_ids.__getitem__)
-    captions, labels, sources, cut_ids = (
-        [rows[i] for i in order] for rows in (captions, labels, sources, cut_ids)
-    )
+    captions = [captions[i] for i in order]
     flat = list(itertools.chain(*captions))
     return EmbeddedClips(
         audio=np.concatenate(audio)[order],
         text=embed_texts(model, tokenizer, flat, device, max_tokens),
         caption_clips=[clip for clip, texts in enumerate(captions) for _ in texts],
         captions=flat,
-        labels=labels,
-        sources=sources,
-        cut_ids=cut_ids,
+        labels=[labels[i] for i in order],
+        sources=[sources[i] for i in order],
+        cut_ids=[cut_ids[i] for i in order],
         failed=failed,
     )
 
@@ -197,11 +200,12 @@ def zero_shot_accuracy(
     """Accuracy of choosing the class whose sentence `template.format(label)` is nearest; every clip
     needs a label.
     """
-    classes = sorted(set(clips.labels))
+    labels = [label for label in clips.labels if label is not None]
+    classes = sorted(set(labels))
     sentences = [template.format(label.replace("_", " ")) for label in classes]
     text = embed_texts(model, tokenizer, sentences, device, max_tokens)
     scores = clips.audio @ text.T
-    truth = np.array([classes.index(label) for label in clips.labels])
+    truth = np.array([classes.index(label) for label in labels])
     correct = scores.argmax(1) == truth
     return {
         "accuracy": float(correct.mean()),

@@ -56,11 +56,12 @@ def check_trained_clips(
 def summed(counts: Iterable[Count | None]) -> Count | None:
     """Of several evaluations together; None if that of one is unknown."""
     counts = list(counts)
-    if not counts or None in counts:
+    known = [count for count in counts if count is not None]
+    if not known or len(known) < len(counts):
         return None
-    by_audio = [count["by_audio"] for count in counts]
+    by_audio = [count["by_audio"] for count in known]
     return {
-        **{name: sum(count[name] for count in counts) for name in ("trained", "by_key", "clips")},
+        **{name: sum(count[name] for count in known) for name in ("trained", "by_key", "clips")},
         "by_audio": None if None in by_audio else sum(by_audio),
-        "complete": all(count["complete"] for count in counts),
+        "complete": all(count["complete"] for count in known),
     }

@@ -6,7 +6,7 @@ B clips, T feature frames, T' encoder frames, L caption tokens (<s> and </s> cou
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 import torch.nn.functional as F
@@ -14,19 +14,20 @@ from torch import Tensor, nn
 
 from captionstew.checkpoint import StateDict, load_weights
 from captionstew.data.tokenizer import Tokenizer
+from captionstew.models.audio_encoder import EncoderT
 from captionstew.models.losses import Losses
 from captionstew.models.pooling import frame_mask
 from captionstew.models.text_decoder import TextDecoder, text_decoder_from_dict
 from zipformer import Zipformer, ZipformerConfig
 
 
-class CaptioningModel(nn.Module):
+class CaptioningModel(nn.Module, Generic[EncoderT]):
     """Audio encoder and text decoder, with a linear bridge where their widths differ.
 
     The encoder maps features (B, T, F), lengths (B,) to frames (B, T', output_dim), lengths (B,).
     """
 
-    def __init__(self, encoder: nn.Module, decoder: TextDecoder) -> None:
+    def __init__(self, encoder: EncoderT, decoder: TextDecoder) -> None:
         super().__init__()
         self.encoder = encoder
         same = encoder.output_dim == decoder.dim
@@ -104,13 +105,15 @@ def captioning_losses(
     return Losses(total, terms, {})
 
 
-def build_captioning(config: dict[str, Any]) -> CaptioningModel:
+def build_captioning(config: dict[str, Any]) -> CaptioningModel[Zipformer]:
     """The model that a checkpoint's `config` describes, with new weights."""
     encoder = Zipformer(ZipformerConfig.from_dict(config["encoder"]))
     return CaptioningModel(encoder, text_decoder_from_dict(config["text_decoder"]))
 
 
-def load_captioning(config: dict[str, Any], weights: StateDict, source: Path) -> CaptioningModel:
+def load_captioning(
+    config: dict[str, Any], weights: StateDict, source: Path
+) -> CaptioningModel[Zipformer]:
     """The trained model in evaluation mode, every clip's frames independent of its batch.
 
     Raises:

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from captionstew.checkpoint import StateDict, load_weights
 from captionstew.data.tokenizer import Tokenizer
 from captionstew.distributed import gather_rows
 from captionstew.hashing import stable_hash
+from captionstew.models.audio_encoder import EncoderT
 from captionstew.models.losses import Losses
 from captionstew.models.pooling import mean_pool
 from captionstew.models.text_tower import TextTower, build_text_tower, text_tower_from_dict
@@ -25,14 +26,14 @@ from zipformer import Zipformer, ZipformerConfig
 MAX_LOGIT_SCALE = math.log(100.0)  # CLIP's bound on 1/temperature
 
 
-class ContrastiveModel(nn.Module):
+class ContrastiveModel(nn.Module, Generic[EncoderT]):
     """Audio tower (Zipformer, mean over frames) and text tower, each projected to the unit
     sphere.
     """
 
     def __init__(
         self,
-        encoder: Zipformer,
+        encoder: EncoderT,
         text_tower: TextTower,
         embedding_dim: int,
         temperature: float = 0.07,
@@ -140,7 +141,7 @@ def contrastive_losses(
     return Losses(total, terms, {"logit_scale": logit_scale})
 
 
-def build_contrastive(config: dict[str, Any], tokenizer: Tokenizer) -> ContrastiveModel:
+def build_contrastive(config: dict[str, Any], tokenizer: Tokenizer) -> ContrastiveModel[Zipformer]:
     """The model that `config` describes, with new weights.
 
     `text_tower` is a name or path for `build_text_tower`, or what an earlier tower's `to_dict`
@@ -156,7 +157,7 @@ def build_contrastive(config: dict[str, Any], tokenizer: Tokenizer) -> Contrasti
 
 def load_contrastive(
     config: dict[str, Any], weights: StateDict, tokenizer: Tokenizer, source: Path
-) -> ContrastiveModel:
+) -> ContrastiveModel[Zipformer]:
     """The trained model in evaluation mode, every clip's frames independent of its batch.
 
     Raises:

@@ -88,6 +88,7 @@ def export_onnx(checkpoint: str | Path, path: Path) -> float:
             dynamic_shapes={"features": {0: batch, 1: time}, "lengths": {0: batch}},
             verbose=False,
         )
+    assert program is not None  # it is for the older exporter, without `dynamo`
     program.model.metadata_props.update(
         {name: json.dumps(value) for name, value in _settings(frozen).items()}
     )
@@ -150,7 +151,7 @@ def _run_layers(stack: nn.Module, x: Tensor, frames: Frames, pos_dim: int) -> Te
     positions = relative_positions(
         x.shape[1], pos_dim, torch.float32
     )  # runtimes lack atan in float64
-    for layer in stack.layers:
+    for layer in stack.get_submodule("layers").children():
         x = layer(x, positions, frames)
     return x
 

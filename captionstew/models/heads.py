@@ -19,8 +19,8 @@ Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class LinearHead:
-    """A linear layer on a clip's vector."""
+class _LinearLayer:
+    """A linear layer's shape and first weights."""
 
     dim: int
     num_classes: int
@@ -29,13 +29,18 @@ class LinearHead:
         """Weights of one copy, drawn as torch.nn.Linear draws them."""
         return _linear("linear", self.dim, self.num_classes, generator)
 
+
+@dataclass(frozen=True)
+class LinearHead(_LinearLayer):
+    """A linear layer on a clip's vector."""
+
     def scores(self, weights: Weights, vectors: Tensor) -> Tensor:
         """(N, D) -> logits (H, N, C)"""
         return _stacked_linear(vectors, weights, "linear")
 
 
 @dataclass(frozen=True)
-class FrameHead(LinearHead):
+class FrameHead(_LinearLayer):
     """A linear layer on every frame, for detection."""
 
     def scores(self, weights: Weights, frames: Tensor, lengths: Tensor) -> Tensor:
@@ -100,7 +105,11 @@ class AttentionHead:
 
 
 Head = LinearHead | FrameHead | AttentionHead
-HEADS = {"linear": LinearHead, "frames": FrameHead, "attention": AttentionHead}
+HEADS: dict[str, type[Head]] = {
+    "linear": LinearHead,
+    "frames": FrameHead,
+    "attention": AttentionHead,
+}
 
 
 def head_to_dict(head: Head) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def find_language_model(name_or_path: str, allow_download: bool = False) -> Path
     try:
         return Path(
             snapshot_download(
-                name_or_path, allow_patterns=FILES, local_files_only=not allow_download
+                name_or_path, allow_patterns=list(FILES), local_files_only=not allow_download
             )
         )
     except (LocalEntryNotFoundError, HFValidationError) as error:
@@ -75,7 +75,7 @@ def load_language_model(
     model = AutoModelForCausalLM.from_pretrained(folder, **options)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if bits == 16:
-        model.to(device)
+        model.to(device)  # type: ignore[arg-type]  # a method under a wrapper without types
     description = {"path": name_or_path, "sha256": folder_hash(folder), "bits": bits}
     return FrozenLanguageModel(model, tokenizer, description, checkpointing)
 

@@ -36,6 +36,8 @@ class FrozenFrames(nn.Module):
     ) -> None:
         super().__init__()
         self.output_dim = dim
+        self.mean: Tensor
+        self.deviation: Tensor
         self.register_buffer("mean", torch.zeros(dim) if mean is None else mean)
         self.register_buffer("deviation", torch.ones(dim) if deviation is None else deviation)
 
@@ -44,7 +46,9 @@ class FrozenFrames(nn.Module):
         return (frames - self.mean) / self.deviation, lengths
 
 
-def freeze_all_but_cross_attention(model: CaptioningModel) -> CaptioningModel:
+def freeze_all_but_cross_attention(
+    model: CaptioningModel[FrozenFrames],
+) -> CaptioningModel[FrozenFrames]:
     """Leaves gradients to the decoder's cross-attention (with its layer norm) and to the bridge
     alone.
     """
@@ -82,7 +86,7 @@ def log_parameters(model: nn.Module, encoder: FrozenEncoder) -> None:
 
 def load_lit_retrieval(
     config: dict[str, Any], weights: StateDict, source: Path
-) -> ContrastiveModel:
+) -> ContrastiveModel[FrozenFrames]:
     """The adapted model in evaluation mode; its batches hold the frozen encoder's frames.
 
     Raises:
@@ -97,7 +101,7 @@ def load_lit_retrieval(
 
 def load_lit_captioning(
     config: dict[str, Any], weights: StateDict, source: Path
-) -> CaptioningModel:
+) -> CaptioningModel[FrozenFrames]:
     """The adapted model in evaluation mode; its batches hold the frozen encoder's frames.
 
     Raises:

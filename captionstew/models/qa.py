@@ -6,7 +6,7 @@ width), L positions of a whole sequence, R of them for the answer.
 
 from array import array
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,10 @@ from captionstew.models.qa_prompt import (
     question_text,
     target_text,
 )
+
+if TYPE_CHECKING:
+    # what AutoModelForCausalLM gives
+    from transformers.models.auto.modeling_auto import _BaseModelWithGenerate as LanguageModel
 
 IGNORED = -100  # F.cross_entropy leaves such targets out
 
@@ -38,6 +42,8 @@ class AudioAdaptor(nn.Module):
     ) -> None:
         super().__init__()
         self.stack = stack
+        self.mean: Tensor
+        self.deviation: Tensor
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("deviation", torch.ones(dim))
         self.hidden = nn.Linear(dim * stack, hidden_dim)
@@ -82,7 +88,7 @@ class FrozenLanguageModel:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: "LanguageModel",
         tokenizer: Any,
         description: dict[str, Any],
         checkpointing: bool = False,
@@ -93,7 +99,7 @@ class FrozenLanguageModel:
         self.prompt: ChatPrompt = chat_prompt(tokenizer)
         self.checkpointing = checkpointing
         self._embed = model.get_input_embeddings()
-        self.dim = self._embed.weight.shape[1]
+        self.dim = self._vectors.shape[1]
         if checkpointing:
             _without_dropout(model)
             model.gradient_checkpointing_enable(
@@ -101,8 +107,13 @@ class FrozenLanguageModel:
             )
 
     @property
+    def _vectors(self) -> Tensor:
+        """(tokens, E)"""
+        return self._embed.get_parameter("weight")
+
+    @property
     def device(self) -> torch.device:
-        return self._embed.weight.device
+        return self._vectors.device
 
     @property
     def num_parameters(self) -> int:
@@ -130,7 +141,7 @@ class FrozenLanguageModel:
 
     def embedding_rms(self) -> float:
         """Root mean square of the token embeddings' entries."""
-        return float(self._embed.weight.float().square().mean().sqrt())
+        return float(self._vectors.float().square().mean().sqrt())
 
     def answer_losses(
         self,
@@ -262,7 +273,7 @@ def _until(ids: Sequence[int], end: set[int]) -> list[int]:
     return list(ids[:stop])
 
 
-def _end_tokens(model: nn.Module) -> set[int]:
+def _end_tokens(model: "LanguageModel") -> set[int]:
     """What the model's own settings end a generation with."""
     found = model.generation_config.eos_token_id
     return set() if found is None else set(found) if isinstance(found, list) else {found}
@@ -274,4 +285,4 @@ def _without_dropout(model: nn.Module) -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+            module.attention_dropout = 0.0  # type: ignore[assignment]  # of tensors and modules

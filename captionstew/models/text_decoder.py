@@ -14,7 +14,7 @@ clip's loss would depend on its batch.
 B clips, T' frames, L tokens (<s> and </s> count), V vocabulary.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -59,10 +59,13 @@ class TextDecoder(nn.Module):
             eos_token_id=config.eos_token_id,
             pad_token_id=config.pad_token_id,
         )
-        self.dim = config.d_model
+        self.dim = self.bart.lm_head.in_features
         self.vocab_size = config.vocab_size
         # BART was pretrained with </s> before <s>; a decoder from scratch begins with <s>.
         start, bos = config.decoder_start_token_id, config.bos_token_id
+        if start is None or bos is None:
+            raise ValueError("the decoder's configuration names no token to begin with")
+        self._bos = bos
         self._prefix = [] if start == bos else [start]
         self.max_tokens = config.max_position_embeddings - len(self._prefix)
         self._mask_id = mask_id
@@ -121,9 +124,9 @@ class TextDecoder(nn.Module):
 
         Greedy with one beam, else beam search by mean log-probability per token.
         """
-        bos = torch.full((memory.size(0), 1), self.bart.config.bos_token_id, device=memory.device)
+        bos = torch.full((memory.size(0), 1), self._bos, device=memory.device)
         start = torch.cat([self._prefixes(memory.size(0), memory.device), bos], dim=1)
-        ids = self.bart.generate(
+        ids = self.bart.generate(  # type: ignore[misc]  # a mixin whose own type leaves BART out
             input_ids=start,
             attention_mask=torch.ones_like(start),
             encoder_hidden_states=memory,
@@ -211,8 +214,11 @@ def _load_bart(name_or_path: str, tokenizer: Tokenizer, parallel_positions: int)
         config = AutoConfig.from_pretrained(name_or_path)
         if config.model_type != "bart":
             raise ValueError(f"a {config.model_type} model, not BART")
-        source, report = BartForConditionalGeneration.from_pretrained(
-            name_or_path, dtype=torch.float32, output_loading_info=True
+        source, report = cast(  # a pair, because the loading info is asked for
+            tuple[BartForConditionalGeneration, dict[str, list[str]]],
+            BartForConditionalGeneration.from_pretrained(
+                name_or_path, dtype=torch.float32, output_loading_info=True
+            ),
         )
     except (OSError, ValueError) as error:
         raise ValueError(

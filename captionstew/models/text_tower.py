@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, BertConfig, BertModel
+from transformers import AutoConfig, AutoModel, BertConfig, BertModel, PreTrainedModel
 
 from captionstew.models.pooling import frame_mask, mean_pool
 
@@ -27,13 +27,12 @@ class TextTower(nn.Module):
       max_tokens: longest text that it has positions for.
     """
 
-    def __init__(self, bert: nn.Module) -> None:
+    def __init__(self, bert: PreTrainedModel) -> None:
         super().__init__()
-        bert.pooler = (
-            None  # what some checkpoints have for their first token; the mean does without
-        )
+        # What some checkpoints have for their first token; the mean does without.
+        bert.pooler = None  # type: ignore[assignment]  # nn.Module's types have no empty place
         self.bert = bert
-        self.dim = bert.config.hidden_size
+        self.dim: int = bert.config.hidden_size
         self.max_tokens = (
             bert.config.max_position_embeddings - 2
         )  # RoBERTa counts its positions from 2

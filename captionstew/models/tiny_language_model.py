@@ -12,13 +12,16 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captionstew.models.qa_prompt import LEAD, chat_prompt, encode_texts, question_text, target_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 END, START, PAD = "<|im_end|>", "<|im_start|>", "<|endoftext|>"
 CHAT_TEMPLATE = (
@@ -74,7 +77,8 @@ def make_tiny_language_model(
         torch.manual_seed(settings.seed)
         model = _new_model(tokenizer, settings)
         loss = _train(model, tokenizer, questions, settings)
-    model.eval().save_pretrained(folder)
+    model.eval()
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return loss
 
@@ -101,7 +105,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Any:
     return wrapped
 
 
-def _new_model(tokenizer: Any, settings: TinySettings) -> nn.Module:
+def _new_model(tokenizer: Any, settings: TinySettings) -> "PreTrainedModel":
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     config = Qwen2Config(

@@ -28,8 +28,28 @@ PRETRAINED_BATCH_COUNT = (
 
 
 @dataclass(frozen=True)
-class TrainingFlags:
-    """Flags of the training loop."""
+class BatchFlags:
+    """Flags of the clips that a model is trained on, and of their batches."""
+
+    manifest_dir: Path = free_flag(
+        Path("data"), "folder with cuts_train.jsonl, cuts_valid.jsonl, cuts_test.jsonl"
+    )
+    max_duration: float = flag(640.0, "seconds of audio per batch and process")
+    num_buckets: int = flag(30, "duration buckets of the sampler")
+    num_workers: int = free_flag(
+        2, "data-loading processes per rank (0: load in the training process)"
+    )
+    max_caption_tokens: int = flag(128, "longer captions are cut to this many tokens")
+    valid_clips: int = free_flag(2000, "validate on at most this many clips, chosen by a hash")
+
+    def check(self) -> None:
+        if not self.max_duration > 0:
+            raise ValueError(f"--max-duration must be positive, not {self.max_duration}")
+
+
+@dataclass(frozen=True)
+class TrainingFlags(BatchFlags):
+    """Flags of the training loop, and of the batches that it takes."""
 
     exp_dir: Path = free_flag(Path("exp"), "folder for checkpoints, logs and results")
     world_size: int = free_flag(
@@ -139,26 +159,6 @@ def refuse_accumulation(flags: TrainingFlags) -> None:
             " clips of its batch, so parts of a batch have another loss than the whole; raise"
             " --max-duration or the number of processes"
         )
-
-
-@dataclass(frozen=True)
-class BatchFlags:
-    """Flags of the clips that a model is trained on, and of their batches."""
-
-    manifest_dir: Path = free_flag(
-        Path("data"), "folder with cuts_train.jsonl, cuts_valid.jsonl, cuts_test.jsonl"
-    )
-    max_duration: float = flag(640.0, "seconds of audio per batch and process")
-    num_buckets: int = flag(30, "duration buckets of the sampler")
-    num_workers: int = free_flag(
-        2, "data-loading processes per rank (0: load in the training process)"
-    )
-    max_caption_tokens: int = flag(128, "longer captions are cut to this many tokens")
-    valid_clips: int = free_flag(2000, "validate on at most this many clips, chosen by a hash")
-
-    def check(self) -> None:
-        if not self.max_duration > 0:
-            raise ValueError(f"--max-duration must be positive, not {self.max_duration}")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 import torch
 import torch.distributed as dist
@@ -28,8 +28,11 @@ import torch.distributed as dist
 from captionstew.distributed import Rank, pick_device
 from captionstew.errors import USER_ERRORS, UserError, one_line
 from captionstew.flags import flags_to_dict
+from captionstew.training.flags import TrainingFlags
 from captionstew.training.log import start_logging
 
+FlagsT = TypeVar("FlagsT", bound=TrainingFlags)
+Ts = TypeVarTuple("Ts")
 TIMEOUT = timedelta(minutes=30)
 FIRST_REPORT_SECONDS = 1.0  # how long a failed process's own account is waited for
 
@@ -63,7 +66,7 @@ class Child:
             return None
 
 
-def launch_training(run: Callable[[Rank, Any], None], flags: Any) -> None:
+def launch_training(run: Callable[[Rank, FlagsT], None], flags: FlagsT) -> None:
     """Calls run(rank, flags) in every process that the flags ask for, its messages logged and its
     generator seeded.
 
@@ -75,7 +78,7 @@ def launch_training(run: Callable[[Rank, Any], None], flags: Any) -> None:
     launch(_begin, flags.world_size, flags.master_port, flags.device, run, flags)
 
 
-def _begin(rank: Rank, run: Callable[[Rank, Any], None], flags: Any) -> None:
+def _begin(rank: Rank, run: Callable[[Rank, FlagsT], None], flags: FlagsT) -> None:
     start_logging(flags.exp_dir, rank.rank, rank.world_size)
     logging.info("%s", flags_to_dict(flags))
     torch.manual_seed(flags.seed)
@@ -83,7 +86,11 @@ def _begin(rank: Rank, run: Callable[[Rank, Any], None], flags: Any) -> None:
 
 
 def launch(
-    function: Callable[..., None], world_size: int, master_port: int, device: str, *args: Any
+    function: Callable[[Rank, *Ts], None],
+    world_size: int,
+    master_port: int,
+    device: str,
+    *args: *Ts,
 ) -> None:
     """Calls function(rank, *args) in every process.
 
@@ -95,8 +102,10 @@ def launch(
       ProcessDied: one of the local processes failed or was killed; the message says which and why.
     """
     if "RANK" in os.environ:
-        place = [int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")]
-        _run_rank(*place, device, function, args)
+        place, local, count = (
+            int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+        )
+        _run_rank(place, local, count, device, function, args)
     elif world_size == 1:
         function(Rank(0, 0, 1, pick_device(device, 0)), *args)
     else:
@@ -139,7 +148,8 @@ def _child(
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
     os._exit(1)
 
 

@@ -12,12 +12,11 @@ import logging
 import signal
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 import torch
-from torch import nn
 
 from captionstew import checkpoint as checkpoints
+from captionstew.data.batches.dataset import Batch
 from captionstew.distributed import Rank, any_rank, sum_gradients
 from captionstew.errors import one_line
 from captionstew.flags import flags_to_dict
@@ -39,197 +38,186 @@ from captionstew.training.precision import (
     scaled_step,
 )
 from captionstew.training.preflight import report_data, run_preflight
-from captionstew.training.progress import report_progress, steps_left
+from captionstew.training.progress import report_progress
 from captionstew.training.resume import restore, save
-from captionstew.training.state import BATCH_COUNT_INTERVAL, Run, distribute, new_run
-from captionstew.training.task import Task, TrainingData
+from captionstew.training.state import BATCH_COUNT_INTERVAL, TrainerState
+from captionstew.training.task import ModelT, ShowsSamples, Task, TrainingData
 from captionstew.training.trained_clips import remember_clips
 from zipformer.scaled_adam import Diverged
 
-Batch = dict[str, Any]
-
 
 def train(
-    model: nn.Module, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank
+    model: ModelT, task: Task[ModelT], data: TrainingData, flags: TrainingFlags, rank: Rank
 ) -> None:
-    """Trains until --num-epochs or --max-steps. Writes to --exp-dir: checkpoints, scalars.jsonl,
-    tensorboard/.
-
-    Raises:
-      TrainingStopped: losses stayed NaN or infinite, the float16 scale collapsed, memory ran out, a
-          loader died.
-      CheckpointError: the checkpoint to continue from cannot be used.
-    """
-    if flags.num_threads:
-        torch.set_num_threads(flags.num_threads)
-    run = new_run(model, flags, rank)
-    previous = signal.signal(signal.SIGTERM, lambda *_: setattr(run, "stop_signalled", True))
-    try:
-        restore(run, task, data, flags, rank)
-        remember_clips(task, data, flags, rank)
-        report_data(task, data, flags)
-        if flags.preflight:
-            run_preflight(run, task, data, flags, rank)
-        distribute(run, flags, rank)
-        _train_epochs(run, task, data, flags, rank)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise TrainingStopped(
-            f"a loading process died ({one_line(error)}); go on with --resume true"
-        ) from error
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    """Trains until --num-epochs or --max-steps; see Trainer.train."""
+    Trainer(model, task, data, flags, rank).train()
 
 
-def _train_epochs(
-    run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank
-) -> None:
-    """The epochs that are left; saves and returns when it is asked to stop."""
-    log = ScalarLog(
-        flags.exp_dir, rank.is_main, flags.tensorboard, flags.wandb, flags_to_dict(flags)
-    )
-    try:
-        while run.epoch <= flags.num_epochs and not _out_of_steps(run, flags):
-            finished = _train_epoch(run, task, data, flags, rank, log)
-            if run.stop_requested:
-                save(run, task, data, flags, rank, checkpoints.INTERRUPTED)
-                logging.info("stopped on request at step %d; continue with --resume true", run.step)
-                return
-            if not flags.valid_interval:
-                _validate(run, task, data, flags, rank, log)
-            if finished:
-                run.epoch, run.position = run.epoch + 1, None
-                if (flags.num_epochs + 1 - run.epoch) % flags.save_every_epochs == 0:
-                    save(run, task, data, flags, rank, f"epoch-{run.epoch - 1}.pt")
-        if run.position is not None:
-            save(run, task, data, flags, rank, f"checkpoint-{run.step}.pt")
-        logging.info("done: %d steps, %d epochs", run.step, run.epoch - 1)
-    finally:
-        log.close()
+class Trainer(TrainerState[ModelT]):
+    """The loop over what a training holds."""
 
+    def train(self) -> None:
+        """Trains until --num-epochs or --max-steps. Writes to --exp-dir: checkpoints,
+        scalars.jsonl, tensorboard/.
 
-def _train_epoch(
-    run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank, log: ScalarLog
-) -> bool:
-    """Trains on the rest of the epoch; False if it ended early (step limit, request to stop)."""
-    run.model.train()
-    run.scheduler.step_epoch(run.epoch - 1)
-    batches = iter(data.train_batches(run.epoch, run.position))
-    while batches_of_step := _next_batches(run, batches, flags.accum_grad):
-        if run.step % BATCH_COUNT_INTERVAL == 0:
-            run.update_schedules(flags)
-        trained = _train_step(run, task, batches_of_step, flags, rank)
-        run.position = batches_of_step[-1]["position"]
-        if trained:
-            _after_step(run, task, data, flags, rank, log)
-        if run.stop_requested or _out_of_steps(run, flags):
+        Raises:
+          TrainingStopped: losses stayed NaN or infinite, the float16 scale collapsed, memory ran
+              out, a loader died.
+          CheckpointError: the checkpoint to continue from cannot be used.
+        """
+        if self.flags.num_threads:
+            torch.set_num_threads(self.flags.num_threads)
+        previous = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop_signalled", True))
+        try:
+            restore(self)
+            remember_clips(self.task, self.data, self.flags, self.rank)
+            report_data(self)
+            if self.flags.preflight:
+                run_preflight(self)
+            self.distribute()
+            self._train_epochs()
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingStopped(
+                f"a loading process died ({one_line(error)}); go on with --resume true"
+            ) from error
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    def _train_epochs(self) -> None:
+        """The epochs that are left; saves and returns when it is asked to stop."""
+        flags = self.flags
+        self.log = ScalarLog(
+            flags.exp_dir, self.rank.is_main, flags.tensorboard, flags.wandb, flags_to_dict(flags)
+        )
+        try:
+            while self.epoch <= flags.num_epochs and not self._out_of_steps():
+                finished = self._train_epoch()
+                if self.stop_requested:
+                    save(self, checkpoints.INTERRUPTED)
+                    logging.info(
+                        "stopped on request at step %d; continue with --resume true", self.step
+                    )
+                    return
+                if not flags.valid_interval:
+                    self._validate()
+                if finished:
+                    self.epoch, self.position = self.epoch + 1, None
+                    if (flags.num_epochs + 1 - self.epoch) % flags.save_every_epochs == 0:
+                        save(self, f"epoch-{self.epoch - 1}.pt")
+            if self.position is not None:
+                save(self, f"checkpoint-{self.step}.pt")
+            logging.info("done: %d steps, %d epochs", self.step, self.epoch - 1)
+        finally:
+            self.log.close()
+
+    def _train_epoch(self) -> bool:
+        """Trains on the rest of the epoch; False if it ended early: step limit, request to stop."""
+        self.model.train()
+        self.scheduler.step_epoch(self.epoch - 1)
+        batches = iter(self.data.train_batches(self.epoch, self.position))
+        while batches_of_step := self._next_batches(batches):
+            if self.step % BATCH_COUNT_INTERVAL == 0:
+                self.update_schedules()
+            trained = self._train_step(batches_of_step)
+            self.position = batches_of_step[-1]["position"]
+            if trained:
+                self._after_step()
+            if self.stop_requested or self._out_of_steps():
+                return False
+        return True
+
+    def _next_batches(self, batches: Iterator[Batch]) -> list[Batch]:
+        with self.window.waiting():
+            return list(islice(batches, self.flags.accum_grad))
+
+    def _train_step(self, batches: list[Batch]) -> bool:
+        """One update with the sum of the batches' losses; False if none was done."""
+        used: list[Batch] = []
+        costs: list[Losses] = []
+        for batch in batches:
+            losses = self._forward_and_backward(batch)
+            if losses is not None:
+                used.append(batch)
+                costs.append(losses)
+        if not used:
             return False
-    return True
+        if self.flags.accum_grad > 1:
+            sum_gradients(self.model)
+        try:
+            stepped = scaled_step(self.scaler, self.optimizer)
+        except Diverged as error:
+            stop_with_evidence(self, used, str(error))
+        self.optimizer.zero_grad(set_to_none=True)
+        if scale_has_collapsed(self.scaler):
+            stop_with_evidence(
+                self, used, f"the float16 gradient scale fell below {MIN_GRAD_SCALE}"
+            )
+        if not stepped:
+            self.window.skipped += 1
+            return False
+        if self.optimizer.last_step.skipped:
+            leave_out(self, used, "gradient")
+            return False
+        self.scheduler.step_batch()
+        self.step += 1
+        raise_small_scale(self.scaler, self.step)
+        self.window.count_step(used, costs, self.optimizer.last_step)
+        return True
 
-
-def _next_batches(run: Run, batches: Iterator[Batch], count: int) -> list[Batch]:
-    with run.window.waiting():
-        return list(islice(batches, count))
-
-
-def _train_step(
-    run: Run, task: Task, batches: list[Batch], flags: TrainingFlags, rank: Rank
-) -> bool:
-    """One update with the sum of the batches' losses; False if none was done."""
-    used, costs = [], []
-    for batch in batches:
-        losses = _forward_and_backward(run, task, batch, flags, rank)
-        if losses is not None:
-            used.append(batch)
-            costs.append(losses)
-    if not used:
-        return False
-    if flags.accum_grad > 1:
-        sum_gradients(run.model)
-    try:
-        stepped = scaled_step(run.scaler, run.optimizer)
-    except Diverged as error:
-        stop_with_evidence(run, used, flags, rank, str(error))
-    run.optimizer.zero_grad(set_to_none=True)
-    if scale_has_collapsed(run.scaler):
-        stop_with_evidence(
-            run, used, flags, rank, f"the float16 gradient scale fell below {MIN_GRAD_SCALE}"
-        )
-    if not stepped:
-        run.window.skipped += 1
-        return False
-    if run.optimizer.last_step.skipped:
-        leave_out(run, used, "gradient", flags, rank)
-        return False
-    run.scheduler.step_batch()
-    run.step += 1
-    raise_small_scale(run.scaler, run.step)
-    run.window.count_step(used, costs, run.optimizer.last_step)
-    return True
-
-
-def _forward_and_backward(
-    run: Run, task: Task, batch: Batch, flags: TrainingFlags, rank: Rank
-) -> Losses | None:
-    """Adds a batch's gradients; None if it is left out: no readable clip on some rank, a loss that
-    is not finite.
-    """
-    list_failed(batch, flags, rank)
-    run.window.sums["failed"] += len(batch["failed"])
-    if any_rank([not batch["cut_ids"]], rank.device)[0]:
-        return None
-    try:
-        with autocast(flags, rank.device):
-            losses = task.losses(run.wrapped, batch, rank.device)
-        bad, stop = any_rank([not torch.isfinite(losses.total), run.stop_signalled], rank.device)
-        run.stop_requested |= stop
-        if bad:
-            leave_out(run, [batch], "loss", flags, rank)
+    def _forward_and_backward(self, batch: Batch) -> Losses | None:
+        """Adds a batch's gradients; None if it is left out: no readable clip on some rank, a loss
+        that is not finite.
+        """
+        device = self.rank.device
+        list_failed(self, batch)
+        self.window.sums["failed"] += len(batch["failed"])
+        if any_rank([not batch["cut_ids"]], device)[0]:
             return None
-        # DDP averages gradients over processes; the loss is a sum, hence the factor.
-        factor = rank.world_size if flags.accum_grad == 1 else 1
-        run.scaler.scale(losses.total * factor).backward()
-    except torch.OutOfMemoryError as error:
-        stop_out_of_memory(batch, flags, error)
-    return losses
+        try:
+            with autocast(self.flags, device):
+                losses = self.task.losses(self.wrapped, batch, device)
+            bad, stop = any_rank([not torch.isfinite(losses.total), self.stop_signalled], device)
+            self.stop_requested |= stop
+            if bad:
+                leave_out(self, [batch], "loss")
+                return None
+            # DDP averages gradients over processes; the loss is a sum, hence the factor.
+            factor = self.rank.world_size if self.flags.accum_grad == 1 else 1
+            self.scaler.scale(losses.total * factor).backward()
+        except torch.OutOfMemoryError as error:
+            stop_out_of_memory(self, batch, error)
+        return losses
 
+    def _after_step(self) -> None:
+        """What happens every so many steps: average, progress, checkpoint, validation."""
+        flags, step = self.flags, self.step
+        if step % flags.average_period == 0:
+            checkpoints.update_running_average(self.average, self.model, step, flags.average_period)
+        if step % flags.log_interval == 0:
+            report_progress(self)
+        if step % flags.save_every_n == 0:
+            with self.window.paused():
+                save(self, f"checkpoint-{step}.pt")
+                if self.rank.is_main:
+                    checkpoints.remove_old_checkpoints(flags.exp_dir, flags.keep_last_k)
+        if flags.valid_interval and step % flags.valid_interval == 0 and not self.stop_requested:
+            self._validate()
 
-def _after_step(
-    run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank, log: ScalarLog
-) -> None:
-    """What happens every so many steps: average, progress, checkpoint, validation."""
-    if run.step % flags.average_period == 0:
-        checkpoints.update_running_average(run.average, run.model, run.step, flags.average_period)
-    if run.step % flags.log_interval == 0:
-        report_progress(
-            run, steps_left(run, data.sampler.expected_batches, flags), flags, rank, log
-        )
-    if run.step % flags.save_every_n == 0:
-        with run.window.paused():
-            save(run, task, data, flags, rank, f"checkpoint-{run.step}.pt")
-            if rank.is_main:
-                checkpoints.remove_old_checkpoints(flags.exp_dir, flags.keep_last_k)
-    if flags.valid_interval and run.step % flags.valid_interval == 0 and not run.stop_requested:
-        _validate(run, task, data, flags, rank, log)
+    def _validate(self) -> None:
+        """Metrics of the current parameters; the run is exactly as before afterwards."""
+        state = checkpoints.random_state()
+        self.model.eval()
+        with self.window.paused(), torch.inference_mode(), autocast(self.flags, self.rank.device):
+            metrics = self.task.validate(self.model, self.data.valid_batches(), self.rank.device)
+            if self.rank.is_main and isinstance(self.task, ShowsSamples):
+                self.log.write_samples(self.step, self.task.samples())
+        self.model.train()
+        checkpoints.set_random_state(state)
+        self.log.write("valid", self.step, self.epoch, metrics)
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        logging.info("epoch %d, step %d, validation: %s", self.epoch, self.step, shown)
 
-
-def _validate(
-    run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank, log: ScalarLog
-) -> None:
-    """Metrics of the current parameters; the run is exactly as before afterwards."""
-    state = checkpoints.random_state()
-    run.model.eval()
-    with run.window.paused(), torch.inference_mode(), autocast(flags, rank.device):
-        metrics = task.validate(run.model, data.valid_batches(), rank.device)
-        if rank.is_main and hasattr(task, "samples"):
-            log.write_samples(run.step, task.samples())
-    run.model.train()
-    checkpoints.set_random_state(state)
-    log.write("valid", run.step, run.epoch, metrics)
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-    logging.info("epoch %d, step %d, validation: %s", run.epoch, run.step, shown)
-
-
-def _out_of_steps(run: Run, flags: TrainingFlags) -> bool:
-    return bool(flags.max_steps) and run.step >= flags.max_steps
+    def _out_of_steps(self) -> bool:
+        return bool(self.flags.max_steps) and self.step >= self.flags.max_steps

@@ -1,6 +1,6 @@
 """Numbers of 16 bits: autocast, and float16's gradient scale."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch.optim import Optimizer
@@ -11,7 +11,7 @@ MIN_GRAD_SCALE = 1e-5  # below this, float16 training has diverged
 CHECK_INTERVAL = 100  # steps between two looks at a small scale
 
 
-def autocast(flags: TrainingFlags, device: torch.device):
+def autocast(flags: TrainingFlags, device: torch.device) -> AbstractContextManager[object]:
     """The context of forward passes."""
     if flags.use_fp16 or flags.use_bf16:
         return torch.autocast(

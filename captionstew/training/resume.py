@@ -20,77 +20,75 @@ from captionstew.data.manifests.trained_clips import ENTRY
 from captionstew.distributed import Rank, barrier, gather_objects
 from captionstew.flags import flags_to_dict
 from captionstew.training.flags import TrainingFlags
-from captionstew.training.state import Run
-from captionstew.training.task import Task, TrainingData
+from captionstew.training.state import TrainerState
 from zipformer import ScaledAdam, load_training_state, training_state
 
 NOT_THE_MODEL = ("coverage", ENTRY)  # entries of a task's config that say where data came from
 
 
-def save(
-    run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank, name: str
-) -> None:
+def save(trainer: TrainerState, name: str) -> None:
     """Rank 0 writes <exp-dir>/<name> with every rank's random state."""
     ranks = gather_objects(
-        {"encoder": training_state(run.model), "random": checkpoints.random_state()}
+        {"encoder": training_state(trainer.model), "random": checkpoints.random_state()}
     )
-    if rank.is_main:
+    if trainer.rank.is_main:
         content = {
-            "model": run.model.state_dict(),
-            "model_avg": run.average,
-            "config": task.config,
-            "flags": flags_to_dict(flags),
-            "sampler": vars(data.sampler.settings).copy(),
-            "step": run.step,
-            "epoch": run.epoch,
-            "position": run.position,
-            "nonfinite": run.nonfinite,
-            "average_period": flags.average_period,
-            "optimizer": run.optimizer.state_dict(),
-            "scheduler": run.scheduler.state_dict(),
-            "grad_scaler": run.scaler.state_dict(),
+            "model": trainer.model.state_dict(),
+            "model_avg": trainer.average,
+            "config": trainer.task.config,
+            "flags": flags_to_dict(trainer.flags),
+            "sampler": vars(trainer.data.sampler.settings).copy(),
+            "step": trainer.step,
+            "epoch": trainer.epoch,
+            "position": trainer.position,
+            "nonfinite": trainer.nonfinite,
+            "average_period": trainer.flags.average_period,
+            "optimizer": trainer.optimizer.state_dict(),
+            "scheduler": trainer.scheduler.state_dict(),
+            "grad_scaler": trainer.scaler.state_dict(),
             "ranks": ranks,
             "provenance": checkpoints.provenance(),
         }
-        checkpoints.save_checkpoint(flags.exp_dir / name, content)
+        checkpoints.save_checkpoint(trainer.flags.exp_dir / name, content)
     barrier()
 
 
-def restore(run: Run, task: Task, data: TrainingData, flags: TrainingFlags, rank: Rank) -> None:
-    """Puts the run where the checkpoint that the flags ask for left it, if they ask for one, and
-    says so.
+def restore(trainer: TrainerState) -> None:
+    """Puts the training where the checkpoint that the flags ask for left it, if they ask for one,
+    and says so.
 
     Raises:
       CheckpointError: there is no such checkpoint, or it cannot be continued under these flags.
     """
+    flags, rank = trainer.flags, trainer.rank
     found = _checkpoint_to_continue(flags)
     _clear_the_way(found[1]["step"] if found else 0, flags, rank)
     if found is None:
         logging.info(
             "starting from step 0 with %d parameters",
-            sum(p.numel() for p in run.model.parameters()),
+            sum(p.numel() for p in trainer.model.parameters()),
         )
         return
     path, content = found
-    _check_same(path, content, task, data, flags, rank)
-    checkpoints.load_weights(run.model, content["model"], path)
+    _check_same(trainer, path, content)
+    checkpoints.load_weights(trainer.model, content["model"], path)
     for name, value in content["model_avg"].items():
-        run.average[name].copy_(value)
-    _restore_optimizer(run.optimizer, content["optimizer"])
-    run.scheduler.load_state_dict(content["scheduler"])
-    run.scaler.load_state_dict(content["grad_scaler"])
-    run.step, run.epoch, run.position = content["step"], content["epoch"], content["position"]
-    run.nonfinite = content["nonfinite"]
-    task.config[ENTRY] = content["config"].get(ENTRY)
+        trainer.average[name].copy_(value)
+    _restore_optimizer(trainer.optimizer, content["optimizer"])
+    trainer.scheduler.load_state_dict(content["scheduler"])
+    trainer.scaler.load_state_dict(content["grad_scaler"])
+    trainer.step, trainer.epoch = content["step"], content["epoch"]
+    trainer.position, trainer.nonfinite = content["position"], content["nonfinite"]
+    trainer.task.config[ENTRY] = content["config"].get(ENTRY)
     ranks = content["ranks"]
-    load_training_state(run.model, ranks[rank.rank % len(ranks)]["encoder"])
+    load_training_state(trainer.model, ranks[rank.rank % len(ranks)]["encoder"])
     if len(ranks) == rank.world_size:
         checkpoints.set_random_state(ranks[rank.rank]["random"])
     else:
-        torch.manual_seed(flags.seed + run.step + rank.rank)
-        run.update_schedules(flags)
-    place = f"after batch {run.position['consumed']}" if run.position else "at its start"
-    logging.info("restored %s: step %d, epoch %d %s", path, run.step, run.epoch, place)
+        torch.manual_seed(flags.seed + trainer.step + rank.rank)
+        trainer.update_schedules()
+    place = f"after batch {trainer.position['consumed']}" if trainer.position else "at its start"
+    logging.info("restored %s: step %d, epoch %d %s", path, trainer.step, trainer.epoch, place)
 
 
 def _checkpoint_to_continue(flags: TrainingFlags) -> tuple[Path, dict[str, Any]] | None:
@@ -139,17 +137,11 @@ def _clear_the_way(step: int, flags: TrainingFlags, rank: Rank) -> None:
     barrier()
 
 
-def _check_same(
-    path: Path,
-    content: dict[str, Any],
-    task: Task,
-    data: TrainingData,
-    flags: TrainingFlags,
-    rank: Rank,
-) -> None:
+def _check_same(trainer: TrainerState, path: Path, content: dict[str, Any]) -> None:
     """Raises CheckpointError that lists what has changed and must not."""
+    flags, world_size = trainer.flags, trainer.rank.world_size
     theirs = {name: value for name, value in content["config"].items() if name not in NOT_THE_MODEL}
-    ours = {name: value for name, value in task.config.items() if name not in NOT_THE_MODEL}
+    ours = {name: value for name, value in trainer.task.config.items() if name not in NOT_THE_MODEL}
     if changed := _differences(theirs, ours):
         raise CheckpointError(
             f"{path}: holds another model than the flags describe: {changed}. Restore the old"
@@ -157,17 +149,17 @@ def _check_same(
         )
     if flags.resume_mode != "exact":
         return
-    if len(content["ranks"]) != rank.world_size:
+    if len(content["ranks"]) != world_size:
         raise CheckpointError(
             f"{path}: was written by {len(content['ranks'])} processes, this run has"
-            f" {rank.world_size}: use the same number, or --resume-mode reseed to go on with other"
+            f" {world_size}: use the same number, or --resume-mode reseed to go on with other"
             " random numbers"
         )
     fixed = {item.name for item in dataclasses.fields(flags) if not item.metadata["may_change"]}
     theirs = {name: value for name, value in content["flags"].items() if name in fixed}
     ours = {name: value for name, value in flags_to_dict(flags).items() if name in theirs}
     changed = _differences(theirs, ours) or _differences(
-        content["sampler"], vars(data.sampler.settings)
+        content["sampler"], vars(trainer.data.sampler.settings)
     )
     if changed:
         raise CheckpointError(

@@ -1,81 +1,135 @@
-"""Everything that changes while a model is trained."""
+"""All that a training holds: what it works with, and what changes on its way."""
 
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from captionstew.data.batches.dataset import Batch
 from captionstew.distributed import Rank
+from captionstew.models.losses import Losses
 from captionstew.training.flags import TrainingFlags
+from captionstew.training.log import ScalarLog
 from captionstew.training.precision import make_scaler
-from captionstew.training.window import Window
+from captionstew.training.task import ModelT, Task, TrainingData
 from zipformer import Eden, ScaledAdam, get_parameter_groups, set_batch_count
+from zipformer.scaled_adam import StepReport
 
 BATCH_COUNT_INTERVAL = 10  # steps between two updates of the encoder's schedules, as in icefall
 
 
 @dataclass
-class Run:
-    """One training: model, optimiser and the place it has come to."""
+class Window:
+    """What happened on this rank since the last progress line."""
 
-    model: nn.Module
-    wrapped: nn.Module  # the model, once `distribute` was called the one whose gradients are shared
-    optimizer: ScaledAdam
-    scheduler: Eden
-    scaler: torch.amp.GradScaler
-    average: dict[str, Tensor]  # running average of the model's state, float64
-    audio_per_step: float  # seconds over all processes
-    step: int = 0
-    epoch: int = 1
-    position: dict[str, Any] | None = None
-    nonfinite: int = 0
-    stop_signalled: bool = False  # this process got SIGTERM
-    stop_requested: bool = False  # all processes agreed to stop after this step
-    window: Window = field(default_factory=Window)
+    started: float = field(default_factory=time.monotonic)
+    steps: int = 0
+    skipped: int = 0  # by float16's gradient scaling
+    clipped: int = 0
+    gradient_norm: float = 0.0  # sum over steps
+    # sums over clips, and losses and gauges; the report adds them up over ranks
+    sums: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    terms: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
-    def update_schedules(self, flags: TrainingFlags) -> None:
+    def count_step(
+        self, batches: Sequence[Batch], losses: Sequence[Losses], report: StepReport
+    ) -> None:
+        self.steps += 1
+        self.gradient_norm += math.hypot(*report.gradient_norms)
+        self.clipped += any(factor < 1.0 for factor in report.clip_factors)
+        for batch, costs in zip(batches, losses, strict=True):
+            clips = len(batch["cut_ids"])
+            self.sums["clips"] += clips
+            self.sums["audio_seconds"] += (
+                float(batch["num_samples"].sum()) / batch["sampling_rate"]
+            )  # after cropping
+            self.sums["valid_frames"] += int(batch["feature_lengths"].sum())
+            self.sums["all_frames"] += batch["features"].shape[0] * batch["features"].shape[1]
+            for name, value in costs.terms.items():
+                self.terms[name] += float(value.detach())
+            for name, value in costs.gauges.items():
+                self.terms[name] += float(value.detach()) * clips
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time spent here is time that the training waited for data."""
+        asked = time.monotonic()
+        yield
+        self.sums["waited_seconds"] += time.monotonic() - asked
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent here (validation, checkpoints) says nothing about the speed of training."""
+        asked = time.monotonic()
+        yield
+        self.started += time.monotonic() - asked
+
+
+class TrainerState(Generic[ModelT]):
+    """One training at step 0: the model on its device and in training mode, its gradients not
+    shared with other processes.
+
+    `average` is the running average of the model's state in float64, `audio_per_step` in seconds
+    over all processes; `wrapped` is the model, once `distribute` was called the one whose gradients
+    are shared.
+    """
+
+    log: ScalarLog  # opened when the first epoch begins
+
+    def __init__(
+        self,
+        model: ModelT,
+        task: Task[ModelT],
+        data: TrainingData,
+        flags: TrainingFlags,
+        rank: Rank,
+    ) -> None:
+        self.task = task
+        self.data = data
+        self.flags = flags
+        self.rank = rank
+        self.model = model.to(rank.device).train()
+        self.wrapped: nn.Module = model
+        self.optimizer = ScaledAdam(
+            get_parameter_groups(model, lr=flags.base_lr), clipping_scale=flags.clipping_scale
+        )
+        self.scheduler = Eden(
+            self.optimizer, flags.lr_batches, flags.lr_epochs, warmup_batches=flags.warm_step
+        )
+        self.scaler = make_scaler(flags, rank.device)
+        self.average: dict[str, Tensor] = {
+            name: value.double() if value.is_floating_point() else value.clone()
+            for name, value in model.state_dict().items()
+        }
+        self.audio_per_step = flags.max_duration * flags.accum_grad * rank.world_size
+        self.step = 0
+        self.epoch = 1
+        self.position: dict[str, Any] | None = None  # in the epoch, as the data gave it
+        self.nonfinite = 0
+        self.stop_signalled = False  # this process got SIGTERM
+        self.stop_requested = False  # all processes agreed to stop after this step
+        self.window = Window()
+
+    def update_schedules(self) -> None:
         """Hands the encoder the batch count of the last step that icefall would have done so at."""
         step = self.step - self.step % BATCH_COUNT_INTERVAL
-        set_batch_count(
-            self.model, flags.first_batch_count() + step * self.audio_per_step / flags.ref_duration
-        )
+        batch_count = step * self.audio_per_step / self.flags.ref_duration
+        set_batch_count(self.model, self.flags.first_batch_count() + batch_count)
 
+    def distribute(self) -> None:
+        """Lets backward passes of `wrapped` share gradients; from here on none may go through
+        `model` alone.
 
-def new_run(model: nn.Module, flags: TrainingFlags, rank: Rank) -> Run:
-    """A run at step 0, the model on its device and in training mode, its gradients not shared with
-    other processes.
-    """
-    model.to(rank.device).train()
-    optimizer = ScaledAdam(
-        get_parameter_groups(model, lr=flags.base_lr), clipping_scale=flags.clipping_scale
-    )
-    state = model.state_dict().items()
-    return Run(
-        model=model,
-        wrapped=model,
-        optimizer=optimizer,
-        scheduler=Eden(
-            optimizer, flags.lr_batches, flags.lr_epochs, warmup_batches=flags.warm_step
-        ),
-        scaler=make_scaler(flags, rank.device),
-        average={
-            name: value.double() if value.is_floating_point() else value.clone()
-            for name, value in state
-        },
-        audio_per_step=flags.max_duration * flags.accum_grad * rank.world_size,
-    )
-
-
-def distribute(run: Run, flags: TrainingFlags, rank: Rank) -> None:
-    """Lets backward passes of `run.wrapped` share gradients; from here on none may go through
-    `run.model` alone.
-
-    Accumulated gradients are summed over processes once per step instead (sum_gradients).
-    """
-    if flags.accum_grad == 1:
-        run.wrapped = share_gradients(run.model, rank)
+        Accumulated gradients are summed over processes once per step instead (sum_gradients).
+        """
+        if self.flags.accum_grad == 1:
+            self.wrapped = share_gradients(self.model, self.rank)
 
 
 def share_gradients(model: nn.Module, rank: Rank) -> nn.Module:

@@ -88,7 +88,7 @@ def report_broken(decoded: Decoded) -> None:
 
 def write_average(tasks: list[Decoded], pooling: str, system: str, flags: Flags) -> None:
     """Mean accuracy over tasks; its trained parameters are those of all heads together."""
-    correct = [task.score.correct for task in tasks]  # (seeds, N) each
+    correct = [task.score.correct for task in tasks if task.score.correct is not None]  # (seeds, N)
     by_seed = np.mean([one.mean(1) for one in correct], axis=0)
     interval = bootstrap_interval_of_mean([one.mean(0) for one in correct])
     write_result(

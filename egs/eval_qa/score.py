@@ -21,6 +21,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from captionstew.errors import run_main
 from captionstew.evaluation.qa import scores as qa_scores
@@ -130,7 +131,11 @@ def score_with_judge(flags: Flags, about: dict, replies: list[Reply]) -> None:
                 file=sys.stderr,
             )
         ratings = ask_all(requests, endpoint, store, flags.judge_workers)
-    scoring = {"scoring": "judge", "judge": endpoint.model, "judge_base_url": endpoint.base_url}
+    scoring: dict[str, Any] = {
+        "scoring": "judge",
+        "judge": endpoint.model,
+        "judge_base_url": endpoint.base_url,
+    }
     scoring |= {"judge_temperature": endpoint.temperature, "judge_prompt": hash_of(prompt.template)}
     for task, members in qa_scores.by_task(replies).items():
         write_scores(

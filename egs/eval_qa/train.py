@@ -14,14 +14,19 @@ On two CPU cores, with a tiny language model (local/make_tiny_llm.py makes one):
 """
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
+from torch import nn
+
+from captionstew.data.batches.dataset import Batch
 from captionstew.data.batches.questions import QaBatches, qa_items
 from captionstew.data.manifests.cuts import filter_by_duration, open_cuts
 from captionstew.distributed import Rank
 from captionstew.errors import run_main
-from captionstew.evaluation.frames.batches import channel_statistics, frame_table
+from captionstew.evaluation.frames.batches import channel_statistics, kept_frames
 from captionstew.evaluation.qa.scores import Reply, validation_metrics
 from captionstew.flags import fixed, flag, free_flag, parse_flags
 from captionstew.models.encoders.base import FrozenEncoder
@@ -87,14 +92,16 @@ class QaTask:
             "max_answer_tokens": flags.max_answer_tokens,
         }
 
-    def losses(self, model, batch, device) -> Losses:
+    def losses(self, model: nn.Module, batch: Batch, device: torch.device) -> Losses:
         audio, lengths = model(batch["features"].to(device), batch["feature_lengths"].to(device))
         total = self.llm.answer_losses(
             audio, lengths, batch["question_ids"], batch["answer_ids"]
         ).sum()
         return Losses(total, {"loss": total}, {})
 
-    def validate(self, model: AudioAdaptor, batches, device) -> dict[str, float]:
+    def validate(
+        self, model: AudioAdaptor, batches: Iterable[Batch], device: torch.device
+    ) -> dict[str, float]:
         flags = self.flags
         metrics, self.replies = validation_metrics(
             model, self.llm, batches, device, flags.max_answer_tokens, flags.valid_answers
@@ -115,7 +122,7 @@ def run(rank: Rank, flags: Flags) -> None:
         filter_by_duration(open_cuts(flags.manifest_dir / f"cuts_{split}.jsonl"))
         for split in ("train", "valid")
     ]
-    tables = [frame_table(encoder, split, flags, rank) for split in cuts]
+    tables = [kept_frames(encoder, split, flags, rank) for split in cuts]
     llm = load_language_model(
         flags.llm,
         rank.device,

@@ -56,11 +56,11 @@ def count_corpora(tables: Mapping[str, Path]) -> dict[str, dict[str, int]]:
     """Corpus -> clips and captions, from its table."""
     counts = {}
     for name, table in tables.items():
-        captions, seen = 0, set()
+        captions, seen = 0, set[int]()
         for batch in pq.ParquetFile(table).iter_batches(columns=["audio_key"]):
             found = batch["audio_key"].to_pylist()
             captions += len(found)
-            seen.update(map(hash, found))
+            seen.update(hash(key) for key in found)
         if "num_captions" in pq.read_schema(table).names:
             captions = int(
                 np.sum(pq.read_table(table, columns=["num_captions"])["num_captions"].to_numpy())
@@ -148,8 +148,9 @@ def draw_sources(points: np.ndarray, sources: Sequence[str], method: str, path: 
 
     figure, axes = plt.subplots(figsize=(8, 6), layout="constrained")
     for source in sorted(set(sources)):
-        chosen = np.array([x == source for x in sources])
-        axes.scatter(*points[chosen].T, s=6, label=source, alpha=0.7)
+        chosen = np.array([one == source for one in sources])
+        x, y = points[chosen].T
+        axes.scatter(x, y, s=6, label=source, alpha=0.7)
     axes.legend(markerscale=2, fontsize=8)
     axes.set(title=f"Captions by source (t-SNE of {method})", xticks=[], yticks=[])
     figure.savefig(path, dpi=150, metadata={"Software": None})
@@ -178,8 +179,8 @@ def table_rows(
             table_1.append(
                 [name, f"{counts[name]['captions']:,}", f"{words['vocabulary']:,}", *theirs]
             )
-            ours = f"{counts[name]['clips']:,} / {counts[name]['captions']:,}"
-            table_5.append([name, ours, printed[5].get(name, ["-"] * 2)[1]])
+            both = f"{counts[name]['clips']:,} / {counts[name]['captions']:,}"
+            table_5.append([name, both, printed[5].get(name, ["-"] * 2)[1]])
     distinct = [f"distinct-{n}" for n in range(1, MAX_ORDER + 1)]
     header_4 = ["source", "captions", "vocabulary", "words/caption", *distinct, "sample", *distinct]
     header_4 += ["paper: vocabulary", "words/caption", *distinct]

@@ -74,7 +74,11 @@ def diversity(captions: Iterable[str], tokenisation: str = "words") -> dict:
         for order, hashes in enumerate(_ngram_hashes(chunk, vocabulary, tokenisation)):
             totals[order] += len(hashes)
             distinct[order].add(hashes)
-    result = {"captions": count, "tokens": int(totals[0]), "vocabulary": len(vocabulary)}
+    result: dict[str, float | None] = {
+        "captions": count,
+        "tokens": int(totals[0]),
+        "vocabulary": len(vocabulary),
+    }
     result["mean_length"] = int(totals[0]) / count if count else 0.0
     for order in range(MAX_ORDER):
         total, unique = int(totals[order]), distinct[order].count()

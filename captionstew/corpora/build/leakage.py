@@ -42,7 +42,8 @@ def filter_tables(
     if mode not in MODES:
         raise ValueError(f"--leakage {mode!r} is none of {', '.join(MODES)}")
     _load_keys(connection, evaluation_keys, mode)
-    report = {"mode": mode, "license_filter": list(license_filter), "sources": {}}
+    sources: dict[str, dict] = {}
+    report = {"mode": mode, "license_filter": list(license_filter), "sources": sources}
     report["lists"] = _list_sizes(connection)
     for name in dict.fromkeys(entry.name for entry in entries if entry.role == "pretrain"):
         splits = [
@@ -62,8 +63,8 @@ def filter_tables(
             output / f"{name}.parquet", caption_schema(), _kept(connection, tables, name, splits)
         )
         for source, counts in _count(connection).items():
-            report["sources"].setdefault(source, counts)
-    report["total"] = _total(report["sources"])
+            sources.setdefault(source, counts)
+    report["total"] = _total(sources)
     return report
 
 
@@ -217,4 +218,5 @@ def survivors(
     _load_keys(connection, evaluation_keys, mode)
     connection.execute(f"create or replace view listed as select audio_key from {parquet(*tables)}")
     _mark_leaks(connection)
-    return connection.execute("select count(distinct audio_key) from leaks").fetchone()[0]
+    found = connection.execute("select count(distinct audio_key) from leaks").fetchall()
+    return found[0][0]

@@ -119,7 +119,8 @@ def write_qa_manifests(
         for clip in clips
         if not _reject_unusable(clip, infos[clip.path], max_duration, rejected)
     ]
-    kept = _without_evaluated(kept, infos, rejected)
+    usable = {path: info for path, info in infos.items() if not isinstance(info, str)}
+    kept = _without_evaluated(kept, usable, rejected)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_rejected(output_dir / "rejected.csv", [item for _, item in rejected])
     lost = Counter(clip.split for clip, _ in rejected if clip.split in EVALUATION_SPLITS)
@@ -140,7 +141,7 @@ def write_qa_manifests(
         )
     for split, members in sorted(by_split.items()):
         write_cuts(
-            output_dir / f"cuts_{split}.jsonl", (_cut(clip, infos[clip.path]) for clip in members)
+            output_dir / f"cuts_{split}.jsonl", (_cut(clip, usable[clip.path]) for clip in members)
         )
     report = {
         "tables": [str(table) for table in tables],

@@ -32,7 +32,7 @@ def tone(
     kept = [
         (k, weight) for k, weight in enumerate(weights, 1) if k * highest < 0.45 * SAMPLING_RATE
     ]
-    return sum(weight * np.sin(k * phase) for k, weight in kept)
+    return sum((weight * np.sin(k * phase) for k, weight in kept), np.zeros(count))
 
 
 def noise(rng: Generator, duration: float, low: float, high: float) -> np.ndarray:

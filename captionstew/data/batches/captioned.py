@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.data import DataLoader
 
-from captionstew.data.batches.dataset import CaptionDataset
+from captionstew.data.batches.dataset import Batch, CaptionDataset
+from captionstew.data.batches.flags import FeatureFlags
 from captionstew.data.batches.loader import make_loader
-from captionstew.data.batches.sampling import EpochBatches, ResumeMismatch
+from captionstew.data.batches.sampling import ClipsT, EpochBatches, ResumeMismatch
 from captionstew.data.features.augment import AugmentConfig, SpecAugment
 from captionstew.data.features.fbank import FbankConfig
 from captionstew.data.features.store import FeatureStore
@@ -23,16 +24,14 @@ if TYPE_CHECKING:
     from captionstew.data.batches.weighted import WeightedDraw
     from captionstew.data.features.noise import NoiseMixer
 
-Batch = dict[str, Any]
-
 
 class TrainingBatches:
     """Training and validation batches of one rank, for the training loop."""
 
-    def __init__(self, flags: Any, rank: int, world_size: int) -> None:
+    def __init__(self, flags: FeatureFlags, rank: int, world_size: int) -> None:
         self.fbank = FbankConfig(backend=flags.fbank_backend)
         self.coverage = read_coverage(flags.manifest_dir)
-        self._flags = flags
+        self._flags: FeatureFlags = flags
         self._share = (rank, world_size)
         store = FeatureStore(flags.feature_store) if flags.feature_store else None
         augment = AugmentConfig(
@@ -133,7 +132,7 @@ def batches_from(
         yield batch | {"position": sampler.state_dict(number)}
 
 
-def validation_share(cuts: IndexedCuts, max_clips: int, rank: int, world_size: int) -> IndexedCuts:
+def validation_share(cuts: ClipsT, max_clips: int, rank: int, world_size: int) -> ClipsT:
     """This rank's part of at most `max_clips` cuts that a hash chooses: the same ones every
     time.
     """

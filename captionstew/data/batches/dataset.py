@@ -20,7 +20,7 @@ A batch is a dict, B clips in the cuts' order:
 """
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
     from captionstew.data.features.noise import NoiseMixer
     from captionstew.data.features.store import FeatureStore
+
+Batch = dict[str, Any]
 
 
 class CaptionDataset(Dataset):
@@ -91,12 +93,12 @@ class CaptionDataset(Dataset):
         self.noise = noise
         self._fbank: Fbank | None = None
 
-    def __getitem__(self, item: "CutSet | tuple[int, CutSet]") -> dict:
+    def __getitem__(self, item: "CutSet | tuple[int, CutSet]") -> Batch:
         epoch, cuts = item if isinstance(item, tuple) else (0, item)
         with one_thread():
             return self._batch(cuts, epoch)
 
-    def _batch(self, cuts: "CutSet", epoch: int) -> dict:
+    def _batch(self, cuts: "CutSet", epoch: int) -> Batch:
         if self.captions_only:
             samples = [round(cut.duration * self.config.sampling_rate) for cut in cuts]
             return self._describe(list(cuts), epoch) | {
@@ -135,7 +137,7 @@ class CaptionDataset(Dataset):
             batch["num_samples"] = torch.tensor([count for _, count in clips], dtype=torch.int64)
         return batch
 
-    def _describe(self, cuts: "list[MonoCut]", epoch: int) -> dict:
+    def _describe(self, cuts: "list[MonoCut]", epoch: int) -> Batch:
         custom = [cut.supervisions[0].custom for cut in cuts]
         return {
             "epoch": epoch,

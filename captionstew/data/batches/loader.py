@@ -4,15 +4,27 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from captionstew.data.batches.dataset import CaptionDataset
-from captionstew.data.batches.sampling import EpochBatches
+from captionstew.data.batches.dataset import Batch
+from captionstew.data.batches.sampling import Clips, EpochBatches
+from captionstew.data.features.store import FeatureStore
 from captionstew.data.manifests.index import IndexedCuts
 
 PARENT_CHECK_SECONDS = 2.0  # how long a loading process may outlive its parent
+
+
+class BatchMaker(Protocol):
+    """A data set of batches: maps an epoch and the rows that a sampler's `cuts` read to a batch."""
+
+    @property
+    def store(self) -> FeatureStore | None: ...
+
+    def __getitem__(self, item: tuple[int, Any], /) -> Batch: ...
 
 
 class _EpochSampler(Sampler):
@@ -32,11 +44,11 @@ class _ReadingDataset(Dataset):
     every worker.
     """
 
-    def __init__(self, dataset: CaptionDataset, cuts: IndexedCuts) -> None:
+    def __init__(self, dataset: BatchMaker, cuts: Clips) -> None:
         self.dataset = dataset
         self.cuts = cuts
 
-    def __getitem__(self, item: tuple[int, list[int]]) -> dict:
+    def __getitem__(self, item: tuple[int, list[int]]) -> Batch:
         epoch, positions = item
         return self.dataset[epoch, self.cuts.read(positions)]
 
@@ -44,7 +56,7 @@ class _ReadingDataset(Dataset):
 class _Loader(DataLoader):
     """Starts its workers with SIGTERM held back: until `_heed_parent_only` one would end of it."""
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> _BaseDataLoaderIter:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
             return super().__iter__()
@@ -54,7 +66,7 @@ class _Loader(DataLoader):
 
 def make_loader(
     batches: EpochBatches,
-    dataset: CaptionDataset,
+    dataset: BatchMaker,
     num_workers: int = 2,
     prefetch_factor: int = 4,
 ) -> DataLoader:
@@ -64,7 +76,7 @@ def make_loader(
     The batches are the same for every `num_workers`. PyTorch's global generator is left alone (a
     loader without a generator of its own draws from it), so a resumed run draws the same dropout.
     """
-    if dataset.store is not None:
+    if dataset.store is not None and isinstance(batches.cuts, IndexedCuts):
         dataset.store.require_cuts(batches.cuts)
     return _Loader(
         _ReadingDataset(dataset, batches.cuts),
@@ -99,5 +111,5 @@ def _end_with_parent(parent: int) -> None:
     os._exit(0)
 
 
-def _as_it_is(batch: dict) -> dict:
+def _as_it_is(batch: Any) -> Any:
     return batch

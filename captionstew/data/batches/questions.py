@@ -15,14 +15,16 @@ seconds.
 import hashlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from captionstew.data.audio import SAMPLING_RATE
 from captionstew.data.batches.captioned import Batch, batches_from, validation_share
+from captionstew.data.batches.flags import BatchFlags
 from captionstew.data.batches.loader import make_loader
 from captionstew.data.batches.sampling import EpochBatches
 from captionstew.data.manifests.index import IndexedCuts
@@ -52,6 +54,15 @@ class Encoded(NamedTuple):
 
     question: "array[int]"
     answer: "array[int]"
+
+
+class FrameSource(Protocol):
+    """Frames of clips by cut id; those that could not be read have none."""
+
+    def __contains__(self, cut_id: str, /) -> bool: ...
+
+    def batch(self, cut_ids: Sequence[str], /) -> tuple[Tensor, Tensor]:
+        """-> frames (B, T, D) float32, zero-padded, and lengths (B,)"""
 
 
 def read_items(cuts: IndexedCuts) -> list[QaItem]:
@@ -127,11 +138,11 @@ class QaItems:
 
 
 class _QaDataset(Dataset):
-    """Maps (epoch, questions) to a batch; `table.batch(cut ids)` gives the frames."""
+    """Maps (epoch, questions) to a batch."""
 
     store = None  # make_loader asks every data set for a feature store
 
-    def __init__(self, table: Any) -> None:
+    def __init__(self, table: FrameSource) -> None:
         self.table = table
 
     def __getitem__(self, item: tuple[int, list[tuple[QaItem, Encoded]]]) -> Batch:
@@ -156,7 +167,7 @@ class _QaDataset(Dataset):
 
 def qa_items(
     cuts: IndexedCuts,
-    table: Any,
+    table: FrameSource,
     encode: Callable[[Sequence[QaItem]], list[Encoded]],
     token_rate: float,
     fixed_tokens: int = 0,
@@ -175,7 +186,7 @@ def qa_items(
 
 
 def qa_batches(
-    questions: QaItems, table: Any, max_duration: float, num_workers: int
+    questions: QaItems, table: FrameSource, max_duration: float, num_workers: int
 ) -> Iterator[Batch]:
     """Every question once, in an order that depends on the questions alone."""
     if len(questions) == 0:
@@ -193,10 +204,10 @@ class QaBatches:
     def __init__(
         self,
         train: QaItems,
-        train_table: Any,
+        train_table: FrameSource,
         valid: QaItems,
-        valid_table: Any,
-        flags: Any,
+        valid_table: FrameSource,
+        flags: BatchFlags,
         rank: int,
         world_size: int,
     ) -> None:

@@ -17,15 +17,16 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from captionstew.data.audio import MIN_DURATION
-from captionstew.data.manifests.index import IndexedCuts
+from captionstew.data.manifests.trained_clips import HashedClips
 from captionstew.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,6 +38,28 @@ CUTS_FOR_BINS = 10_000  # cuts from which the buckets' boundaries are estimated
 
 class ResumeMismatch(UserError):
     """The checkpoint's sampler settings are not this run's; the message lists what changed."""
+
+
+class Clips(HashedClips, Protocol):
+    """What batches can be made of: N cuts of a manifest, or what stands in their place."""
+
+    path: Path
+    durations: np.ndarray  # (N,) seconds
+
+    @property
+    def sha256(self) -> str:
+        """Changes with anything that decides the batches."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, positions: Sequence[int]) -> Any:
+        """The rows at these positions, as the data set of a loader takes them."""
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> Self:
+        """The cuts at these positions, in this order."""
+
+
+ClipsT = TypeVar("ClipsT", bound=Clips)
 
 
 @dataclass(frozen=True)
@@ -74,7 +97,7 @@ class EpochBatches(Sampler):
 
     def __init__(
         self,
-        cuts: IndexedCuts,
+        cuts: Clips,
         max_duration: float,
         *,
         num_buckets: int = 30,

@@ -1,9 +1,9 @@
 """Batches of labelled clips, for the tagger."""
 
 import logging
-from typing import Any
 
 from captionstew.data.batches.captioned import Batch, TrainingBatches
+from captionstew.data.batches.flags import TaggingFlags
 from captionstew.data.batches.weighted import WeightedDraw, inverse_frequency_weights
 from captionstew.data.features.mixup import mixup
 from captionstew.data.features.noise import NoiseMixer
@@ -27,12 +27,15 @@ class TaggingBatches(TrainingBatches):
           of training.
     """
 
-    def __init__(self, flags: Any, rank: int, world_size: int) -> None:
+    _flags: TaggingFlags
+
+    def __init__(self, flags: TaggingFlags, rank: int, world_size: int) -> None:
         self._labelled: dict[str, tuple[IndexedCuts, LabelTable]] = {}
         beside = flags.manifest_dir / "classes.json"
         listed = flags.class_list or (beside if beside.is_file() else None)
-        self.classes = read_class_list(listed) if listed else None
+        self._listed = read_class_list(listed) if listed else None
         super().__init__(flags, rank, world_size)
+        self.classes = self._labelled["train"][1].classes
         self._places = {name: place for place, name in enumerate(self.classes)}
         self.clips("valid")
 
@@ -44,10 +47,10 @@ class TaggingBatches(TrainingBatches):
         """
         if split not in self._labelled:
             self._labelled[split] = labelled_cuts(
-                super().clips(split), self._flags.label_field, self.classes
+                super().clips(split), self._flags.label_field, self._listed
             )
         cuts, table = self._labelled[split]
-        self.classes = table.classes
+        self._listed = table.classes
         return cuts
 
     def draw(self, cuts: IndexedCuts) -> WeightedDraw | None:
@@ -58,13 +61,14 @@ class TaggingBatches(TrainingBatches):
         return WeightedDraw(weights, self._flags.num_samples or len(cuts))
 
     def noise(self) -> NoiseMixer | None:
-        """With --enable-musan half of the clips get noise."""
-        if not self._flags.enable_musan:
+        """With --enable-musan, which needs --musan-dir, half of the clips get noise."""
+        folder = self._flags.musan_dir
+        if not self._flags.enable_musan or folder is None:
             return None
-        noise = NoiseMixer(self._flags.musan_dir, seed=self._flags.seed)
+        noise = NoiseMixer(folder, seed=self._flags.seed)
         logging.info(
             "noise from %s: %d recordings, %.2f h",
-            self._flags.musan_dir,
+            folder,
             len(noise.files),
             noise.hours,
         )
@@ -75,11 +79,13 @@ class TaggingBatches(TrainingBatches):
         labels = [clip_labels(custom, self._flags.label_field) for custom in batch["custom"]]
         batch["targets"] = multi_hot(labels, self._places)
         if self._flags.mixup > 0:
-            names = ("features", "feature_lengths", "targets")
-            mixed = mixup(
-                *(batch[name] for name in names), self._flags.mixup, self._flags.mixup_alpha
+            batch["features"], batch["feature_lengths"], batch["targets"] = mixup(
+                batch["features"],
+                batch["feature_lengths"],
+                batch["targets"],
+                self._flags.mixup,
+                self._flags.mixup_alpha,
             )
-            batch |= dict(zip(names, mixed))
         return super().augment_batch(batch)
 
 

@@ -54,7 +54,7 @@ class FeatureStore:
         self._frames = (
             np.memmap(self.folder / "features.bin", about["dtype"], "r", shape=shape)
             if shape[0]
-            else None
+            else np.zeros(shape, about["dtype"])
         )
 
     def load(self, cut_id: str, speed: float = 1.0) -> Tensor:

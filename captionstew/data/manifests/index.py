@@ -139,15 +139,16 @@ class IndexedCuts(Sequence):
 
     def select(self, rows: Sequence[int] | np.ndarray) -> "IndexedCuts":
         """The cuts at these positions, in this order, as a view on the same manifest."""
-        rows = np.asarray(rows, dtype=np.int64)
+        chosen = np.asarray(rows, dtype=np.int64)
         if self._rows is not None:
-            rows = self._rows[rows]
-        return IndexedCuts(self.path, self.manifest_sha256, self._columns, rows)
+            chosen = self._rows[chosen]
+        return IndexedCuts(self.path, self.manifest_sha256, self._columns, chosen)
 
     def __len__(self) -> int:
         return len(self.durations)
 
-    def __getitem__(self, index: int) -> "MonoCut":
+    # A slice is `select`, which makes a view.
+    def __getitem__(self, index: int) -> "MonoCut":  # type: ignore[override]
         from lhotse.serialization import deserialize_item
 
         row = self._row(index)

@@ -78,7 +78,7 @@ def check_audio(
     for name, statuses in (("missing", (MISSING,)), ("broken", (BROKEN, TOO_LONG))):
         lines = (
             f"{clip['audio_key']}\t{clip['path']}\t{clip['reason']}\n"
-            for batch in _select(parts, lambda status, wanted=statuses: status in wanted)
+            for batch in _select(parts, statuses.__contains__)
             for clip in batch.to_pylist()
         )
         _write_lines(folder / f"{name}.txt", lines)
@@ -149,7 +149,7 @@ def check_clip(
     """The CHECK_SCHEMA columns of a clip: its first usable file, or why there is none (of the best
     candidate).
     """
-    failures = []
+    failures: list[tuple[str, str | None, dict]] = []
     for file in clip["files"]:
         if not os.path.isfile(file["path"]):
             failures.append((MISSING, "file does not exist", file))
@@ -222,7 +222,7 @@ def coverage(parts: list[Path]) -> dict:
     A clip counts for each of its sources, and once in the total.
     """
     clips: dict[str, Counter] = defaultdict(Counter)
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     for part in parts:
         for clip in pq.read_table(part, columns=["sources", "status", "clip_duration"]).to_pylist():
             for source in {"all"} | {x for names in clip["sources"] for x in names.split("+")}:

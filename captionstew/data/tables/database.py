@@ -30,6 +30,7 @@ def connect(
     for leftover in Path(folder).glob(".duckdb-*"):
         shutil.rmtree(leftover)
     with tempfile.TemporaryDirectory(prefix=".duckdb-", dir=folder) as scratch:
+        config: dict[str, str | bool | int | float | list[str]]
         config = {"memory_limit": f"{memory_gb}GB", "threads": threads, "temp_directory": scratch}
         config |= {"preserve_insertion_order": False, "autoinstall_known_extensions": False}
         connection = duckdb.connect(config=config)

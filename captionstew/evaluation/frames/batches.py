@@ -9,13 +9,15 @@ are.
 import copy
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from captionstew.data.batches.captioned import Batch, batches_from, read_coverage, validation_share
 from captionstew.data.batches.dataset import CaptionDataset
+from captionstew.data.batches.flags import BatchFlags
 from captionstew.data.batches.loader import make_loader
 from captionstew.data.batches.sampling import EpochBatches
 from captionstew.data.features.fbank import FbankConfig
@@ -29,6 +31,26 @@ from captionstew.models.pooling import frame_mask
 STATISTICS_CLIPS = 500  # training clips that the channels' mean and deviation are taken from
 
 
+class FrameFlags(Protocol):
+    """What a table of frames reads of a recipe's flags."""
+
+    @property
+    def cache(self) -> str: ...
+
+    @property
+    def cache_dir(self) -> Path: ...
+
+    @property
+    def max_duration(self) -> float: ...
+
+    @property
+    def num_workers(self) -> int: ...
+
+
+class FrameBatchFlags(BatchFlags, FrameFlags, Protocol):
+    """What batches of frames read of them."""
+
+
 class FrameBatches:
     """Training and validation batches of one rank, for the training loop.
 
@@ -36,7 +58,7 @@ class FrameBatches:
     every batch.
     """
 
-    def __init__(self, encoder: FrozenEncoder, flags: Any, rank: Rank) -> None:
+    def __init__(self, encoder: FrozenEncoder, flags: FrameBatchFlags, rank: Rank) -> None:
         self.encoder = encoder
         self.coverage = read_coverage(flags.manifest_dir)
         self._flags = flags
@@ -95,15 +117,20 @@ class FrameBatches:
 
 
 def frame_table(
-    encoder: FrozenEncoder, cuts: IndexedCuts, flags: Any, rank: Rank, strict: bool = False
+    encoder: FrozenEncoder, cuts: IndexedCuts, flags: FrameFlags, rank: Rank, strict: bool = False
 ) -> FrameTable | None:
-    """The cached frames of these cuts, which rank 0 computes if need be; None with --cache none.
+    """The cached frames of these cuts; None with --cache none. Raises what kept_frames does."""
+    return None if flags.cache == "none" else kept_frames(encoder, cuts, flags, rank, strict)
+
+
+def kept_frames(
+    encoder: FrozenEncoder, cuts: IndexedCuts, flags: FrameFlags, rank: Rank, strict: bool = False
+) -> FrameTable:
+    """The cached frames of these cuts, which rank 0 computes if need be.
 
     Raises:
       BadAudio: a clip cannot be read and `strict` is set.
     """
-    if flags.cache == "none":
-        return None
     with main_first(rank):
         return cached_frames(
             encoder, cuts, flags.cache_dir, flags.max_duration, flags.num_workers, strict=strict

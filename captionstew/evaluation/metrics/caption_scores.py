@@ -114,7 +114,7 @@ def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list
         length += len(words)
         reference_length += min((abs(len(other) - len(words)), len(other)) for other in others)[1]
         for n in range(1, MAX_ORDER + 1):
-            most = Counter()
+            most: Counter[tuple[str, ...]] = Counter()
             for other in others:
                 most |= ngrams(other, n)
             counts = ngrams(words, n)
@@ -164,7 +164,7 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.
                 / (norm * other_norm or 1.0)
                 for mine, other, norm, other_norm in zip(weights, other_weights, norms, other_norms)
             ]
-            score += np.mean(cosines) * math.exp(
+            score += float(np.mean(cosines)) * math.exp(
                 -((length - other_length) ** 2) / (2 * CIDER_SIGMA**2)
             )
         scores.append(10 * score / len(own))

@@ -213,7 +213,7 @@ class _Changes:
         owners = np.array([event[2] for event in events], dtype=int)
         every = self.settings.alpha_ct > 0  # then false alarms are not all alike
         detailed = np.arange(len(self.column)) if every else np.unique(owners)
-        for number in detailed:
+        for number in detailed.tolist():
             self._counts[number].append(
                 self._count(number, scores[:, number], clip.borders, times, owners)
             )

@@ -81,7 +81,7 @@ def recall_at_k(ranks: np.ndarray, k: int) -> float:
 
 def retrieval_metrics(ranks: RetrievalRanks) -> dict[str, float]:
     """R@1, R@5, R@10, mAP@10 and median rank (from 1) in both directions."""
-    metrics = {}
+    metrics: dict[str, float] = {}
     for name, best, precision in (
         ("text_to_audio", ranks.text_to_audio, ranks.text_to_audio_map10),
         ("audio_to_text", ranks.audio_to_text, ranks.audio_to_text_map10),

@@ -79,12 +79,12 @@ class FrameClips:
         rows = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[
             :STATISTICS_CLIPS
         ]
-        count, total, squares = 0, 0.0, 0.0
+        count, total, squares = 0, torch.zeros(()), torch.zeros(())
         for part in rows.split(STATISTICS_BATCH):
             frames, lengths = self.frames(part)
             own = frames[frame_mask(lengths, frames.size(1))].double()
             count += len(own)
-            total, squares = total + own.sum(0), squares + own.square().sum(0)
+            total, squares = own.sum(0) + total, own.square().sum(0) + squares
         mean = total / count
         return (
             mean.float().cpu(),

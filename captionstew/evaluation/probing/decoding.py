@@ -55,30 +55,26 @@ def joined(first: Decoded, second: Decoded) -> Decoded:
       ValueError: not the same task, pooling, encoder and number of seeds, or a task of another
           metric.
     """
+    found = (first.score.correct, second.score.correct)
+    corrects = [correct for correct in found if correct is not None]
     same = (
         all(
             first.result[name] == second.result[name]
             for name in ("encoder", "variant", "trained_parameters")
         )
-        and len(
-            {
-                len(one.score.correct) if one.score.correct is not None else 0
-                for one in (first, second)
-            }
-            - {0}
-        )
-        == 1
+        and len(corrects) == 2
+        and len(corrects[0]) == len(corrects[1])
     )
     if first.task != second.task or not same:
         raise ValueError(
             f"{first.result['checkpoint']} and {second.result['checkpoint']} are not probes of one"
             " task of accuracy on one encoder: their test clips cannot be joined"
         )
-    correct = np.concatenate([first.score.correct, second.score.correct], axis=1)  # (seeds, N)
+    correct = np.concatenate(corrects, axis=1)  # (seeds, N)
     metrics = accuracy_metrics(correct) | {
         "chance": float(np.average(
             [one.result["metrics"]["chance"] for one in (first, second)],
-            weights=[one.score.correct.shape[1] for one in (first, second)],
+            weights=[one.shape[1] for one in corrects],
         ))
     }  # fmt: skip
     settings = first.result["settings"] | {

@@ -17,12 +17,12 @@ class AccuracyPerHead:
     """Share of clips whose highest score is the label."""
 
     def __init__(self) -> None:
-        self._right: Tensor | int = 0
+        self._right = torch.zeros((), dtype=torch.int64)  # (H,) from the first update on
         self._count = 0
 
     def update(self, scores: Tensor, targets: Tensor) -> None:
         """(H, n, C), (n,)"""
-        self._right = self._right + (scores.argmax(-1) == targets).sum(1)
+        self._right = (scores.argmax(-1) == targets).sum(1) + self._right
         self._count += len(targets)
 
     def values(self) -> np.ndarray:

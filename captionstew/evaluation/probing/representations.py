@@ -114,6 +114,13 @@ class Representations:
         return LinearHead(self.system.dim * POOLED_DIM.get(pooling, 1), num_classes)
 
     @property
+    def _encoder(self) -> FrozenEncoder:
+        """Where there must be one; `pooling_of` has refused what stored vectors cannot do."""
+        if isinstance(self.system, StoredEmbeddings):
+            raise TypeError(f"{self.system.description['path']} is no encoder")
+        return self.system
+
+    @property
     def device(self) -> torch.device:
         return (
             torch.device("cpu") if isinstance(self.system, StoredEmbeddings) else self.system.device
@@ -153,7 +160,7 @@ class Representations:
                 events(kept.values, classes),
                 heard(kept, task),
                 len(classes),
-                self.system.frame_rate,
+                self._encoder.frame_rate,
             )
         elif pooling == ATTENTION:
             clips = FrameClips(source, kept.ids, targets(kept.values, task, classes))
@@ -171,12 +178,12 @@ class Representations:
         self, cuts: IndexedCuts, pooling: str, max_seconds: float
     ) -> tuple[dict[str, np.ndarray], dict]:
         """Vectors (D,) by cut id, and the clips that cannot be read."""
-        if pooling == STORED:
+        if isinstance(self.system, StoredEmbeddings):
             ids = [cut.id for cut in cuts]
             return dict(zip(ids, self.system.select(ids))), {}
         if self.cache == "none":
             return self._vectors_in_memory(cuts, pooling, max_seconds)
-        arguments = (self.system, cuts, self.cache_dir, self.max_duration, self.num_workers)
+        arguments = (self._encoder, cuts, self.cache_dir, self.max_duration, self.num_workers)
         if self.cache == "frames":
             table = cached_frames(*arguments, max_seconds=max_seconds)
             ids = [cut.id for cut in cuts if cut.id in table]
@@ -191,22 +198,22 @@ class Representations:
     ) -> tuple[dict, dict]:
         vectors: dict[str, np.ndarray] = {}
         failed: dict[str, str] = {}
-        rate = self.system.sampling_rate
+        rate = self._encoder.sampling_rate
         for batch in waveform_batches(
             cuts, rate, self.max_duration, self.num_workers, strict=False
         ):
             failed |= dict(batch["failed"])
             if batch["cut_ids"]:
-                rows = encode_batch(self.system, batch, pooling, max_seconds)[0][:, 0]
+                rows = encode_batch(self._encoder, batch, pooling, max_seconds)[0][:, 0]
                 vectors.update(zip(batch["cut_ids"], rows.cpu().numpy()))
         return vectors, failed
 
     def _frames(self, cuts: IndexedCuts, max_seconds: float) -> tuple[FrameSource, dict[str, str]]:
         if self.cache == "none":
-            source = EncodedFrames(self.system, cuts, max_seconds)
+            source = EncodedFrames(self._encoder, cuts, max_seconds)
             return source.batch, source.unreadable(self.max_duration, self.num_workers)
         table = cached_frames(
-            self.system,
+            self._encoder,
             cuts,
             self.cache_dir,
             self.max_duration,

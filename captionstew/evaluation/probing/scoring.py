@@ -22,6 +22,7 @@ from captionstew.evaluation.metrics.psds import (
     median_filter,
     psds,
 )
+from captionstew.evaluation.probing.clips import DetectionClips
 from captionstew.evaluation.probing.detection import DETECTION_RATE
 from captionstew.evaluation.probing.fit import Clips, Probe
 from captionstew.evaluation.probing.head_metrics import map_interval
@@ -128,8 +129,7 @@ def _tagging(scores: np.ndarray, truth: np.ndarray, settings: dict[str, Any]) ->
     last = np.repeat(scores.min(axis=1, keepdims=True) - 1.0, len(truth) - scores.shape[1], axis=1)
     scores = np.concatenate([scores, last], axis=1)
     each = [mean_average_precision(one, truth) for one in scores]
-    found = mean_and_deviation("map", np.array([value for value, _ in each]))
-    found |= {
+    found = mean_and_deviation("map", np.array([value for value, _ in each])) | {
         "map_interval": map_interval(scores, truth),
         "chance": float(truth[:, truth.any(0)].mean()),
     }
@@ -153,7 +153,7 @@ def _detection_scores(
 def _detection(results: Sequence[PsdsScore], settings: dict[str, Any]) -> ProbeScore:
     each = np.array([list(result.single_class.values()) for result in results])  # (S, classes)
     found = mean_and_deviation("psds1", np.array([result.psds(ALPHA_ST) for result in results]))
-    found |= {"psds1_interval": bootstrap_interval(each.mean(0)), "chance": None}
+    intervals = {"psds1_interval": bootstrap_interval(each.mean(0)), "chance": None}
     how = {
         "alpha_st": ALPHA_ST,
         "scored_classes": each.shape[1],
@@ -162,7 +162,7 @@ def _detection(results: Sequence[PsdsScore], settings: dict[str, Any]) -> ProbeS
         "detection_rate": DETECTION_RATE,
         "interval_over": "classes",
     }
-    return ProbeScore(found, settings | how)
+    return ProbeScore(found | intervals, settings | how)
 
 
 def _scored_clips(
@@ -172,6 +172,8 @@ def _scored_clips(
     they are needed.
     """
     clips, kept = loaded.clips, loaded.kept
+    if not isinstance(clips, DetectionClips):
+        raise TypeError("detection is scored on frames")
     durations = clips.durations.tolist()
     lengths, starts = [], [0]
     with open(path, "wb") as file:
@@ -207,7 +209,7 @@ def _silent_clips(
     return clips
 
 
-def mean_and_deviation(name: str, values: np.ndarray) -> dict[str, float]:
+def mean_and_deviation(name: str, values: np.ndarray) -> dict[str, Any]:
     """(S,) -> mean and deviation"""
     deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
     return {name: float(values.mean()), f"{name}_deviation": deviation}

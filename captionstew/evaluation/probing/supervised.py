@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captionstew.checkpoint import save_checkpoint, select_model
 from captionstew.data.batches.captioned import TrainingBatches, feature_batches
@@ -93,7 +93,7 @@ class SupervisedTask:
     def __init__(self, flags: SupervisedFlags, task: ProbeTask, data: TaskBatches) -> None:
         self.task = task
         self._frames = frames_heard(task, data.fbank)
-        self.config = {
+        self.config: dict[str, Any] = {
             "task": f"probe_{task.name}",
             "probe": dataclasses.asdict(task),
             "preset": flags.encoder_preset,
@@ -106,7 +106,7 @@ class SupervisedTask:
             "coverage": data.coverage,
         }
 
-    def losses(self, model: ClipClassifier, batch: dict[str, Any], device: torch.device) -> Losses:
+    def losses(self, model: nn.Module, batch: dict[str, Any], device: torch.device) -> Losses:
         logits = model(batch["features"].to(device), batch["feature_lengths"].to(device))
         total = classification_loss(logits, self._targets(batch).to(device))
         return Losses(total, {"loss": total}, {})

@@ -183,7 +183,13 @@ def judged_metrics(
         _in_order(replies, ratings, order) for order in ("model_second", "model_first")
     )
     score = judge_score(second, first)
-    if score is None:
+    if (
+        score is None
+        or second.mean_first is None
+        or first.mean_second is None
+        or second.win_rate is None
+        or first.win_rate is None
+    ):
         raise ValueError(
             f"{replies[0].task}: no reply of the judge is two numbers; look at them, and at"
             " --judge-model"

@@ -116,7 +116,8 @@ def _points(results: Sequence[Result], column: dict) -> dict[str, dict[str, floa
         )
     points: dict[str, dict[str, float]] = {}
     for (system, size), group in groups.items():
-        if (value := value_of(choose(group), column["metric"])) is not None:
+        chosen = choose(group)
+        if chosen and (value := value_of(chosen, column["metric"])) is not None:
             points.setdefault(system, {})[size] = value
     return points
 
@@ -129,8 +130,9 @@ def draw_probes(results: Sequence[Result], path: Path) -> bool:
     ):
         found = candidates(results, task, MEAN_POOLING)
         by_system = {
-            x: choose(r for r in found if r["system"] == x)
+            x: chosen
             for x in sorted({r["system"] for r in found})
+            if (chosen := choose(r for r in found if r["system"] == x))
         }
         if by_system:
             probes[task] = by_system

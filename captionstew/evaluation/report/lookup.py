@@ -88,8 +88,7 @@ def value_of(result: Result, metric: str) -> float | None:
 
 def written(result: Result | None, metric: str) -> str:
     """`56.46 ± 0.12` (over seeds, where there are several) and remarks, or `missing`."""
-    value = None if result is None else value_of(result, metric)
-    if value is None:
+    if result is None or (value := value_of(result, metric)) is None:
         return MISSING
     key, factor, digits = FORMATS[metric]
     deviation = result["metrics"].get(f"{key}_deviation")

@@ -224,11 +224,11 @@ def own_retrieval(results: Sequence[Result]) -> Table:
         cells = []
         for (way, corpus), theirs in zip(places, printed):
             ours = choose(result for result in found[corpus] if result["system"] == system)
-            recalls = [ours["metrics"].get(f"{way}_r{k}") for k in (1, 5)] if ours else [None]
-            cells += [
-                theirs,
-                MISSING if None in recalls else two_recalls(recalls) + remarks(ours),
-            ]
+            metrics = ours["metrics"] if ours else {}
+            found_recalls = (metrics.get(f"{way}_r{k}") for k in (1, 5))
+            recalls = [recall for recall in found_recalls if recall is not None]
+            known = ours if len(recalls) == 2 else None
+            cells += [theirs, two_recalls(recalls) + remarks(known) if known else MISSING]
         rows.append([title, *cells])
     head = ["model"]
     for way, corpus in places:

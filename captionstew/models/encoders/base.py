@@ -5,7 +5,7 @@ import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -39,9 +39,10 @@ class FrozenEncoder(nn.Module):
         """Stays in evaluation mode whatever the surrounding model does."""
         return super().train(False)
 
-    def freeze(self) -> "FrozenEncoder":
+    def freeze(self) -> Self:
         """Turns gradients off; called once by load_encoder."""
-        return self.requires_grad_(False).train(False)
+        self.requires_grad_(False).train(False)
+        return self
 
     @property
     def device(self) -> torch.device:

@@ -94,7 +94,7 @@ class FrozenBeats(FrozenEncoder):
         padding = ~frame_mask(lengths * bands, tokens.size(1))
         hidden, _ = self.encoder(tokens, padding_mask=padding if bool(padding.any()) else None)
         if self.final_norm:  # speechbrain's encoder applies it only when all layers are asked for
-            hidden = self.encoder.layer_norm(hidden)
+            hidden = self.encoder.get_submodule("layer_norm")(hidden)
         return hidden.unflatten(1, (-1, bands)).mean(dim=2), lengths
 
 
@@ -139,7 +139,7 @@ def _speechbrain_classes() -> tuple[type, type]:
 
 @contextmanager
 def _torchaudio_or_stand_in() -> Iterator[None]:
-    names = ("torchaudio", "torchaudio.compliance", "torchaudio.compliance.kaldi")
+    names: tuple[str, ...] = ("torchaudio", "torchaudio.compliance", "torchaudio.compliance.kaldi")
     try:
         import torchaudio.compliance.kaldi  # noqa: F401
 
@@ -149,7 +149,7 @@ def _torchaudio_or_stand_in() -> Iterator[None]:
             del sys.modules[name]  # halves of the failed import
         for name in names:
             sys.modules[name] = ModuleType(name)
-        sys.modules["torchaudio"].__version__ = "2.9.0"  # speechbrain asks for it
+        vars(sys.modules["torchaudio"])["__version__"] = "2.9.0"  # speechbrain asks for it
     try:
         yield
     finally:

@@ -14,14 +14,16 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     HubertConfig,
     HubertModel,
+    PreTrainedConfig,
+    PreTrainedModel,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Model,
     WavLMModel,
@@ -32,7 +34,9 @@ from captionstew.checkpoint import CheckpointError
 from captionstew.models.encoders.base import FrozenEncoder, folder_hash, read_json
 from captionstew.models.pooling import frame_mask
 
-MODELS = {
+ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+SpeechModel = Wav2Vec2Model | HubertModel | WavLMModel
+MODELS: dict[str, type[SpeechModel]] = {
     "wav2vec2": Wav2Vec2Model,
     "hubert": HubertModel,
     "wavlm": WavLMModel,
@@ -47,7 +51,7 @@ class SpeechTransformer(FrozenEncoder):
     """Last transformer layer of a wav2vec2-like model."""
 
     def __init__(
-        self, model: nn.Module, sampling_rate: int, normalise: bool, **identity: str
+        self, model: SpeechModel, sampling_rate: int, normalise: bool, **identity: str
     ) -> None:
         super().__init__()
         self.model = model
@@ -91,7 +95,7 @@ class SpeechTransformer(FrozenEncoder):
         groups: dict[int, list[int]] = {}
         for row, clip in enumerate(clips):
             groups.setdefault(len(clip) if over_time else 0, []).append(row)
-        counts = torch.tensor([len(clip) for clip in clips])
+        counts = torch.LongTensor([len(clip) for clip in clips])
         lengths = self.model._get_feat_extract_output_lengths(counts).tolist()
         features: list[Tensor] = [clips[0]] * len(clips)
         for rows in groups.values():
@@ -128,18 +132,18 @@ def load_speech_transformer(folder: Path, name: str) -> SpeechTransformer:
 
 
 def load_transformers(
-    kind: type, folder: Path, config: Any, backbone: tuple[str, ...]
-) -> nn.Module:
+    kind: type[ModelT], folder: Path, config: PreTrainedConfig | None, backbone: tuple[str, ...]
+) -> ModelT:
     """A transformers model in float32, every weight of it accounted for; heads beside `backbone`
     are left out.
 
     Raises:
       CheckpointError: no weights, or some missing, unexpected or of another shape.
     """
-    options = {"config": config} if config is not None else {}
+    options: dict[str, Any] = {"config": config} if config is not None else {}
     try:
         with _quiet():
-            model, loading = kind.from_pretrained(
+            loaded = kind.from_pretrained(
                 folder,
                 **options,
                 dtype=torch.float32,
@@ -151,6 +155,8 @@ def load_transformers(
         raise CheckpointError(
             f"{folder}: weights cannot be loaded ({str(error).splitlines()[0]})"
         ) from error
+    # A pair, because the loading info is asked for.
+    model, loading = cast(tuple[ModelT, dict[str, list[Any]]], loaded)
     missing = sorted(key for key in loading["missing_keys"] if key != UNUSED)
     names = [key.removeprefix(f"{kind.base_model_prefix}.") for key in loading["unexpected_keys"]]
     unexpected = sorted(key for key in names if key.startswith(backbone))

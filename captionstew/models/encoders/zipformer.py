@@ -129,7 +129,10 @@ def frozen_part(encoder: Zipformer, settings: dict[str, Any], path: Path) -> Fro
 
 def random_zipformer(name: str) -> FrozenZipformer:
     """`random:<preset or checkpoint>[:seed]`"""
-    source, seed = re.fullmatch(r"random:(.+?)(?::(\d+))?", name).groups(default="0")
+    found = re.fullmatch(r"random:(.+?)(?::(\d+))?", name)
+    if found is None:
+        raise ValueError(f"{name}: expected random:<preset or checkpoint>[:seed]")
+    source, seed = found.groups(default="0")
     fbank = FbankConfig()
     if Path(source).exists():
         pretrained = pretrained_zipformer(Path(source))

@@ -14,10 +14,15 @@ On two CPU cores, with the mini corpus (prepare.sh at the top of the repository 
 """
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
+from torch import nn
+
 from captionstew.data.batches.captioned import TrainingBatches
-from captionstew.data.tokenizer import load_tokenizer
+from captionstew.data.batches.dataset import Batch
+from captionstew.data.tokenizer import Tokenizer, load_tokenizer
 from captionstew.distributed import Rank
 from captionstew.errors import run_main
 from captionstew.evaluation.captioning import captioning_validation
@@ -71,7 +76,9 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags, InitFlags):
 class CaptioningTask:
     """Cross-entropy of captions, each clip autoregressively or in parallel."""
 
-    def __init__(self, flags: Flags, tokenizer, model: CaptioningModel) -> None:
+    def __init__(
+        self, flags: Flags, tokenizer: Tokenizer, model: CaptioningModel[Zipformer]
+    ) -> None:
         self.flags = flags
         self.tokenizer = tokenizer
         self.config = {
@@ -84,13 +91,15 @@ class CaptioningTask:
             "tokenizer": tokenizer.to_dict(),
         }
 
-    def losses(self, model, batch, device) -> Losses:
+    def losses(self, model: nn.Module, batch: Batch, device: torch.device) -> Losses:
         flags = self.flags
         return captioning_losses(
             model, batch, self.tokenizer, flags.max_caption_tokens, flags.parallel_fraction, device
         )
 
-    def validate(self, model: CaptioningModel, batches, device) -> dict[str, float]:
+    def validate(
+        self, model: CaptioningModel[Zipformer], batches: Iterable[Batch], device: torch.device
+    ) -> dict[str, float]:
         flags = self.flags
         metrics, self.captions = captioning_validation(
             model, batches, self.tokenizer, flags.max_caption_tokens, flags.valid_captions, device
@@ -103,7 +112,7 @@ class CaptioningTask:
         return [(cut_id, texts[0], text) for cut_id, texts, text in rows[:: max(1, len(rows) // 8)]]
 
 
-def initial_model(flags: Flags, tokenizer) -> CaptioningModel:
+def initial_model(flags: Flags, tokenizer: Tokenizer) -> CaptioningModel[Zipformer]:
     """Random weights, but for what --init-encoder and --init-text bring."""
     decoder = build_text_decoder(
         flags.init_text or flags.text_decoder, tokenizer, flags.max_caption_tokens - 1

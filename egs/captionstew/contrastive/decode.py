@@ -10,6 +10,7 @@ zero_shot-<split>-<set>.json; and examples.jsonl, clips to listen to for the rep
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from captionstew.data.batches.captioned import feature_batches
 from captionstew.data.features.fbank import FbankConfig
@@ -53,10 +54,11 @@ def main() -> None:
     batches = feature_batches(cuts, fbank, flags.max_duration, flags.num_workers)
     clips = embed_clips(model, tokenizer, batches, device, config["max_caption_tokens"])
 
-    common = {
+    encoder = selected.describe_encoder()
+    common: dict[str, Any] = {
         "split": flags.manifest.stem.removeprefix("cuts_"),
         "system": flags.system or flags.exp_dir.name,
-        "encoder": selected.describe_encoder(),
+        "encoder": encoder,
         "checkpoint": str(selected.source),
         "trained_clips": trained,
         "frozen_parameters": sum(p.numel() for p in model.parameters()),
@@ -84,7 +86,7 @@ def main() -> None:
             variant=name,
             **common,
         )
-    shown = sized_system(common["system"], common["encoder"]["data_size"])
+    shown = sized_system(common["system"], encoder["data_size"])
     write_examples(flags.exp_dir, shown, examples_of_cuts(cuts, retrieved=best_captions(clips)))
     write_result(
         flags.exp_dir,

@@ -14,10 +14,15 @@ On two CPU cores, with the mini corpus (prepare.sh at the top of the repository 
 """
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
+from torch import nn
+
 from captionstew.data.batches.captioned import TrainingBatches
-from captionstew.data.tokenizer import load_tokenizer
+from captionstew.data.batches.dataset import Batch
+from captionstew.data.tokenizer import Tokenizer, load_tokenizer
 from captionstew.distributed import Rank
 from captionstew.errors import run_main
 from captionstew.evaluation.retrieval import embed_clips, retrieval_recalls
@@ -64,7 +69,9 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags, InitFlags, ContrastiveFlags)
 class ContrastiveTask:
     """Symmetric InfoNCE over the clips of all processes."""
 
-    def __init__(self, flags: Flags, tokenizer, model: ContrastiveModel) -> None:
+    def __init__(
+        self, flags: Flags, tokenizer: Tokenizer, model: ContrastiveModel[Zipformer]
+    ) -> None:
         self.flags = flags
         self.tokenizer = tokenizer
         self.config = {
@@ -78,18 +85,20 @@ class ContrastiveTask:
             "tokenizer": tokenizer.to_dict(),
         }
 
-    def losses(self, model, batch, device) -> Losses:
+    def losses(self, model: nn.Module, batch: Batch, device: torch.device) -> Losses:
         ignore = self.flags.train_duplicates == "ignore"
         return contrastive_losses(
             model, batch, self.tokenizer, self.flags.max_caption_tokens, ignore, device
         )
 
-    def validate(self, model: ContrastiveModel, batches, device) -> dict[str, float]:
+    def validate(
+        self, model: ContrastiveModel[Zipformer], batches: Iterable[Batch], device: torch.device
+    ) -> dict[str, float]:
         clips = embed_clips(model, self.tokenizer, batches, device, self.flags.max_caption_tokens)
         return retrieval_recalls(clips, self.flags.duplicate_captions)
 
 
-def initial_model(flags: Flags, tokenizer) -> ContrastiveModel:
+def initial_model(flags: Flags, tokenizer: Tokenizer) -> ContrastiveModel[Zipformer]:
     """Random weights, but for what --init-encoder and --init-text bring."""
     encoder = Zipformer(flags.encoder_config())
     tower = build_text_tower(

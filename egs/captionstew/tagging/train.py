@@ -16,9 +16,15 @@ On two CPU cores, with the mini corpus (prepare.sh at the top of the repository 
 """
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
+from torch import nn
+
+from captionstew.data.batches.dataset import Batch
 from captionstew.data.batches.tagging import TaggingBatches
 from captionstew.distributed import Rank
 from captionstew.errors import run_main
@@ -83,7 +89,8 @@ class TaggingTask:
     """Binary cross entropy, summed over classes and clips."""
 
     def __init__(self, flags: Flags, data: TaggingBatches) -> None:
-        self.config = {
+        self.classes, self.label_field = data.classes, flags.label_field
+        self.config: dict[str, Any] = {
             "task": "tagging",
             "preset": flags.encoder_preset,
             "encoder": flags.encoder_config().to_dict(),
@@ -93,15 +100,15 @@ class TaggingTask:
             "coverage": data.coverage,
         }
 
-    def losses(self, model, batch, device) -> Losses:
+    def losses(self, model: nn.Module, batch: Batch, device: torch.device) -> Losses:
         logits = model(batch["features"].to(device), batch["feature_lengths"].to(device))
         total = tagging_loss(logits, batch["targets"].to(device))
         return Losses(total, {"loss": total}, {})
 
-    def validate(self, model: AudioTagger, batches, device) -> dict[str, float]:
-        return tagging_metrics(
-            tag_clips(model, batches, self.config["classes"], self.config["label_field"], device)
-        )
+    def validate(
+        self, model: AudioTagger, batches: Iterable[Batch], device: torch.device
+    ) -> dict[str, float]:
+        return tagging_metrics(tag_clips(model, batches, self.classes, self.label_field, device))
 
 
 def run(rank: Rank, flags: Flags) -> None:

@@ -14,9 +14,14 @@ captions:
         --num-epochs 10
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from captionstew.data.tokenizer import load_tokenizer
+import torch
+from torch import nn
+
+from captionstew.data.batches.dataset import Batch
+from captionstew.data.tokenizer import Tokenizer, load_tokenizer
 from captionstew.distributed import Rank
 from captionstew.errors import run_main
 from captionstew.evaluation.captioning import captioning_validation
@@ -61,7 +66,11 @@ class CaptioningTask:
     """
 
     def __init__(
-        self, flags: Flags, encoder: FrozenEncoder, model: CaptioningModel, tokenizer
+        self,
+        flags: Flags,
+        encoder: FrozenEncoder,
+        model: CaptioningModel[FrozenFrames],
+        tokenizer: Tokenizer,
     ) -> None:
         self.flags = flags
         self.tokenizer = tokenizer
@@ -75,12 +84,14 @@ class CaptioningTask:
             "tokenizer": tokenizer.to_dict(),
         }
 
-    def losses(self, model, batch, device) -> Losses:
+    def losses(self, model: nn.Module, batch: Batch, device: torch.device) -> Losses:
         return captioning_losses(
             model, batch, self.tokenizer, self.flags.max_caption_tokens, 0.0, device
         )
 
-    def validate(self, model: CaptioningModel, batches, device) -> dict[str, float]:
+    def validate(
+        self, model: CaptioningModel[FrozenFrames], batches: Iterable[Batch], device: torch.device
+    ) -> dict[str, float]:
         flags = self.flags
         metrics, _ = captioning_validation(
             model, batches, self.tokenizer, flags.max_caption_tokens, flags.valid_captions, device

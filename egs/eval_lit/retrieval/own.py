@@ -73,6 +73,8 @@ def stored_clips(cuts: IndexedCuts, flags: Flags) -> tuple[EmbeddedClips, dict[s
     """The clips and captions of the manifest, with vectors from the two files; what made these was
     trained on is unknown.
     """
+    if flags.audio_embeddings is None or flags.text_embeddings is None:
+        raise ValueError("--audio-embeddings and --text-embeddings go together")
     audio, text = load_embeddings(flags.audio_embeddings), load_embeddings(flags.text_embeddings)
     if audio.dim != text.dim:
         raise ValueError(

@@ -14,9 +14,14 @@ On two CPU cores, with a text encoder from scratch:
         --warm-step 50 --num-epochs 10
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from captionstew.data.tokenizer import load_tokenizer
+import torch
+from torch import nn
+
+from captionstew.data.batches.dataset import Batch
+from captionstew.data.tokenizer import Tokenizer, load_tokenizer
 from captionstew.distributed import Rank
 from captionstew.errors import run_main
 from captionstew.evaluation.frames.batches import FrameBatches
@@ -63,7 +68,11 @@ class RetrievalTask:
     """Symmetric InfoNCE between frozen audio and a text encoder that learns."""
 
     def __init__(
-        self, flags: Flags, encoder: FrozenEncoder, model: ContrastiveModel, tokenizer
+        self,
+        flags: Flags,
+        encoder: FrozenEncoder,
+        model: ContrastiveModel[FrozenFrames],
+        tokenizer: Tokenizer,
     ) -> None:
         self.flags = flags
         self.tokenizer = tokenizer
@@ -79,13 +88,15 @@ class RetrievalTask:
             "tokenizer": tokenizer.to_dict(),
         }
 
-    def losses(self, model, batch, device) -> Losses:
+    def losses(self, model: nn.Module, batch: Batch, device: torch.device) -> Losses:
         ignore = self.flags.train_duplicates == "ignore"
         return contrastive_losses(
             model, batch, self.tokenizer, self.flags.max_caption_tokens, ignore, device
         )
 
-    def validate(self, model: ContrastiveModel, batches, device) -> dict[str, float]:
+    def validate(
+        self, model: ContrastiveModel[FrozenFrames], batches: Iterable[Batch], device: torch.device
+    ) -> dict[str, float]:
         clips = embed_clips(model, self.tokenizer, batches, device, self.flags.max_caption_tokens)
         return retrieval_recalls(clips, self.flags.duplicate_captions)
 

@@ -12,7 +12,7 @@ from captionstew.models.contrastive import contrastive_losses
 from captionstew.training.flags import TrainingFlags
 from captionstew.training.nonfinite import TrainingStopped
 from captionstew.training.preflight import report_data, run_preflight
-from captionstew.training.state import new_run
+from captionstew.training.state import TrainerState
 from zipformer import training_state
 from zipformer.schedules import get_batch_count
 
@@ -56,18 +56,18 @@ def test_nothing_is_different_afterwards(tiny_model, tokenizer, toy_data, make_b
     caplog.set_level(logging.INFO)
     data, task = toy_data(), Contrastive(tokenizer)
     data.batch_of = lambda positions: make_batch(0, len(positions))
-    run = new_run(tiny_model, Flags(), CPU)
-    run.step = 25
-    run.update_schedules(Flags())
-    assert get_batch_count(run.model) == 20 * 60 / 600
-    parameters = [p.detach().clone() for p in run.model.parameters()]
-    encoder, generators = training_state(run.model), str(random_state())
+    trainer = TrainerState(tiny_model, task, data, Flags(), CPU)
+    trainer.step = 25
+    trainer.update_schedules()
+    assert get_batch_count(tiny_model) == 20 * 60 / 600
+    parameters = [p.detach().clone() for p in tiny_model.parameters()]
+    encoder, generators = training_state(tiny_model), str(random_state())
     drawn = torch.get_rng_state()
-    run_preflight(run, task, data, Flags(), CPU)
-    assert training_state(run.model) == encoder and str(random_state()) == generators
+    run_preflight(trainer)
+    assert training_state(tiny_model) == encoder and str(random_state()) == generators
     assert torch.equal(torch.get_rng_state(), drawn)
-    assert all(torch.equal(a, b) for a, b in zip(parameters, run.model.parameters()))
-    assert all(p.grad is None for p in run.model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(parameters, tiny_model.parameters()))
+    assert all(p.grad is None for p in tiny_model.parameters())
     lines = [line for line in caplog.messages if line.startswith("preflight: ")]
     assert len(lines) == len(task.captions) == 2 and "peak memory" in lines[0]
     assert lines[0].startswith("preflight: longest clips, 4 clips of 60 frames, captions of ")
@@ -77,7 +77,8 @@ def test_long_captions_are_counted(tokenizer, toy_data, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     captions = ["a dog barks", "rain " * 200]
     monkeypatch.setattr("captionstew.training.preflight._sample_captions", lambda cuts: captions)
-    report_data(Contrastive(tokenizer), toy_data(), Flags())
+    model = torch.nn.Linear(8, 3)
+    report_data(TrainerState(model, Contrastive(tokenizer), toy_data(), Flags(), CPU))
     assert caplog.messages[0].startswith("training on 10 clips")
     assert "1 of 2 sampled ones are longer than --max-caption-tokens 128" in caplog.messages[1]
 
@@ -86,17 +87,18 @@ def test_long_captions_are_counted(tokenizer, toy_data, monkeypatch, caplog):
 def test_out_of_memory_names_a_max_duration_that_fits(toy_task, toy_data, limit, advised):
     """Batches of four clips: of --max-duration 60, what `limit` clips take, less 5 %."""
     task = Limited(toy_task(), limit)
-    run = new_run(torch.nn.Linear(8, 3), Flags(), CPU)
+    trainer = TrainerState(torch.nn.Linear(8, 3), task, toy_data(), Flags(), CPU)
     with pytest.raises(
         TrainingStopped,
         match=rf"--max-duration 60 needs more memory .* try --max-duration {advised}$",
     ):
-        run_preflight(run, task, toy_data(), Flags(), CPU)
+        run_preflight(trainer)
 
 
 def test_out_of_memory_for_a_single_clip(toy_task, toy_data):
-    run = new_run(torch.nn.Linear(8, 3), Flags(), CPU)
+    task = Limited(toy_task(), 0)
+    trainer = TrainerState(torch.nn.Linear(8, 3), task, toy_data(), Flags(), CPU)
     with pytest.raises(
         TrainingStopped, match="not even for one clip; take a smaller --encoder-preset"
     ):
-        run_preflight(run, Limited(toy_task(), 0), toy_data(), Flags(), CPU)
+        run_preflight(trainer)

@@ -3,7 +3,7 @@
 import torch
 
 from captionstew.models.losses import Losses
-from captionstew.training.window import Window
+from captionstew.training.state import Window
 from zipformer.scaled_adam import StepReport
 
 
