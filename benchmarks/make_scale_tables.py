@@ -108,7 +108,8 @@ EVALUATION = {  # list -> SQL of its keys over a number i, and how many at full 
     "fsd50k:eval": ("'fs:' || (i * 25)::varchar", 10_231),
     "urbansound8k:all": ("'fs:' || (i * 190)::varchar", 1_297),
     "voxceleb2:eval": (
-        "'vox:v2:id' || lpad((i * 98 % 5994)::varchar, 5, '0') || ':' || " + video("vox", "i * 14"), 1_000
+        "'vox:v2:id' || lpad((i * 98 % 5994)::varchar, 5, '0') || ':' || " + video("vox", "i * 14"),
+        1_000
     ),
 }  # fmt: skip
 

@@ -2,7 +2,8 @@
 
     captionstew embed    FILES... --encoder exp/contrastive/pretrained.pt --output vectors.parquet
     captionstew caption  FILES... --checkpoint exp/captioning/pretrained.pt
-    captionstew search   FILES... --checkpoint exp/contrastive/pretrained.pt --index my.index.npz --query "a dog barks"
+    captionstew search   FILES... --checkpoint exp/contrastive/pretrained.pt --index my.index.npz \\
+        --query "a dog barks"
     captionstew classify FILES... --checkpoint exp/contrastive/pretrained.pt --labels dog,rain,siren
     captionstew export   CHECKPOINT --format safetensors --output encoder
 

@@ -2,7 +2,8 @@
 """Read one corpus as it is released: captions or questions into a table, labelled clips into
 manifests.
 
-    python local/prepare_corpus.py audiocaps --corpus-dir download/audiocaps --output-dir data/tables
+    python local/prepare_corpus.py audiocaps --corpus-dir download/audiocaps \\
+        --output-dir data/tables
     python local/prepare_corpus.py nsynth --corpus-dir download/nsynth --output-dir data/nsynth
     python local/prepare_corpus.py --list              the names of the corpora
     python local/prepare_corpus.py audiocaps --help    where the release lives, and its flags

@@ -2,7 +2,8 @@
 """Features of a manifest in one memory-mapped file, for small corpora that are trained on for many
 epochs.
 
-    python local/store_features.py --manifest data/mine/cuts_train.jsonl --output-dir data/mine/features --num-jobs 8
+    python local/store_features.py --manifest data/mine/cuts_train.jsonl \\
+        --output-dir data/mine/features --num-jobs 8
 
 Prints the store's folder last and lets OUTPUT_DIR/current point to it; --feature-store of the
 training programs takes either. Ten million clips need no store: features on the fly cost about as

@@ -2,7 +2,8 @@
 """The first captions of a training manifest, by a hash of (seed, clip), with the same validation
 and test clips.
 
-    python local/subset_manifest.py --manifest-dir data/mini --captions 1000 --output-dir data/mini/1000
+    python local/subset_manifest.py --manifest-dir data/mini --captions 1000 \\
+        --output-dir data/mini/1000
 
 Subsets are nested and keep clips whole: one of N captions is the longest row of clips, in the
 hash's order, with at most N captions. CaptionStew's own subsets come from

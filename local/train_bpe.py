@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Trains a BPE on the captions of a manifest, so that nothing has to be downloaded.
 
-    python local/train_bpe.py --manifest data/mini/cuts_train.jsonl --output data/mini/bpe.model --vocab-size 2000
+    python local/train_bpe.py --manifest data/mini/cuts_train.jsonl --output data/mini/bpe.model \\
+        --vocab-size 2000
 
 The result is a sentencepiece model with BART's ids (<s> 0, <pad> 1, </s> 2, <unk> 3) and a <mask>.
 A small corpus gives fewer pieces than asked for.

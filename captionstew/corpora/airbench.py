@@ -7,7 +7,8 @@ choice (emotion, gender and age of the speaker), `chat` open questions that a ju
     {"path": "x.wav", "question": "...", "choice_a": "angry", "choice_b": "sad", "answer_gt": "sad",
      "task_name": "Speaker_Emotion_Recontion", "dataset_name": "iemocap", "uniq_id": 17}
 
-    python local/prepare_corpus.py airbench --corpus-dir download/airbench --audio-dir download/airbench \\
+    python local/prepare_corpus.py airbench --corpus-dir download/airbench \\
+        --audio-dir download/airbench \\
         --output-dir data/tables
 """
 

@@ -10,7 +10,8 @@ train_fixed`.
     audiocap_id,youtube_id,start_time,caption
     91139,r1nicOVtvkQ,130,A woman talks nearby as water pours
 
-    python local/prepare_corpus.py audiocaps --corpus-dir download/audiocaps --output-dir data/tables --splits train
+    python local/prepare_corpus.py audiocaps --corpus-dir download/audiocaps \\
+        --output-dir data/tables --splits train
 """
 
 import argparse

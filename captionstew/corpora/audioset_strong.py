@@ -13,7 +13,8 @@ strong and weak labels differ.
     segment_id           start_time_seconds  end_time_seconds  label          tab-separated
     YxlGt805lTA_30000    2.627               7.237             /m/053hz1      the clip begins at 30 s: milliseconds
 
-    python local/prepare_corpus.py audioset_strong --corpus-dir download/audioset_strong --output-dir data/audioset_strong
+    python local/prepare_corpus.py audioset_strong --corpus-dir download/audioset_strong \\
+        --output-dir data/audioset_strong
 """
 
 import argparse

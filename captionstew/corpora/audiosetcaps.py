@@ -15,7 +15,8 @@ CORPUS_DIR. Audio: AudioSet and VGGSound as you have them, YouTube-8M clips from
 
 Evaluation clips of AudioCaps, VGGSound and others are inside: the leakage filter removes them.
 
-    python local/prepare_corpus.py audiosetcaps --corpus-dir download/audiosetcaps --output-dir data/tables
+    python local/prepare_corpus.py audiosetcaps --corpus-dir download/audiosetcaps \\
+        --output-dir data/tables
 """
 
 import argparse

@@ -11,7 +11,8 @@ read too.
     file_name,caption_1,caption_2,caption_3,caption_4,caption_5
     Santa Motor.wav,A machine whines and squeals while rhythmically punching or stamping.,...
 
-    python local/prepare_corpus.py clotho --corpus-dir download/clotho --output-dir data/tables --splits development
+    python local/prepare_corpus.py clotho --corpus-dir download/clotho --output-dir data/tables \\
+        --splits development
 """
 
 import argparse

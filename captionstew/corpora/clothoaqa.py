@@ -8,7 +8,8 @@ file. Train on the split `train` only: AIR-Bench asks about the others.
     file_name,QuestionText,answer
     River mouth.wav,Is there water?,yes
 
-    python local/prepare_corpus.py clothoaqa --corpus-dir download/clothoaqa --output-dir data/tables
+    python local/prepare_corpus.py clothoaqa --corpus-dir download/clothoaqa \\
+        --output-dir data/tables
 """
 
 import argparse

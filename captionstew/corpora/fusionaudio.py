@@ -11,7 +11,8 @@ as well. Audio: AudioSet, unbalanced train.
     [{"audio_id": "<folder of the authors>/---2_BBVHAA_30_40.wav", "instruction": "...",
       "input": "", "dataset": "...", "task": "caption", "output": "A man speaks over a hum ..."}, ...]
 
-    python local/prepare_corpus.py fusionaudio --corpus-dir download/fusionaudio --output-dir data/tables
+    python local/prepare_corpus.py fusionaudio --corpus-dir download/fusionaudio \\
+        --output-dir data/tables
 """
 
 import argparse

@@ -11,8 +11,8 @@ HOME = "https://sail.usc.edu/iemocap (licence form)"
 LICENSE = "IEMOCAP licence form (research)"
 
 EMOTIONS = {
-    "ang": "angry", "dis": "disgusted", "exc": "excited", "fea": "fearful", "fru": "frustrated", "hap": "happy",
-    "neu": "neutral", "sad": "sad", "sur": "surprised",
+    "ang": "angry", "dis": "disgusted", "exc": "excited", "fea": "fearful", "fru": "frustrated",
+    "hap": "happy", "neu": "neutral", "sad": "sad", "sur": "surprised",
 }  # fmt: skip
 
 

@@ -11,7 +11,8 @@ data/train-*.parquet written out as <track id>.mp3 into AUDIO_DIR.
 Each 30 s segment of a track is a clip of its own: [start, end] is cut from the track. Captions of
 whole songs are kept in the table and fall to the duration rule.
 
-    python local/prepare_corpus.py jamendomaxcaps --corpus-dir download/jamendomaxcaps --output-dir data/tables
+    python local/prepare_corpus.py jamendomaxcaps --corpus-dir download/jamendomaxcaps \\
+        --output-dir data/tables
 """
 
 import argparse

@@ -10,7 +10,8 @@ of the release cannot be decoded. `custom.labels` is the list of tags.
     "clip_id"  "no voice"  "singer"  ...  "mp3_path"             tab-separated, 188 tags of 0 or 1
     "2"        "0"         "0"            "f/american_bach_soloists-j_s__bach_solo_cantatas-01-bwv54__i_aria-30-59.mp3"
 
-    python local/prepare_corpus.py magnatagatune --corpus-dir download/magnatagatune --output-dir data/magnatagatune
+    python local/prepare_corpus.py magnatagatune --corpus-dir download/magnatagatune \\
+        --output-dir data/magnatagatune
 """
 
 import argparse
@@ -30,11 +31,12 @@ HOME = "https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset"
 
 # The 50 most frequent tags, the most frequent first, as nearly all code orders them.
 MAGNATAGATUNE_TAGS = (
-    "guitar", "classical", "slow", "techno", "strings", "drums", "electronic", "rock", "fast", "piano", "ambient",
-    "beat", "violin", "vocal", "synth", "female", "indian", "opera", "male", "singing", "vocals", "no vocals",
-    "harpsichord", "loud", "quiet", "flute", "woman", "male vocal", "no vocal", "pop", "soft", "sitar", "solo", "man",
-    "classic", "choir", "voice", "new age", "dance", "male voice", "female vocal", "beats", "harp", "cello",
-    "no voice", "weird", "country", "female voice", "metal", "choral",
+    "guitar", "classical", "slow", "techno", "strings", "drums", "electronic", "rock", "fast",
+    "piano", "ambient", "beat", "violin", "vocal", "synth", "female", "indian", "opera", "male",
+    "singing", "vocals", "no vocals", "harpsichord", "loud", "quiet", "flute", "woman",
+    "male vocal", "no vocal", "pop", "soft", "sitar", "solo", "man", "classic", "choir", "voice",
+    "new age", "dance", "male voice", "female vocal", "beats", "harp", "cello", "no voice", "weird",
+    "country", "female voice", "metal", "choral",
 )  # fmt: skip
 
 

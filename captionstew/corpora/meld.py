@@ -10,15 +10,16 @@ HOME = "https://github.com/declare-lab/MELD"
 LICENSE = "GPL-3.0"
 
 EMOTIONS = {
-    "anger": "angry", "disgust": "disgusted", "fear": "fearful", "joy": "happy", "neutral": "neutral",
-    "sadness": "sad", "surprise": "surprised",
+    "anger": "angry", "disgust": "disgusted", "fear": "fearful", "joy": "happy",
+    "neutral": "neutral", "sadness": "sad", "surprise": "surprised",
 }  # fmt: skip
 
 
 # The six main characters speak 83 % of MELD's training utterances; of the others the release says
 # nothing.
 GENDERS = {
-    "Chandler": "male", "Joey": "male", "Ross": "male", "Monica": "female", "Phoebe": "female", "Rachel": "female",
+    "Chandler": "male", "Joey": "male", "Ross": "male", "Monica": "female", "Phoebe": "female",
+    "Rachel": "female",
 }  # fmt: skip
 
 

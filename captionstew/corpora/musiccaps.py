@@ -8,7 +8,8 @@ outside AudioSet eval (2,663 clips), `eval` the part inside (2,858).
     ytid,start_s,end_s,audioset_positive_labels,aspect_list,caption,author_id,is_balanced_subset,is_audioset_eval
     -0Gj8-vB1q4,30,40,"/m/0140xf,...","['low quality', 'soulful']","The low quality ...",4,False,True
 
-    python local/prepare_corpus.py musiccaps --corpus-dir download/musiccaps --output-dir data/tables --splits train
+    python local/prepare_corpus.py musiccaps --corpus-dir download/musiccaps \\
+        --output-dir data/tables --splits train
 """
 
 import argparse

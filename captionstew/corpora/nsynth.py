@@ -32,7 +32,8 @@ HOME = "https://magenta.tensorflow.org/datasets/nsynth"
 # The classes in the order of the release's `instrument_family`. The valid and test sets have no
 # synth_lead: a head built from the labels of a test set would lack an output.
 NSYNTH_FAMILIES = (
-    "bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal",
+    "bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string",
+    "synth_lead", "vocal",
 )  # fmt: skip
 
 

@@ -15,7 +15,8 @@ audio_48khz/conversational_vad_segmented/) and Emilia EN/
 
 A clip has one or two descriptions, each a caption of its own.
 
-    python local/prepare_corpus.py paraspeechcaps --corpus-dir download/paraspeechcaps --output-dir data/tables
+    python local/prepare_corpus.py paraspeechcaps --corpus-dir download/paraspeechcaps \\
+        --output-dir data/tables
 """
 
 import argparse

@@ -7,7 +7,8 @@ ours. CORPUS_DIR holds one folder per corpus, as released: commonvoice (train.ts
 (Actor_01/...), meld (train_sent_emo.csv, train_splits/ with the sound taken out of the films). The
 same labels and seed give the same table.
 
-    python local/prepare_corpus.py speakerqa --corpus-dir download/speakerqa --output-dir data/tables
+    python local/prepare_corpus.py speakerqa --corpus-dir download/speakerqa \\
+        --output-dir data/tables
 """
 
 import argparse

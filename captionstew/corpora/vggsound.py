@@ -13,7 +13,8 @@ training videos validate (seeded). `custom.label` is the class.
     glLQrEijrKg_000300.mp4,playing hammond organ                       test.csv, no header
     "bird chirping, tweeting",1050,animals                             stat.csv, no header
 
-    python local/prepare_corpus.py vggsound --corpus-dir download/vggsound --output-dir data/vggsound
+    python local/prepare_corpus.py vggsound --corpus-dir download/vggsound \\
+        --output-dir data/vggsound
 """
 
 import argparse

@@ -19,7 +19,8 @@ utterances listed, so the tree, or vox2_dev_utterances.txt in its place, has to 
     id00012 ,n000012 ,m ,dev
     voxceleb2/dev/aac/id00012/21Uxsk56VDQ/00001.m4a
 
-    python local/prepare_corpus.py voxceleb2 --corpus-dir download/voxceleb --output-dir data/voxceleb2
+    python local/prepare_corpus.py voxceleb2 --corpus-dir download/voxceleb \\
+        --output-dir data/voxceleb2
 """
 
 import argparse

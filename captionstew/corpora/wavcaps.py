@@ -13,7 +13,8 @@ unpacked into AUDIO_DIR: FLAC, 32 kHz, mono, <id>.flac.
 The AudioSet part gives no start (its ids are `Y<video>.wav`) and contains AudioSet *evaluation*
 clips, which the published blacklists do not remove: the leakage filter does.
 
-    python local/prepare_corpus.py wavcaps --corpus-dir download/wavcaps --output-dir data/tables --splits bbc
+    python local/prepare_corpus.py wavcaps --corpus-dir download/wavcaps --output-dir data/tables \\
+        --splits bbc
 """
 
 import argparse

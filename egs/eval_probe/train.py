@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Linear probes on a frozen encoder's representations (paper Tables 3a and 9).
 
-    ./train.py --encoder exp/contrastive/pretrained.pt --tasks esc10,ravdess:emotion --manifest-dir data/mine \\
+    ./train.py --encoder exp/contrastive/pretrained.pt --tasks esc10,ravdess:emotion \\
+        --manifest-dir data/mine \\
         --exp-dir exp/probe/contrastive
     ./decode.py --exp-dir exp/probe/contrastive
 

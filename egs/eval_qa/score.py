@@ -8,7 +8,8 @@ replies out, strict accuracy, which counts them as wrong, and the share that can
 (sound, music): exact match and ROUGE-L, labelled `offline`, and with a judge (any endpoint of
 OpenAI's protocol, its key in OPENAI_API_KEY) the study's score:
 
-    ./score.py --exp-dir exp/qa/contrastive --judge-base-url https://api.openai.com/v1 --judge-model gpt-4o
+    ./score.py --exp-dir exp/qa/contrastive --judge-base-url https://api.openai.com/v1 \\
+        --judge-model gpt-4o
 
 says what that would take; --judge-send true sends the questions. A run that ends early goes on
 where it was. Writes <exp-dir>/results/qa_<task>-<split>[-offline|-judge].json,

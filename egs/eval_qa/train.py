@@ -4,12 +4,15 @@ model's embedding space.
 
 At paper scale (paper section 4.2; hours and memory in README.md):
 
-    ./train.py --encoder exp/contrastive/pretrained.pt --llm Qwen/Qwen2.5-7B-Instruct --allow-download true \\
-        --manifest-dir data --exp-dir exp/qa/contrastive --world-size 8 --use-bf16 true --gradient-checkpointing true
+    ./train.py --encoder exp/contrastive/pretrained.pt --llm Qwen/Qwen2.5-7B-Instruct \\
+        --allow-download true \\
+        --manifest-dir data --exp-dir exp/qa/contrastive --world-size 8 --use-bf16 true \\
+        --gradient-checkpointing true
 
 On two CPU cores, with a tiny language model (local/make_tiny_llm.py makes one):
 
-    ./train.py --encoder exp/contrastive/pretrained.pt --llm exp/tiny_llm --manifest-dir data --exp-dir exp/qa/mini \\
+    ./train.py --encoder exp/contrastive/pretrained.pt --llm exp/tiny_llm --manifest-dir data \\
+        --exp-dir exp/qa/mini \\
         --max-duration 200 --hidden-dim 128 --num-epochs 10
 """
 

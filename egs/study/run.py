@@ -3,7 +3,8 @@
 mini` calls it.
 
     ./run.py --plan mini.json --dry-run true             what is missing, as plain commands
-    ./run.py --plan paper.json --jobs-dir jobs           jobs/submit.sh, which hands what is missing to Slurm
+    ./run.py --plan paper.json \\
+        --jobs-dir jobs           jobs/submit.sh, which hands what is missing to Slurm
     ./run.py --plan mini.json --only 'probe-*'           some of the steps
 
 A plan is a JSON object: `variables`; `sets`, lists of further variables; `steps` in the order they

@@ -9,9 +9,9 @@ pytestmark = pytest.mark.slow
 RECIPE = "egs/captionstew/captioning"
 # A batch count of 10 per step: the schedules move while a test runs.
 RUN = [
-    "--text-decoder", "tiny", "--max-caption-tokens", 24, "--max-duration", 15, "--ref-duration", 1.5,
-    "--lr-batches", 100, "--warm-step", 20, "--num-epochs", 3, "--average-period", 2, "--log-interval", 1,
-    "--num-workers", 1, "--valid-captions", 6,
+    "--text-decoder", "tiny", "--max-caption-tokens", 24, "--max-duration", 15, "--ref-duration",
+    1.5, "--lr-batches", 100, "--warm-step", 20, "--num-epochs", 3, "--average-period", 2,
+    "--log-interval", 1, "--num-workers", 1, "--valid-captions", 6,
 ]  # fmt: skip
 
 

@@ -16,7 +16,8 @@ RECIPE = "egs/captionstew/contrastive"
 PROBE = "egs/eval_probe"
 FIELDS = {
     "task", "split", "system", "encoder", "metrics", "num_clips", "num_captions", "trained_clips",
-    "settings", "trained_parameters", "frozen_parameters", "checkpoint", "config_hash", "command", "git_sha", "created",
+    "settings", "trained_parameters", "frozen_parameters", "checkpoint", "config_hash", "command",
+    "git_sha", "created",
 }  # fmt: skip
 RUN = ["--num-epochs", 2, "--average-period", 2, "--log-interval", 5, "--num-workers", 1]
 
@@ -27,16 +28,17 @@ def exp(mini_data, train_command, program, tmp_path_factory):
     exp = tmp_path_factory.mktemp("exp")
     program(*train_command(mini_data, exp / "contrastive", *RUN)[1:])
     program(
-        "egs/captionstew/local/average_checkpoints.py", "--exp-dir", exp / "contrastive", "--epoch", 2, "--avg", 1,
-        "--output", exp / "contrastive" / "pretrained.pt",
+        "egs/captionstew/local/average_checkpoints.py", "--exp-dir", exp / "contrastive", "--epoch",
+        2, "--avg", 1, "--output", exp / "contrastive" / "pretrained.pt",
     )  # fmt: skip
     return exp
 
 
 def decode(program, exp, data, out, *flags):
     program(
-        f"{RECIPE}/decode.py", "--exp-dir", out, "--checkpoint", exp / "contrastive" / "pretrained.pt",
-        "--manifest", data / "cuts_test.jsonl", "--num-workers", 1, *flags,
+        f"{RECIPE}/decode.py", "--exp-dir", out, "--checkpoint",
+        exp / "contrastive" / "pretrained.pt", "--manifest", data / "cuts_test.jsonl",
+        "--num-workers", 1, *flags,
     )  # fmt: skip
     return {path.name: json.loads(path.read_text()) for path in (out / "results").glob("*.json")}
 
@@ -75,8 +77,8 @@ def test_decode_from_the_training_folder_equals_the_averaged_file(
 ):
     from_file = decode(program, exp, mini_data, tmp_path / "file")
     program(
-        f"{RECIPE}/decode.py", "--exp-dir", exp / "contrastive", "--epoch", 2, "--avg", 1, "--num-workers", 0,
-        "--manifest", mini_data / "cuts_test.jsonl",
+        f"{RECIPE}/decode.py", "--exp-dir", exp / "contrastive", "--epoch", 2, "--avg", 1,
+        "--num-workers", 0, "--manifest", mini_data / "cuts_test.jsonl",
     )  # fmt: skip
     chosen = json.loads(
         (exp / "contrastive" / "results" / "retrieval-test-strict.json").read_text()
@@ -92,9 +94,9 @@ def test_probe_and_report(program, exp, mini_data):
     ):
         folder = exp / "probe" / system
         program(
-            f"{PROBE}/train.py", "--encoder", encoder, "--tasks", "events,voices:gender", "--manifest-dir", mini_data,
-            "--exp-dir", folder, "--num-seeds", 2, "--max-epochs", 5, "--cache-dir", exp / "embeddings",
-            "--num-workers", 0,
+            f"{PROBE}/train.py", "--encoder", encoder, "--tasks", "events,voices:gender",
+            "--manifest-dir", mini_data, "--exp-dir", folder, "--num-seeds", 2, "--max-epochs", 5,
+            "--cache-dir", exp / "embeddings", "--num-workers", 0,
         )  # fmt: skip
         program(f"{PROBE}/decode.py", "--exp-dir", folder, "--num-workers", 0)
         result = json.loads((folder / "results" / "probe_events-test.json").read_text())
@@ -116,8 +118,8 @@ def test_a_changed_encoder_is_refused(program, exp, mini_data, tmp_path):
     shutil.copy(exp / "contrastive" / "pretrained.pt", encoder)
     options = ["--exp-dir", tmp_path / "probe", "--num-workers", 0]
     program(
-        f"{PROBE}/train.py", "--encoder", encoder, "--tasks", "events", "--manifest-dir", mini_data, "--num-seeds", 1,
-        "--max-epochs", 1, "--cache-dir", tmp_path / "cache", *options,
+        f"{PROBE}/train.py", "--encoder", encoder, "--tasks", "events", "--manifest-dir", mini_data,
+        "--num-seeds", 1, "--max-epochs", 1, "--cache-dir", tmp_path / "cache", *options,
     )  # fmt: skip
     shutil.copy(next((exp / "contrastive").glob("epoch-1.pt")), encoder)
     refused = program(f"{PROBE}/decode.py", *options, check=False)

@@ -27,8 +27,8 @@ def text_models(program, mini_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
     train = mini_data / "cuts_train.jsonl"
     program(
-        "egs/eval_lit/local/make_text_models.py", "--manifest", train, "--output-dir", folder, "--vocab-size", 400,
-        "--steps", 20,
+        "egs/eval_lit/local/make_text_models.py", "--manifest", train, "--output-dir", folder,
+        "--vocab-size", 400, "--steps", 20,
     )  # fmt: skip
     return folder
 
@@ -37,15 +37,16 @@ def text_models(program, mini_data, tmp_path_factory):
 def questions(program, mini_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("questions")
     program(
-        "local/prepare_corpus.py", "ownqa", "--corpus-dir", mini_data / "corpus", "--output-dir", folder,
+        "local/prepare_corpus.py", "ownqa", "--corpus-dir", mini_data / "corpus", "--output-dir",
+        folder,
     )  # fmt: skip
     program(
-        "egs/eval_qa/local/make_question_manifests.py", "--tables", folder / "ownqa.parquet", "--output-dir", folder,
-        "--num-jobs", 1,
+        "egs/eval_qa/local/make_question_manifests.py", "--tables", folder / "ownqa.parquet",
+        "--output-dir", folder, "--num-jobs", 1,
     )  # fmt: skip
     program(
-        "egs/eval_qa/local/make_tiny_llm.py", "--manifest", folder / "cuts_train.jsonl", "--output-dir", folder / "llm",
-        "--hidden-dim", 64, "--num-steps", 40,
+        "egs/eval_qa/local/make_tiny_llm.py", "--manifest", folder / "cuts_train.jsonl",
+        "--output-dir", folder / "llm", "--hidden-dim", 64, "--num-steps", 40,
     )  # fmt: skip
     return folder
 
@@ -69,8 +70,9 @@ def check(name, exp):
 )  # fmt: skip
 def test_pretraining(program, mini_data, tiny_encoder, tmp_path, name, program_of, flags):
     program(
-        f"egs/captionstew/{program_of}/train.py", "--manifest-dir", mini_data, "--exp-dir", tmp_path, *STEPS.split(),
-        *ENCODER.split(), *tiny_encoder, *flags.format(data=mini_data).split(),
+        f"egs/captionstew/{program_of}/train.py", "--manifest-dir", mini_data, "--exp-dir",
+        tmp_path, *STEPS.split(), *ENCODER.split(), *tiny_encoder,
+        *flags.format(data=mini_data).split(),
     )  # fmt: skip
     check(name, tmp_path)
 
@@ -84,24 +86,25 @@ def test_pretraining(program, mini_data, tiny_encoder, tmp_path, name, program_o
 )
 def test_alignment(program, mini_data, text_models, tmp_path, name, flags):
     program(
-        f"egs/eval_lit/{name.removeprefix('lit_')}/train.py", "--manifest-dir", mini_data, "--exp-dir", tmp_path,
-        *STEPS.split(), *FROZEN.split(), *flags.format(text=text_models).split(),
+        f"egs/eval_lit/{name.removeprefix('lit_')}/train.py", "--manifest-dir", mini_data,
+        "--exp-dir", tmp_path, *STEPS.split(), *FROZEN.split(),
+        *flags.format(text=text_models).split(),
     )  # fmt: skip
     check(name, tmp_path)
 
 
 def test_question_answering(program, questions, tmp_path):
     program(
-        "egs/eval_qa/train.py", "--manifest-dir", questions, "--exp-dir", tmp_path, *STEPS.split(), "--encoder",
-        "logmel", "--cache-dir", tmp_path / "frames", "--lr-batches", 100,
-        "--llm", questions / "llm", "--hidden-dim", 32, "--valid-answers", 2, "--max-duration", 60,
+        "egs/eval_qa/train.py", "--manifest-dir", questions, "--exp-dir", tmp_path, *STEPS.split(),
+        "--encoder", "logmel", "--cache-dir", tmp_path / "frames", "--lr-batches", 100, "--llm",
+        questions / "llm", "--hidden-dim", 32, "--valid-answers", 2, "--max-duration", 60,
     )  # fmt: skip
     check("qa", tmp_path)
 
 
 def test_supervised_encoder(program, mini_data, tiny_encoder, tmp_path):
     program(
-        "egs/eval_probe/train_encoder.py", "--tasks", "events", "--manifest-dir", mini_data, "--exp-dir", tmp_path,
-        *EPOCHS.split(), *ENCODER.split(), *tiny_encoder,
+        "egs/eval_probe/train_encoder.py", "--tasks", "events", "--manifest-dir", mini_data,
+        "--exp-dir", tmp_path, *EPOCHS.split(), *ENCODER.split(), *tiny_encoder,
     )  # fmt: skip
     check("supervised", tmp_path / "probe-events")

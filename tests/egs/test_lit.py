@@ -19,7 +19,8 @@ from transformers import BartForConditionalGeneration
 from captionstew.data.manifests.cuts import open_cuts
 
 SMALL = """
-    --max-duration 30 --num-workers 0 --average-period 1 --lr-batches 100 --warm-step 5 --num-epochs 2
+    --max-duration 30 --num-workers 0 --average-period 1 --lr-batches 100 --warm-step 5 \\
+    --num-epochs 2
 """.split()  # noqa: SIM905
 
 
@@ -29,8 +30,8 @@ def text_models(program, mini_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
     train = mini_data / "cuts_train.jsonl"
     program(
-        "egs/eval_lit/local/make_text_models.py", "--manifest", train, "--output-dir", folder, "--vocab-size", 400,
-        "--steps", 20,
+        "egs/eval_lit/local/make_text_models.py", "--manifest", train, "--output-dir", folder,
+        "--vocab-size", 400, "--steps", 20,
     )  # fmt: skip
     return folder
 
@@ -56,12 +57,13 @@ def test_retrieval_with_and_without_cache(program, mini_data, text_models, tmp_p
             tmp_path / "cache",
         ]
         program(
-            "egs/eval_lit/retrieval/train.py", "--encoder", "logmel", *places, "--text-tower", text_models / "roberta",
-            *SMALL,
+            "egs/eval_lit/retrieval/train.py", "--encoder", "logmel", *places, "--text-tower",
+            text_models / "roberta", *SMALL,
         )  # fmt: skip
         program(
-            "egs/eval_lit/retrieval/decode.py", "--exp-dir", exp, "--manifest", mini_data / "cuts_test.jsonl",
-            "--cache", cache, "--cache-dir", tmp_path / "cache", "--num-workers", 0, "--duplicate-captions", "match",
+            "egs/eval_lit/retrieval/decode.py", "--exp-dir", exp, "--manifest",
+            mini_data / "cuts_test.jsonl", "--cache", cache, "--cache-dir", tmp_path / "cache",
+            "--num-workers", 0, "--duplicate-captions", "match",
         )  # fmt: skip
         result = result_of(exp)
         numbers[cache] = result["metrics"]
@@ -111,8 +113,9 @@ def test_captioning_trains_cross_attention_and_bridge_alone(
         )
 
     program(
-        "egs/eval_lit/captioning/decode.py", "--exp-dir", exp, "--manifest", mini_data / "cuts_test.jsonl",
-        "--cache-dir", tmp_path / "cache", "--num-workers", 0, "--num-beams", 2,
+        "egs/eval_lit/captioning/decode.py", "--exp-dir", exp, "--manifest",
+        mini_data / "cuts_test.jsonl", "--cache-dir", tmp_path / "cache", "--num-workers", 0,
+        "--num-beams", 2,
     )  # fmt: skip
     result = result_of(exp)
     assert (
@@ -134,8 +137,9 @@ def test_captioning_trains_cross_attention_and_bridge_alone(
 
     also = exp / "results" / f"lit_captioning_{mini_data.name}-test-beam2.jsonl"
     again = (
-        "egs/eval_lit/captioning/decode.py", "--exp-dir", exp, "--manifest", mini_data / "cuts_valid.jsonl",
-        "--cache-dir", tmp_path / "cache", "--num-workers", 0, "--also", also,
+        "egs/eval_lit/captioning/decode.py", "--exp-dir", exp, "--manifest",
+        mini_data / "cuts_valid.jsonl", "--cache-dir", tmp_path / "cache", "--num-workers", 0,
+        "--also", also,
     )  # fmt: skip
     refused = program(*again, "--num-beams", 1, check=False)
     assert f"--also {also}: its decoding is beam2, here it is greedy" in refused.stderr
@@ -159,12 +163,13 @@ def test_captioning_trains_cross_attention_and_bridge_alone(
 def test_another_encoder_than_trained_on_is_refused(program, mini_data, text_models, tmp_path):
     exp = tmp_path / "exp"
     program(
-        "egs/eval_lit/retrieval/train.py", "--encoder", "logmel", "--manifest-dir", mini_data, "--exp-dir", exp,
-        "--cache", "none", "--text-tower", text_models / "roberta", *SMALL[:-1], 1,
+        "egs/eval_lit/retrieval/train.py", "--encoder", "logmel", "--manifest-dir", mini_data,
+        "--exp-dir", exp, "--cache", "none", "--text-tower", text_models / "roberta", *SMALL[:-1],
+        1,
     )  # fmt: skip
     done = program(
-        "egs/eval_lit/retrieval/decode.py", "--exp-dir", exp, "--manifest", mini_data / "cuts_test.jsonl",
-        "--encoder", "random:mini", "--cache", "none", check=False,
+        "egs/eval_lit/retrieval/decode.py", "--exp-dir", exp, "--manifest",
+        mini_data / "cuts_test.jsonl", "--encoder", "random:mini", "--cache", "none", check=False,
     )  # fmt: skip
     assert done.returncode == 1 and "adapted to another encoder" in done.stderr
     assert "Traceback" not in done.stderr

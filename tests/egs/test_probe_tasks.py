@@ -21,15 +21,16 @@ from captionstew.models.encoders.stored import save_embeddings
 from zipformer import Zipformer, ZipformerConfig
 
 METRICS = {
-    "fsd50k": "map", "vggsound": "accuracy", "voxceleb2": "accuracy", "cremad": "accuracy", "magnatagatune": "map",
-    "nsynth": "accuracy", "audioset_strong": "psds1",
+    "fsd50k": "map", "vggsound": "accuracy", "voxceleb2": "accuracy", "cremad": "accuracy",
+    "magnatagatune": "map", "nsynth": "accuracy", "audioset_strong": "psds1",
 }  # fmt: skip
 ENCODERS = ("logmel", "zipformer", "random", "wav2vec2", "wavlm", "mert", "clap", "beats")
 QUICK = ("--num-seeds", 2, "--learning-rates", "0.01", "--max-epochs", 2, "--num-workers", 0)
 TINY = {
-    "downsampling_factor": (1, 2), "encoder_dim": (16, 32), "num_encoder_layers": 1, "encoder_unmasked_dim": (16, 24),
-    "query_head_dim": 8, "value_head_dim": 4, "num_heads": 2, "feedforward_dim": (32, 48), "cnn_module_kernel": 7,
-    "pos_dim": 12, "frontend_channels": (2, 4, 8),
+    "downsampling_factor": (1, 2), "encoder_dim": (16, 32), "num_encoder_layers": 1,
+    "encoder_unmasked_dim": (16, 24), "query_head_dim": 8, "value_head_dim": 4, "num_heads": 2,
+    "feedforward_dim": (32, 48), "cnn_module_kernel": 7, "pos_dim": 12, "frontend_channels": (2, 4,
+    8),
 }  # fmt: skip
 
 
@@ -105,8 +106,9 @@ def results(folder):
 def test_seven_tasks_with_both_poolings(run, data, checkpoint, small_encoder, tmp_path, kind):
     name = {"logmel": "logmel", "zipformer": checkpoint, "random": f"random:{checkpoint}"}.get(kind)
     common = (
-        "--manifest-dir", data, "--task-table", data / "tasks.json", "--encoder", name or small_encoder(kind),
-        "--exp-dir", tmp_path / "probe", "--cache-dir", tmp_path / "cache", "--cache", "frames", *QUICK,
+        "--manifest-dir", data, "--task-table", data / "tasks.json", "--encoder",
+        name or small_encoder(kind), "--exp-dir", tmp_path / "probe", "--cache-dir",
+        tmp_path / "cache", "--cache", "frames", *QUICK,
     )  # fmt: skip
     for pooling, suffix in (("mean", ""), ("attention", "-attention")):
         shown = run("train", *common, "--pooling", pooling)
@@ -148,8 +150,8 @@ def test_seven_tasks_with_both_poolings(run, data, checkpoint, small_encoder, tm
 
 def train_cremad(run, data, folder, encoder, *flags):
     return run(
-        "train", "--tasks", "cremad", "--manifest-dir", data, "--encoder", encoder, "--exp-dir", folder / "probe",
-        "--cache-dir", folder / "cache", *QUICK, *flags,
+        "train", "--tasks", "cremad", "--manifest-dir", data, "--encoder", encoder, "--exp-dir",
+        folder / "probe", "--cache-dir", folder / "cache", *QUICK, *flags,
     )  # fmt: skip
 
 
@@ -193,7 +195,8 @@ def test_a_clip_that_breaks_after_preparation_is_wrong(run, data, tmp_path):
 @pytest.mark.slow
 def test_only_the_last_trainings_probes_are_scored(run, data, tmp_path):
     common = (
-        "--manifest-dir", data, "--encoder", "logmel", "--exp-dir", tmp_path, "--cache-dir", tmp_path / "c", *QUICK,
+        "--manifest-dir", data, "--encoder", "logmel", "--exp-dir", tmp_path, "--cache-dir",
+        tmp_path / "c", *QUICK,
     )  # fmt: skip
     with pytest.raises(CheckpointError, match="run train.py first"):
         run("decode", "--exp-dir", tmp_path)
@@ -222,8 +225,8 @@ def test_vectors_computed_elsewhere(run, data, tmp_path):
             vectors[-1][classes.index(cut.supervisions[0].custom["label"])] += 20
     save_embeddings(tmp_path / "v.parquet", ids, vectors)
     common = (
-        "--manifest-dir", data, "--embeddings", tmp_path / "v.parquet", "--exp-dir", tmp_path / "probe",
-        "--num-workers", 0,
+        "--manifest-dir", data, "--embeddings", tmp_path / "v.parquet", "--exp-dir",
+        tmp_path / "probe", "--num-workers", 0,
     )  # fmt: skip
     run("train", "--tasks", "cremad", *common, "--num-seeds", 2, "--learning-rates", "0.03")
     run("decode", "--exp-dir", tmp_path / "probe", "--num-workers", 0)
@@ -244,8 +247,9 @@ def test_vectors_computed_elsewhere(run, data, tmp_path):
 def test_the_encoder_can_be_trained_too(run, data, checkpoint, tiny_encoder, tmp_path, pooling):
     flags = (
         "--tasks", "cremad,magnatagatune", "--manifest-dir", data, "--task-table",
-        data / "tasks.json", "--exp-dir", tmp_path, "--num-epochs", 2, "--num-workers", 0, "--pooling", pooling,
-        "--average-period", 1, "--ref-duration", 5, "--tensorboard", "false", *tiny_encoder,
+        data / "tasks.json", "--exp-dir", tmp_path, "--num-epochs", 2, "--num-workers", 0,
+        "--pooling", pooling, "--average-period", 1, "--ref-duration", 5, "--tensorboard", "false",
+        *tiny_encoder,
     )  # fmt: skip
     run("train_encoder", *flags)
     # The miniature MagnaTagATune is made of few sounds: training and test share some.
@@ -323,8 +327,9 @@ def test_classes_tags_and_events_of_the_mini_corpus(run, mini_data, tmp_path):
         "events_events": "psds1",
     }
     common = (
-        "--manifest-dir", mini_data, "--encoder", "logmel", "--exp-dir", tmp_path / "probe", "--cache-dir",
-        tmp_path / "cache", "--tasks", "events,voices:gender,music:labels,events:events", *QUICK,
+        "--manifest-dir", mini_data, "--encoder", "logmel", "--exp-dir", tmp_path / "probe",
+        "--cache-dir", tmp_path / "cache", "--tasks",
+        "events,voices:gender,music:labels,events:events", *QUICK,
     )  # fmt: skip
     for pooling in ("mean_std", "attention"):
         run("train", *common, "--pooling", pooling)

@@ -26,10 +26,10 @@ pytestmark = pytest.mark.slow
 SAVE_EVERY = 8
 MAX_STEPS = 40
 SHARED_FLAGS = [
-    "--num-workers", 2, "--log-interval", 1, "--save-every-n", SAVE_EVERY, "--average-period", 4, "--valid-clips", 4,
-    "--max-steps", MAX_STEPS, "--num-epochs", 100, "--augment-gain-db", 6, "--augment-min-crop", 0.7,
-    "--augment-max-delay", 0.2, "--tensorboard", "false", "--max-duration", 15, "--ref-duration", 1.5,
-    "--lr-batches", 100, "--warm-step", 20,
+    "--num-workers", 2, "--log-interval", 1, "--save-every-n", SAVE_EVERY, "--average-period", 4,
+    "--valid-clips", 4, "--max-steps", MAX_STEPS, "--num-epochs", 100, "--augment-gain-db", 6,
+    "--augment-min-crop", 0.7, "--augment-max-delay", 0.2, "--tensorboard", "false",
+    "--max-duration", 15, "--ref-duration", 1.5, "--lr-batches", 100, "--warm-step", 20,
 ]  # fmt: skip
 OWN_FLAGS = {
     "contrastive": ["--text-tower", "tiny", "--embedding-dim", 16],

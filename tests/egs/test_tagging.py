@@ -24,8 +24,9 @@ pytestmark = pytest.mark.slow
 RECIPES = "egs/captionstew"
 # A batch count of 10 per step: the schedules move while a test runs.
 RUN = [
-    "--max-duration", 15, "--ref-duration", 1.5, "--lr-batches", 100, "--warm-step", 20, "--average-period", 2,
-    "--log-interval", 1, "--num-workers", 1, "--preflight", "false", "--tensorboard", "false",
+    "--max-duration", 15, "--ref-duration", 1.5, "--lr-batches", 100, "--warm-step", 20,
+    "--average-period", 2, "--log-interval", 1, "--num-workers", 1, "--preflight", "false",
+    "--tensorboard", "false",
 ]  # fmt: skip
 
 

@@ -33,7 +33,8 @@ def averaged(program, exp, tmp_path_factory):
     """An averaged checkpoint in a folder of its own."""
     path = tmp_path_factory.mktemp("averaged") / "pretrained.pt"
     program(
-        "egs/captionstew/local/average_checkpoints.py", "--exp-dir", exp, "--epoch", 1, "--output", path
+        "egs/captionstew/local/average_checkpoints.py", "--exp-dir", exp, "--epoch", 1, "--output",
+        path
     )  # fmt: skip
     return path
 
@@ -60,8 +61,9 @@ def decode(program, tmp_path):
 
     def run(checkpoint, manifest, *flags):
         done = program(
-            "egs/captionstew/contrastive/decode.py", "--exp-dir", tmp_path / "decoded", "--checkpoint", checkpoint,
-            "--manifest", manifest, "--num-workers", 0, *flags, check=False,
+            "egs/captionstew/contrastive/decode.py", "--exp-dir", tmp_path / "decoded",
+            "--checkpoint", checkpoint, "--manifest", manifest, "--num-workers", 0, *flags,
+            check=False,
         )  # fmt: skip
         found = list((tmp_path / "decoded" / "results").glob("retrieval-*.json"))
         return done, json.loads(found[0].read_text()) if found else None
@@ -109,8 +111,8 @@ def test_an_exported_encoder_is_probed_with_its_memory(program, averaged, mini_d
     program("captionstew/cli.py", "export", averaged, "--output", encoder)
     probe = ("--exp-dir", tmp_path / "probe", "--num-workers", 0)
     program(
-        "egs/eval_probe/train.py", "--encoder", encoder, "--tasks", "events", "--manifest-dir", mini_data,
-        "--num-seeds", 1, "--max-epochs", 1, "--cache-dir", tmp_path / "cache", *probe,
+        "egs/eval_probe/train.py", "--encoder", encoder, "--tasks", "events", "--manifest-dir",
+        mini_data, "--num-seeds", 1, "--max-epochs", 1, "--cache-dir", tmp_path / "cache", *probe,
     )  # fmt: skip
     program("egs/eval_probe/decode.py", *probe)
     result = json.loads((tmp_path / "probe/results/probe_events-test.json").read_text())

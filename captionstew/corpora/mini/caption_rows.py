@@ -6,7 +6,8 @@ Nothing has to be downloaded: it is made in CORPUS_DIR, unless it is there alrea
     file,caption
     audio/events_0001.flac,A loud bell rings twice.
 
-    python local/prepare_corpus.py mini --corpus-dir download/mini --output-dir data/tables --splits train
+    python local/prepare_corpus.py mini --corpus-dir download/mini --output-dir data/tables \\
+        --splits train
 """
 
 import argparse

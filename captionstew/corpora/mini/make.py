@@ -38,8 +38,8 @@ from captionstew.files import atomic_write
 
 NUM_FOLDS = 5
 COLUMNS = [
-    "file", "domain", "label", "labels", "speaker", "gender", "emotion", "transcript", "instrument", "pitch",
-    "tempo", "loudness", "events", "fold",
+    "file", "domain", "label", "labels", "speaker", "gender", "emotion", "transcript", "instrument",
+    "pitch", "tempo", "loudness", "events", "fold",
 ]  # fmt: skip
 
 
@@ -258,8 +258,9 @@ def _make_music(rng: Generator, number: int) -> Clip:
         ],
     )
     labels = {
-        "domain": "music", "label": instrument, "labels": ";".join([instrument, melody] + ["drums"] * drums),
-        "instrument": instrument, "pitch": note, "tempo": tempo, "loudness": loudness,
+        "domain": "music", "label": instrument, "labels": ";".join([instrument,
+        melody] + ["drums"] * drums), "instrument": instrument, "pitch": note, "tempo": tempo,
+        "loudness": loudness,
     }  # fmt: skip
     return Clip(normalised(samples) * LOUDNESS[loudness] * rng.uniform(0.8, 1.2), captions, labels)
 
@@ -331,8 +332,8 @@ def _make_voice(rng: Generator, number: int) -> Clip:
         ],
     )
     labels = {
-        "domain": "speech", "label": emotion, "labels": f"speech;{kind};{emotion}", "speaker": speaker,
-        "gender": kind, "emotion": emotion, "transcript": phrase,
+        "domain": "speech", "label": emotion, "labels": f"speech;{kind};{emotion}",
+        "speaker": speaker, "gender": kind, "emotion": emotion, "transcript": phrase,
     }  # fmt: skip
     return Clip(normalised(samples) * mood.level * rng.uniform(0.8, 1.2), captions, labels)
 

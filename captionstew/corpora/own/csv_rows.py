@@ -16,8 +16,8 @@ from captionstew.errors import UserError
 
 # Columns with a meaning of their own are known in any case; all others keep theirs.
 KNOWN = (
-    "file", "caption", "label", "labels", "events", "split", "fold", "speaker", "licence", "license",
-    "question", "answer", "choices", "task", "description", "domain",
+    "file", "caption", "label", "labels", "events", "split", "fold", "speaker", "licence",
+    "license", "question", "answer", "choices", "task", "description", "domain",
 )  # fmt: skip
 
 

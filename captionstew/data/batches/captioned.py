@@ -51,8 +51,8 @@ class TrainingBatches:
         )
         cuts = self.clips("train")
         self.sampler = EpochBatches(
-            cuts, flags.max_duration, num_buckets=flags.num_buckets, seed=flags.seed, rank=rank, world_size=world_size,
-            draw=self.draw(cuts),
+            cuts, flags.max_duration, num_buckets=flags.num_buckets, seed=flags.seed, rank=rank,
+            world_size=world_size, draw=self.draw(cuts),
         )  # fmt: skip
         self._dataset = CaptionDataset(
             self.fbank, seed=flags.seed, augment=augment, store=store, noise=self.noise()

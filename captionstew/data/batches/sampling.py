@@ -131,8 +131,8 @@ class EpochBatches(Sampler):
         self.cuts = cuts
         self.rank = rank
         self.settings = SamplerSettings(
-            cuts.sha256, float(max_duration), max_cuts, num_buckets, shuffle, seed, world_size, drop_last,
-            segment_size, buffer_size, draw.describe() if draw else None,
+            cuts.sha256, float(max_duration), max_cuts, num_buckets, shuffle, seed, world_size,
+            drop_last, segment_size, buffer_size, draw.describe() if draw else None,
         )  # fmt: skip
         self.epoch = 0
         self._draw = draw

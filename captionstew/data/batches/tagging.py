@@ -101,8 +101,8 @@ def labelled_cuts(
     table = read_labels(cuts, label_field, classes)
     if table.unknown:
         logging.warning(
-            "%s: %d labels are not among the %d classes and left out, e.g. %s",
-            cuts.path, table.unknown.total(), len(table.classes), ", ".join(sorted(table.unknown)[:5]),
+            "%s: %d labels are not among the %d classes and left out, e.g. %s", cuts.path,
+            table.unknown.total(), len(table.classes), ", ".join(sorted(table.unknown)[:5]),
         )  # fmt: skip
     rows = table.per_clip.nonzero()[0]
     if len(rows) == 0:

@@ -136,8 +136,8 @@ class SpecAugment:
         from lhotse.dataset import SpecAugment as LhotseSpecAugment
 
         self._transform = LhotseSpecAugment(
-            time_warp_factor, num_feature_masks, features_mask_size, num_frame_masks, frames_mask_size,
-            max_frames_mask_fraction, probability,
+            time_warp_factor, num_feature_masks, features_mask_size, num_frame_masks,
+            frames_mask_size, max_frames_mask_fraction, probability,
         )  # fmt: skip
 
     def __call__(self, features: Tensor, lengths: Tensor) -> Tensor:

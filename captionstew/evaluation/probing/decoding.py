@@ -140,8 +140,8 @@ class Decoder:
                 f"{path}: the encoder {name} has changed since its probe was trained"
             )
         representations = Representations(
-            system, options["pooling"], options["cache"], Path(options["cache_dir"]), options["max_duration"],
-            self.num_workers,
+            system, options["pooling"], options["cache"], Path(options["cache_dir"]),
+            options["max_duration"], self.num_workers,
         )  # fmt: skip
         manifest = self._manifest(task, options)
         found = task_clips(open_cuts(manifest), task)

@@ -107,8 +107,8 @@ class Probe:
     def to(self, device: torch.device | str) -> "Probe":
         weights = {name: value.to(device) for name, value in self.weights.items()}
         return Probe(
-            self.head, self.mean.to(device), self.scale.to(device), weights, self.learning_rate, self.valid_metric,
-            self.valid_loss,
+            self.head, self.mean.to(device), self.scale.to(device), weights, self.learning_rate,
+            self.valid_metric, self.valid_loss,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Captions for every clip of a manifest, and their scores beside two baselines that do not listen.
 
-    ./decode.py --exp-dir exp/captioning --epoch 24 --avg 4 --manifest data/mini/cuts_test.jsonl --num-beams 4
+    ./decode.py --exp-dir exp/captioning --epoch 24 --avg 4 --manifest data/mini/cuts_test.jsonl \\
+        --num-beams 4
 
 The weights are chosen as in icefall (--epoch or --iter, --avg, --use-averaged-model), or named with
 --checkpoint. Writes <exp-dir>/results/captioning-<split>-<greedy|beam<n>>.json and, with the

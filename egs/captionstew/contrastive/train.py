@@ -3,13 +3,17 @@
 
 At paper scale, from scratch (600k steps on 8 GPUs, 640 s of audio each):
 
-    ./train.py --world-size 8 --manifest-dir data/all --exp-dir exp/contrastive --encoder-preset captionstew \\
-        --text-tower bert-base --tokenizer facebook/bart-base --max-steps 600000 --num-epochs 1000 --use-bf16 true
+    ./train.py --world-size 8 --manifest-dir data/all --exp-dir exp/contrastive \\
+        --encoder-preset captionstew \\
+        --text-tower bert-base --tokenizer facebook/bart-base --max-steps 600000 \\
+        --num-epochs 1000 --use-bf16 true
 
 On two CPU cores, with the mini corpus (prepare.sh at the top of the repository makes it):
 
-    ./train.py --manifest-dir ../../../data/mini --exp-dir exp/contrastive --encoder-preset mini --text-tower tiny \\
-        --tokenizer ../../../data/mini/bpe.model --max-duration 100 --ref-duration 2 --lr-batches 100 \\
+    ./train.py --manifest-dir ../../../data/mini --exp-dir exp/contrastive --encoder-preset mini \\
+        --text-tower tiny \\
+        --tokenizer ../../../data/mini/bpe.model --max-duration 100 --ref-duration 2 \\
+        --lr-batches 100 \\
         --lr-epochs 1000 --warm-step 100 --num-epochs 24
 """
 

@@ -2,7 +2,8 @@
 """One file with averaged weights, which is all that an evaluation needs; and beside it the file
 with what was trained on, so that the evaluation can tell.
 
-    ./local/average_checkpoints.py --exp-dir exp/contrastive --epoch 30 --avg 10 --output exp/contrastive/pretrained.pt
+    ./local/average_checkpoints.py --exp-dir exp/contrastive --epoch 30 --avg 10 \\
+        --output exp/contrastive/pretrained.pt
 
 --epoch, --iter, --avg and --use-averaged-model mean what they mean in icefall.
 """

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Precompute the log-mel features of a manifest; training takes them with --feature-store.
 
-    ./local/compute_features.py --manifest data/all/cuts_train.jsonl --output-dir data/features --num-jobs 8
+    ./local/compute_features.py --manifest data/all/cuts_train.jsonl --output-dir data/features \\
+        --num-jobs 8
 
 With --dask-scheduler local or tcp://... the workers of a Dask cluster do it.
 """

@@ -19,7 +19,8 @@ A row of AudioSet (no header, a blank after each comma):
 
     --4gqARaEJE, 0.000, 10.000, "/m/068hy,/m/07q6cd_,/m/0bt9lr,/m/0jbk"
 
-    python egs/captionstew/local/gather_evaluation_keys.py --corpora-dir download --output-dir data --sets audiocaps:test
+    python egs/captionstew/local/gather_evaluation_keys.py --corpora-dir download \\
+        --output-dir data --sets audiocaps:test
 """
 
 import argparse

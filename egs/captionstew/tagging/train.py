@@ -5,13 +5,16 @@ systems start from.
 On AudioSet (local/prepare_corpus.py audioset writes the manifests), with clips drawn by the inverse
 frequency of their classes and noise of MUSAN:
 
-    ./train.py --world-size 8 --manifest-dir data/audioset --exp-dir exp/tagging --encoder-preset captionstew \\
-        --max-duration 640 --num-epochs 80 --lr-epochs 15 --weighted-sampler true --num-samples 200000 \\
+    ./train.py --world-size 8 --manifest-dir data/audioset --exp-dir exp/tagging \\
+        --encoder-preset captionstew \\
+        --max-duration 640 --num-epochs 80 --lr-epochs 15 --weighted-sampler true \\
+        --num-samples 200000 \\
         --enable-musan true --musan-dir download/musan --use-bf16 true
 
 On two CPU cores, with the mini corpus (prepare.sh at the top of the repository makes it):
 
-    ./train.py --manifest-dir ../../../data/mini --exp-dir exp/tagging --encoder-preset mini --max-duration 100 \\
+    ./train.py --manifest-dir ../../../data/mini --exp-dir exp/tagging --encoder-preset mini \\
+        --max-duration 100 \\
         --ref-duration 2 --lr-batches 100 --lr-epochs 1000 --warm-step 100 --num-epochs 24
 """
 

@@ -8,7 +8,8 @@ Validation chooses the epoch (--epoch 0) by ROUGE-L. Writes
 manifest's folder, and the captions as .jsonl; and examples.jsonl, clips to listen to for the
 report.
 
-    ./decode.py --exp-dir exp/lit_captioning/mine --also exp/lit_captioning/mine-swapped/results/lit_captioning_...jsonl
+    ./decode.py --exp-dir exp/lit_captioning/mine \\
+        --also exp/lit_captioning/mine-swapped/results/lit_captioning_...jsonl
 
 scores the captions of another decoding together with these, as when validation and test were
 exchanged (local/swap_held_out.py): twice the clips, each captioned by a model that never met it.

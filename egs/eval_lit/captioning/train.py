@@ -3,14 +3,17 @@
 
 With the paper's decoder (section 4.2, Table 3b):
 
-    ./train.py --encoder exp/contrastive/pretrained.pt --manifest-dir data/audiocaps --exp-dir exp/lit/audiocaps \\
+    ./train.py --encoder exp/contrastive/pretrained.pt --manifest-dir data/audiocaps \\
+        --exp-dir exp/lit/audiocaps \\
         --text-decoder facebook/bart-base --use-bf16 true
 
 On two CPU cores, with the small text models that ../local/make_text_models.py trains on the
 captions:
 
-    ./train.py --encoder exp/contrastive/pretrained.pt --manifest-dir data/mini --exp-dir exp/lit_captioning/mini \\
-        --text-decoder exp/text/bart --max-duration 200 --lr-batches 200 --lr-epochs 1000 --warm-step 50 \\
+    ./train.py --encoder exp/contrastive/pretrained.pt --manifest-dir data/mini \\
+        --exp-dir exp/lit_captioning/mini \\
+        --text-decoder exp/text/bart --max-duration 200 --lr-batches 200 --lr-epochs 1000 \\
+        --warm-step 50 \\
         --num-epochs 10
 """
 

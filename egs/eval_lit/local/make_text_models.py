@@ -59,15 +59,17 @@ def new_model(name: str, vocab_size: int) -> PreTrainedModel:
     if name == "roberta":
         return RobertaForMaskedLM(
             RobertaConfig(
-                vocab_size=vocab_size, hidden_size=HIDDEN, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
-                intermediate_size=FEEDFORWARD, max_position_embeddings=POSITIONS + 2, type_vocab_size=1,
+                vocab_size=vocab_size, hidden_size=HIDDEN, num_hidden_layers=LAYERS,
+                num_attention_heads=HEADS, intermediate_size=FEEDFORWARD,
+                max_position_embeddings=POSITIONS + 2, type_vocab_size=1,
             )
         )  # fmt: skip
     return BartForConditionalGeneration(
         BartConfig(
             vocab_size=vocab_size, d_model=HIDDEN, encoder_layers=LAYERS, decoder_layers=LAYERS,
-            encoder_attention_heads=HEADS, decoder_attention_heads=HEADS, encoder_ffn_dim=FEEDFORWARD,
-            decoder_ffn_dim=FEEDFORWARD, max_position_embeddings=POSITIONS,
+            encoder_attention_heads=HEADS, decoder_attention_heads=HEADS,
+            encoder_ffn_dim=FEEDFORWARD, decoder_ffn_dim=FEEDFORWARD,
+            max_position_embeddings=POSITIONS,
         )
     )  # fmt: skip
 

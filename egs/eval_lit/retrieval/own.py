@@ -3,7 +3,8 @@
 
     ./own.py --checkpoint exp/contrastive/pretrained.pt --manifest data/audiocaps/cuts_test.jsonl \\
         --exp-dir exp/own/audiocaps
-    ./own.py --audio-embeddings audio.npz --text-embeddings text.npz --manifest data/audiocaps/cuts_test.jsonl \\
+    ./own.py --audio-embeddings audio.npz --text-embeddings text.npz \\
+        --manifest data/audiocaps/cuts_test.jsonl \\
         --exp-dir exp/own/other --system other
 
 The second form is for systems whose code is not here. Both files are as

@@ -4,13 +4,16 @@ encoder.
 
 With the paper's text encoder (section 4.2, Table 3b):
 
-    ./train.py --encoder exp/contrastive/pretrained.pt --manifest-dir data/audiocaps --exp-dir exp/lit/audiocaps \\
+    ./train.py --encoder exp/contrastive/pretrained.pt --manifest-dir data/audiocaps \\
+        --exp-dir exp/lit/audiocaps \\
         --text-tower roberta-base --use-bf16 true
 
 On two CPU cores, with a text encoder from scratch:
 
-    ./train.py --encoder exp/contrastive/pretrained.pt --manifest-dir data/mini --exp-dir exp/lit_retrieval/mini \\
-        --text-tower tiny --tokenizer data/mini/bpe.model --max-duration 200 --lr-batches 200 --lr-epochs 1000 \\
+    ./train.py --encoder exp/contrastive/pretrained.pt --manifest-dir data/mini \\
+        --exp-dir exp/lit_retrieval/mini \\
+        --text-tower tiny --tokenizer data/mini/bpe.model --max-duration 200 --lr-batches 200 \\
+        --lr-epochs 1000 \\
         --warm-step 50 --num-epochs 10
 """
 

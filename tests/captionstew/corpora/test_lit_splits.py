@@ -7,8 +7,9 @@ from captionstew.data.tables.caption_table import write_table
 
 def row(key, split, caption="A dog barks."):
     return {
-        "audio_key": f"yt:{key * 11}:0", "caption": caption, "source": "musiccaps", "audio_path": f"{key}.wav",
-        "offset": 0.0, "duration": 10.0, "split": split, "license": "CC",
+        "audio_key": f"yt:{key * 11}:0", "caption": caption, "source": "musiccaps",
+        "audio_path": f"{key}.wav", "offset": 0.0, "duration": 10.0, "split": split,
+        "license": "CC",
     }  # fmt: skip
 
 

@@ -70,8 +70,8 @@ def test_a_clip_is_the_same_alone_and_in_any_batch(model, tokenizer, make_batch,
     for rows in ([0], [1], [2], [3], [5, 4], [3, 1, 0]):
         longest = int(lengths[rows].max())
         alone, captions_alone = losses_and_captions(
-            model, tokenizer, features[rows, :longest], lengths[rows], [texts[row] for row in rows], modes[rows],
-            num_beams,
+            model, tokenizer, features[rows, :longest], lengths[rows], [texts[row] for row in rows],
+            modes[rows], num_beams,
         )  # fmt: skip
         assert torch.allclose(alone, together[rows], rtol=1e-5)
         assert captions_alone == [captions[row] for row in rows]

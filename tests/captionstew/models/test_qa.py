@@ -41,8 +41,9 @@ def random_model(tokenizer):
 
     torch.manual_seed(1)
     config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, initializer_range=0.3, eos_token_id=tokenizer.eos_token_id, pad_token_id=None,
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, initializer_range=0.3,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=None,
     )  # fmt: skip
     return Qwen2ForCausalLM(config)
 
@@ -161,8 +162,8 @@ def test_loss_depends_on_neither_padding_nor_batch(llm, adaptor, batch):
     torch.testing.assert_close(together, right, rtol=1e-4, atol=1e-5)
     for row in range(3):
         alone = llm.answer_losses(
-            *adaptor(frames[row : row + 1, : lengths[row]], lengths[row : row + 1]), questions[row : row + 1],
-            answers[row : row + 1],
+            *adaptor(frames[row : row + 1, : lengths[row]], lengths[row : row + 1]),
+            questions[row : row + 1], answers[row : row + 1],
         )  # fmt: skip
         torch.testing.assert_close(alone[0], together[row], rtol=1e-4, atol=1e-5)
 

@@ -264,8 +264,8 @@ def test_a_bart_checkpoint_gives_barts_logits(
         assert torch.allclose(logits[row, : length - 1], expected[row, : length - 1], atol=1e-4)
     start = torch.tensor([[bart_tokenizer.eos_id, bart_tokenizer.bos_id]]).expand(3, -1)
     generated = bart.generate(
-        encoder_outputs=audio, attention_mask=mask, decoder_input_ids=start, max_length=13, num_beams=3,
-        do_sample=False, forced_eos_token_id=None,
+        encoder_outputs=audio, attention_mask=mask, decoder_input_ids=start, max_length=13,
+        num_beams=3, do_sample=False, forced_eos_token_id=None,
     )  # fmt: skip
     assert torch.equal(decoder.generate(frames, lengths, 3, 12), generated[:, 1:])
 

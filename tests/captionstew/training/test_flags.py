@@ -182,5 +182,5 @@ def test_flags_without_effect_are_refused_by_name(given, message, capsys):
 
 def test_flags_with_effect_are_taken():
     assert parse_flags(Modes, None, ["--warp", "false"]) == Modes(warp=False)
-    flags = parse_flags(Modes, None, "--kind c --depth 2 --size 5".split())
+    flags = parse_flags(Modes, None, ["--kind", "c", "--depth", "2", "--size", "5"])
     assert (flags.depth, flags.size, flags.hidden) == (2, 5, 7)

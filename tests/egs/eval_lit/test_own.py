@@ -98,13 +98,14 @@ def test_one_source_of_vectors_is_needed(program, tmp_path):
 def test_both_towers_of_a_checkpoint(program, mini_data, tmp_path):
     tokenizer = load_tokenizer(str(mini_data / "bpe.model"))
     encoder = ZipformerConfig(
-        downsampling_factor=(1, 2), encoder_dim=(16, 32), num_encoder_layers=1, encoder_unmasked_dim=(16, 24),
-        query_head_dim=8, value_head_dim=4, num_heads=2, feedforward_dim=(32, 48), cnn_module_kernel=7, pos_dim=12,
-        frontend_channels=(2, 4, 8),
+        downsampling_factor=(1, 2), encoder_dim=(16, 32), num_encoder_layers=1,
+        encoder_unmasked_dim=(16, 24), query_head_dim=8, value_head_dim=4, num_heads=2,
+        feedforward_dim=(32, 48), cnn_module_kernel=7, pos_dim=12, frontend_channels=(2, 4, 8),
     )  # fmt: skip
     config = {
-        "task": "contrastive", "preset": "tiny", "encoder": encoder.to_dict(), "fbank": {}, "text_tower": "tiny",
-        "embedding_dim": 16, "temperature": 0.07, "max_caption_tokens": 32, "tokenizer": tokenizer.to_dict(),
+        "task": "contrastive", "preset": "tiny", "encoder": encoder.to_dict(), "fbank": {},
+        "text_tower": "tiny", "embedding_dim": 16, "temperature": 0.07, "max_caption_tokens": 32,
+        "tokenizer": tokenizer.to_dict(),
     }  # fmt: skip
     torch.manual_seed(0)
     content = {"model": build_contrastive(config, tokenizer).state_dict(), "config": config}

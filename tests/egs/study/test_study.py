@@ -243,8 +243,8 @@ def test_jobs_wait_for_the_line_before_and_for_what_they_need(plan, run, tmp_pat
         for number, words in arguments.items()
     }
     assert waits == {
-        101: None, 102: "afterok:101", 103: "afterok:102", 104: "afterok:103", 105: "afterok:102:104",
-        106: "afterok:105",
+        101: None, 102: "afterok:101", 103: "afterok:102", 104: "afterok:103",
+        105: "afterok:102:104", 106: "afterok:105",
     }  # fmt: skip
     expected = [
         "--ntasks-per-node",

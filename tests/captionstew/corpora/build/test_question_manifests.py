@@ -41,8 +41,9 @@ def table(tmp_path):
             for key, path, split, questions in clips
             for number in range(questions)
             for row in qa_row(
-                Report(), name, question=f"Question {number}?", answer=f"answer {number}", task="qa_sound",
-                item=f"{name}-{key}-{split}-{number}", audio_key=key, audio_path=str(path), split=split, license="x",
+                Report(), name, question=f"Question {number}?", answer=f"answer {number}",
+                task="qa_sound", item=f"{name}-{key}-{split}-{number}", audio_key=key,
+                audio_path=str(path), split=split, license="x",
             )
         ]  # fmt: skip
         path = tmp_path / f"{name}.parquet"

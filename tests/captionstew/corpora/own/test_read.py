@@ -148,8 +148,8 @@ FATAL_FAULTS = {
         "file,label,captions\naudio/a.wav,dog,x\n", "metadata.csv", "column captions is reserved",
     ),
     "repeated column": (
-        "file,caption\naudio/a.wav,A.\n",
-        "file,label,label\naudio/a.wav,dog,x\n", "metadata.csv", "column label is reserved or repeated",
+        "file,caption\naudio/a.wav,A.\n", "file,label,label\naudio/a.wav,dog,x\n", "metadata.csv",
+        "column label is reserved or repeated",
     ),
     "no rows": ("file,caption\n", None, "set", "the tables are empty"),
     "nothing left": ("file,caption\naudio/x.wav,A.\n", None, "set", "no usable row is left; 1 left out"),

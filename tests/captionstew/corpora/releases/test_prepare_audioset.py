@@ -42,9 +42,12 @@ def test_the_real_lists(prepare_labelled, shared_dir, tmp_path, capsys):
 
 
 ROWS = {  # video, start, end, labels
-    "eval": ["A_-bcdefgh1, 30.000, 40.000, \"/m/09x0r,/m/05zppz\"", "Abcdefghi_2, 0.000, 10.000, \"/m/05zppz\""],
-    "balanced_train": ["Ybcdefghij3, 210.000, 219.000, \"/m/09x0r\"", "missing0004, 0.500, 10.500, \"/m/09x0r\""],
-    "unbalanced_train": ["A_-bcdefgh1, 90.000, 100.000, \"/m/09x0r\"", "bbbbbbbbbb5, 5.000, 15.000, \"/m/09x0r\""],
+    "eval": ["A_-bcdefgh1, 30.000, 40.000, \"/m/09x0r,/m/05zppz\"",
+    "Abcdefghi_2, 0.000, 10.000, \"/m/05zppz\""],
+    "balanced_train": ["Ybcdefghij3, 210.000, 219.000, \"/m/09x0r\"",
+    "missing0004, 0.500, 10.500, \"/m/09x0r\""],
+    "unbalanced_train": ["A_-bcdefgh1, 90.000, 100.000, \"/m/09x0r\"",
+    "bbbbbbbbbb5, 5.000, 15.000, \"/m/09x0r\""],
 }  # fmt: skip
 # Names in use; ids hold "_", and the third begins with "Y" itself.
 SOUNDS = ("YA_-bcdefgh1.wav", "Abcdefghi_2_0.wav", "YYbcdefghij3.wav", "bbbbbbbbbb5_5_15.wav")

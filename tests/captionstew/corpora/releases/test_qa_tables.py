@@ -74,8 +74,8 @@ def test_clothoaqa_merges_three_annotators(prepare, tmp_path):
 def airbench_record(number, task, dataset, path, choices=("angry", "sad"), answer="sad", **more):
     letters = {f"choice_{letter}": choice for letter, choice in zip("abcd", choices)}
     return {
-        "path": path, "question": "How does the speaker feel?", **letters, "answer_gt": answer, "task_name": task,
-        "dataset_name": dataset, "uniq_id": number, **more,
+        "path": path, "question": "How does the speaker feel?", **letters, "answer_gt": answer,
+        "task_name": task, "dataset_name": dataset, "uniq_id": number, **more,
     }  # fmt: skip
 
 
@@ -307,8 +307,9 @@ def test_own_questions(prepare, tmp_path):
     folder.mkdir()
     (folder / "a.wav").touch()
     write_csv(folder / "questions.csv", [
-        ("file", "question", "answer", "choices", "task"), ("a.wav", "What animal?", "dog", "dog;cat", "qa_sound"),
-        ("a.wav", "How many?", "two", "", ""), ("../b.wav", "Who?", "me", "", ""),
+        ("file", "question", "answer", "choices", "task"), ("a.wav", "What animal?", "dog",
+        "dog;cat", "qa_sound"), ("a.wav", "How many?", "two", "", ""), ("../b.wav", "Who?", "me",
+        "", ""),
     ])  # fmt: skip
     rows = prepare("ownqa", folder)
     check_contract(rows)

@@ -79,7 +79,8 @@ def test_cut_carries_the_contract():
     made = cut(labels={"label": "dog", "fold": 3}, offset=0.5, duration=1.0)
     custom = made.supervisions[0].custom
     assert custom == {
-        "captions": ["Caption a."], "sources": ["set"], "audio_key": "set/a.wav", "label": "dog", "fold": 3,
+        "captions": ["Caption a."], "sources": ["set"], "audio_key": "set/a.wav", "label": "dog",
+        "fold": 3,
     }  # fmt: skip
     assert (
         made.start,

@@ -43,8 +43,8 @@ def flags(write_sounds, tmp_path):
         write_cuts(tmp_path / f"cuts_{split}.jsonl", made)
     (folder / f"{BROKEN}.wav").write_bytes(b"no audio")
     return SimpleNamespace(
-        manifest_dir=tmp_path, max_duration=4.0, num_buckets=2, num_workers=0, seed=1, valid_clips=2,
-        cache_dir=tmp_path / "cache", resume_mode="exact", cache="frames",
+        manifest_dir=tmp_path, max_duration=4.0, num_buckets=2, num_workers=0, seed=1,
+        valid_clips=2, cache_dir=tmp_path / "cache", resume_mode="exact", cache="frames",
     )  # fmt: skip
 
 

@@ -24,8 +24,9 @@ from captionstew.evaluation.probing.tasks import (
 )
 
 SEVEN = {
-    "fsd50k": ("map", 200), "vggsound": ("accuracy", 309), "voxceleb2": ("accuracy", 5994), "cremad": ("accuracy", 6),
-    "magnatagatune": ("map", 50), "nsynth": ("accuracy", 11), "audioset_strong": ("psds1", 456),
+    "fsd50k": ("map", 200), "vggsound": ("accuracy", 309), "voxceleb2": ("accuracy", 5994),
+    "cremad": ("accuracy", 6), "magnatagatune": ("map", 50), "nsynth": ("accuracy", 11),
+    "audioset_strong": ("psds1", 456),
 }  # fmt: skip
 
 

@@ -91,9 +91,9 @@ class Parrot:
 
 def batch_of(*items):
     return {
-        "cut_ids": [item.item for item in items], "items": items, "features": torch.zeros(len(items), 2, 3),
-        "feature_lengths": torch.full((len(items),), 2), "question_ids": [[1]] * len(items),
-        "answer_ids": [[2]] * len(items),
+        "cut_ids": [item.item for item in items], "items": items,
+        "features": torch.zeros(len(items), 2, 3), "feature_lengths": torch.full((len(items), ), 2),
+        "question_ids": [[1]] * len(items), "answer_ids": [[2]] * len(items),
     }  # fmt: skip
 
 

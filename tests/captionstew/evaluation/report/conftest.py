@@ -115,7 +115,8 @@ class Browser:
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage",
-                 "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-extensions",
+                 "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND",
+                 "--disable-extensions",
                  "--remote-debugging-pipe", f"--user-data-dir={profile}", "--window-size=1200,900"]  # fmt: skip
         # The protocol is spoken on the descriptors 3 and 4.
         command = [
