@@ -43,9 +43,7 @@ class Flags(RankingFlags, TrainedClipsFlags):
     exp_dir: Path = flag(Path("exp"), "results go below it")
     checkpoint: Path | None = flag(None, "a contrastive model")
     audio_embeddings: Path | None = flag(None, "vectors of the clips, in the place of --checkpoint")
-    text_embeddings: Path | None = flag(
-        None, "vectors of all captions", only_with="audio_embeddings"
-    )
+    text_embeddings: Path | None = flag(None, "vectors of all captions")
     manifest: Path = flag(Path("data/cuts_test.jsonl"), "clips to evaluate on")
     system: str = flag("", "name in the report (default: the experiment folder's)")
     max_duration: float = flag(
