@@ -35,6 +35,9 @@ MODULES = {
 }
 
 
+ONLY_HELD_OUT = ("urbansound8k",)  # evaluation lists alone, nothing to prepare
+
+
 def load(name: str) -> ModuleType:
     """The module of a known corpus. Raises KeyError for others."""
     return importlib.import_module(MODULES[name])
@@ -42,11 +45,14 @@ def load(name: str) -> ModuleType:
 
 def prepared() -> list[str]:
     """The names that `local/prepare_corpus.py` takes."""
-    return [
-        name for name in MODULES if hasattr(load(name), "CORPUS") or hasattr(load(name), "main")
-    ]
+    return [name for name in MODULES if name not in ONLY_HELD_OUT]
+
+
+def is_evaluated(name: str) -> bool:
+    """Whether this is a known corpus with evaluation lists."""
+    return name in MODULES and hasattr(load(name), "evaluation_keys")
 
 
 def evaluated() -> list[str]:
     """The names that have evaluation lists."""
-    return [name for name in MODULES if hasattr(load(name), "evaluation_keys")]
+    return [name for name in MODULES if is_evaluated(name)]

@@ -63,12 +63,16 @@ cd "$here"
 if [ ! -f "$corpora" ]; then option_error "--corpora $corpora: no such list of corpora; relative to $here"; fi
 done_dir=$data_dir/.done
 programs=../../local
+known_corpora=$(python "$programs/prepare_corpus.py" --list | tr '\n' ' ')
 
 prepare_corpus() {
   local name=$1
   shift
   local reader=$name
-  if ! python "$programs/prepare_corpus.py" --list | grep -qx "$name"; then reader=own; fi
+  case " $known_corpora " in
+    *" $name "*) ;;
+    *) reader=own ;;
+  esac
   local arguments=(--corpus-dir "$corpora_dir/$name" --output-dir "$data_dir/tables")
   if [ -n "$audio_dir" ]; then arguments+=(--audio-dir "$audio_dir/$name"); fi
   if [ "$name" = audiocaps ]; then arguments+=(--version "$audiocaps_version"); fi

@@ -21,8 +21,7 @@ TEST_SPLITS = frozenset({"test", "eval", "evaluation", "holdout", "all"})
 
 def evaluation_keys(corpora: Path, name: str, split: str) -> Iterator[str]:
     """Distinct keys of one evaluation list, in the order of the release."""
-    evaluated = known.evaluated()
-    if name in evaluated:
+    if known.is_evaluated(name):
         keys = known.load(name).evaluation_keys(corpora, split)
     elif is_folder_corpus(corpora / name):
         clips = own_clips(corpora / name, Report())
@@ -30,7 +29,7 @@ def evaluation_keys(corpora: Path, name: str, split: str) -> Iterator[str]:
     else:
         raise ReleaseError(
             f"{name} is neither a folder with captions.csv in {corpora} nor one of"
-            f" {', '.join(evaluated)}"
+            f" {', '.join(known.evaluated())}"
         )
     yield from dict.fromkeys(keys)
 
