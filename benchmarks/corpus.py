@@ -1,7 +1,7 @@
 """Time and memory of the corpus programs at full size: leakage filter, consolidation, duration
 rule, subsets.
 
-    python benchmarks/corpus.py --work-dir scale                            # 1M captions and 10.7M captions
+    python benchmarks/corpus.py --work-dir scale                    # 1M and 10.7M captions
     python benchmarks/corpus.py --work-dir scale --sizes 1000000
 
 Tables are made once per size by benchmarks/make_scale_tables.py (not timed) and kept. Each size

@@ -7,7 +7,8 @@ other seconds, evaluation clips inside the training lists, Clotho sounds inside 
 random sentences of the corpora's lengths. It writes the files that `egs/captionstew/prepare.sh`
 expects after its first stage:
 
-    OUTPUT_DIR/tables/<name>.parquet   OUTPUT_DIR/evaluation_keys.parquet   OUTPUT_DIR/audioset_starts.parquet
+    OUTPUT_DIR/tables/<name>.parquet   OUTPUT_DIR/evaluation_keys.parquet
+    OUTPUT_DIR/audioset_starts.parquet
     OUTPUT_DIR/corpora.csv
 
     python benchmarks/make_scale_tables.py --output-dir data/scale --num-captions 1000000
@@ -80,21 +81,26 @@ def parts() -> list[Part]:
     )
     return [
         Part("audiocaps", "train", "audiocaps", 49_838, audioset_key("i * 40"), 1),
-        Part("clotho", "development", "clotho", 3_839, "'fs:' || (i * 60)::varchar", 1, 5, "20.0 + i % 10"),
+        Part("clotho", "development", "clotho", 3_839, "'fs:' || (i * 60)::varchar",
+             1, 5, "20.0 + i % 10"),
         Part("musiccaps", "train", "musiccaps", 2_663, audioset_key("22000 + i * 3"), 6),
         Part("wavcaps", "audioset", "wavcaps_audioset", 108_317, audioset_key("i * 18", "'*'"), 1),
         Part("wavcaps", "bbc", "wavcaps_bbc", 31_201, "'bbc:' || lpad(i::varchar, 8, '0')", 1, 1,
              "5.0 + i % 150"),
         Part("wavcaps", "freesound", "wavcaps_freesound", 262_300, "'fs:' || i::varchar", 1, 1,
              "1.0 + i % 90"),
-        Part("wavcaps", "soundbible", "wavcaps_soundbible", 1_232, "'soundbible:' || i::varchar", 1),
-        Part("audiosetcaps", "audioset", "audiosetcaps_audioset", 1_910_920, audioset_key("i", "'*'"), 4),
+        Part("wavcaps", "soundbible", "wavcaps_soundbible", 1_232, "'soundbible:' || i::varchar",
+             1),
+        Part("audiosetcaps", "audioset", "audiosetcaps_audioset", 1_910_920, audioset_key("i", "'*'"),
+             4),
         Part("audiosetcaps", "vggsound", "audiosetcaps_vggsound", 182_189, vggsound, 4),
         Part("audiosetcaps", "youtube8m", "audiosetcaps_youtube8m", 4_023_990, youtube8m, 4),
-        Part("fusionaudio", "train", "fusionaudio", 1_220_000, audioset_key("22000 + i * 5 // 3"), 5),
+        Part("fusionaudio", "train", "fusionaudio", 1_220_000, 
+             audioset_key("22000 + i * 5 // 3"), 5),
         Part("jamendomaxcaps", "train", "jamendomaxcaps", 1_800_000,
              "'jamendo:' || (i // 5)::varchar || ':' || (i % 5 * 30)::varchar", 7, 1, "30.0"),
-        Part("paraspeechcaps", "train_base", "paraspeechcaps_base", 116_516, vox, 4, 1, "3.0 + i % 20"),
+        Part("paraspeechcaps", "train_base", "paraspeechcaps_base", 116_516, vox,
+             4, 1, "3.0 + i % 20"),
         Part("paraspeechcaps", "train_scaled", "paraspeechcaps_scaled", 924_651,
              "'emilia:EN_B' || lpad(i::varchar, 9, '0')", 4, 1, "3.0 + i % 20"),
     ]  # fmt: skip

@@ -1,6 +1,6 @@
 """How fast training starts, runs and resumes on the manifest of the full corpus.
 
-    python benchmarks/manifest.py --work-dir manifests                    # 9.3M cuts, 6.5 GB of disk
+    python benchmarks/manifest.py --work-dir manifests      # 9.3M cuts, 6.5 GB of disk
     python benchmarks/manifest.py --work-dir manifests --num-cuts 200000
 
 The manifest holds made-up cuts of the corpus's lengths and caption sizes (written once, not timed).

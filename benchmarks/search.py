@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How long `captionstew search` takes to answer over many clips, after loading.
 
-    python benchmarks/search.py                                 # random weights, 10,000 random vectors
+    python benchmarks/search.py                # random weights, 10,000 random vectors
     python benchmarks/search.py --checkpoint exp/contrastive/pretrained.pt --clips 100000
 
 Prints milliseconds per query: from the text to the list of files, the text tower and the comparison

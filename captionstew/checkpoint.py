@@ -4,7 +4,8 @@ A checkpoint is a `torch.save`d dict of tensors, numbers and strings, so it load
 safety:
 
     format, version      "captionstew", 1
-    model                state dict of the whole model; the audio encoder is under "encoder.", in a tagger at the top
+    model                state dict of the whole model; the audio encoder is under "encoder.", in
+                         a tagger at the top
     model_avg            running average of `model` in float64 (absent from averaged checkpoints)
     config               {"encoder": ..., "fbank": ..., "task": ..., "coverage": ...,
                          "trained_clips": ...}: all that evaluation needs; the last names a file

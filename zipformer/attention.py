@@ -33,7 +33,8 @@ def relative_to_absolute(scores: Tensor) -> Tensor:
 class AttentionWeights(StochasticModule):
     """Softmax of query-key scores plus position-query-offset scores, for all heads.
 
-        score[h, n, i, j] = q[h, n, i] . k[h, n, j] + p[h, n, i] . R[h, j - i],     R = linear_pos(encoding)
+        score[h, n, i, j] = q[h, n, i] . k[h, n, j] + p[h, n, i] . R[h, j - i],
+        R = linear_pos(encoding)
 
     There is no 1/sqrt(dk): it is in the initial values.
     """

@@ -4,9 +4,11 @@
 
 What is read, and where the encoder lies in it:
 
-    icefall         pickled dict, weights under "model"; `encoder_embed.*` and `encoder.*` beside a tagging or ASR head
-    Auden           safetensors or pickle, perhaps under "state_dict"; below `encoder.`, `audio_encoder.` ...
-    captionstew     pickled dict with "format": "captionstew", weights under "model", sizes under "config"
+    icefall         pickled dict, weights under "model"; `encoder_embed.*` and `encoder.*` beside a
+                    tagging or ASR head
+    Auden           safetensors or pickle, perhaps under "state_dict"; below `encoder.`, ...
+    captionstew     pickled dict with "format": "captionstew", weights under "model", sizes under
+                    "config"
     a folder        `model.safetensors` and, with the encoder's sizes under "encoder", `config.json`
 
 A leading `module.` is dropped and heads are ignored. Pickles are read with `weights_only`: a file

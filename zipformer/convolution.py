@@ -122,7 +122,7 @@ class ChunkCausalDepthwiseConv(nn.Module):
         """Factor g of every position j of a chunk, (1, c, D), or (N, c, D) where items are shorter
         than a chunk.
 
-            g[j] = 1 + left[j] + right[j + K - c],     left and right (D, K) are zero outside 0 .. K-1
+            g[j] = 1 + left[j] + right[j + K - c],   left, right (D, K) are zero outside 0 .. K-1
 
         An item alone shorter than a chunk has its length as chunk size.
         """

@@ -15,7 +15,8 @@ class _BiasNorm(torch.autograd.Function):
 
     With g the gradient of y, a = sum_c g_c x_c and h = s a / (C v), v the mean square above:
 
-        dx = s g - h (x - bias)       dbias = sum over positions of h (x - bias)       dlog_scale = sum of g y
+        dx = s g - h (x - bias)
+        dbias = sum over positions of h (x - bias),   dlog_scale = sum of g y
     """
 
     @staticmethod

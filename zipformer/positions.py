@@ -17,7 +17,7 @@ def relative_positions(num_frames: int, dim: int, precision: torch.dtype = torch
     With c = sqrt(P), offsets are compressed logarithmically and mapped to an angle:
 
         kappa(o) = c sign(o) (ln(|o| + c) - ln c)       theta(o) = atan(2 pi kappa(o) / P)
-        E[o, 2k-2] = cos(k theta)    E[o, 2k-1] = sin(k theta)    for k = 1 .. P/2,    then    E[o, P-1] = 1
+        E[o, 2k-2] = cos(k theta),  E[o, 2k-1] = sin(k theta)  for k = 1 .. P/2,  E[o, P-1] = 1
     """
     offset = torch.arange(-(num_frames - 1), num_frames).to(precision)
     compression = math.sqrt(dim)

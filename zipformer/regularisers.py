@@ -250,7 +250,7 @@ def whitening_direction(x: Tensor, num_groups: int, limit: float) -> tuple[Tenso
 
     For the centred frames X_g (n, C/G) of every group and S_g = X_g^T X_g:
 
-        M1 = sum_g tr(S_g) / C       M2 = sum_g ||S_g||^2 / C       D = M1^2 + 1e-20       metric = M2 / D
+        M1 = sum_g tr(S_g) / C,   M2 = sum_g ||S_g||^2 / C,   D = M1^2 + 1e-20,   metric = M2 / D
         d metric / dX_g = 4 / (C D) * X_g (S_g - M1 M2 / D)
 
     The metric is 1 for white data and grows with the spread of the eigenvalues of the covariance.

@@ -57,7 +57,8 @@ class ScaledAdam(Optimizer):
 
     lr: relative change of a parameter per step, roughly.
     clipping_scale: gradients are scaled down to this multiple of the median norm of the last
-        `clipping_update_period` steps; None means no clipping, and then NaN gradients are not noticed either.
+        `clipping_update_period` steps; None means no clipping, and then NaN gradients are not
+        noticed either.
     betas: decay of the running mean of the update and of the squared gradient.
     scalar_lr_scale: factor on lr for one-element parameters and for the learnt scales.
     eps: added to the root of the second moment.

@@ -2,10 +2,10 @@
 
 Release: https://github.com/cdjkim/audiocaps, folders `dataset/` (version 1) and `dataset2.0/`
 (version 2), files train.csv, val.csv, test.csv. Audio: 10 s of YouTube video each, to be requested
-through https://audiocaps.github.io. Put the CSVs of version 1 in CORPUS_DIR or its `dataset/`, those of
-version 2 in its `dataset2.0/` or `v2/` (read with `--version 2`); the corrected training captions of
-https://github.com/Labbeti/aac-datasets go there as train_fixed.csv and are read with `--splits
-train_fixed`.
+through https://audiocaps.github.io. Put the CSVs of version 1 in CORPUS_DIR or its `dataset/`,
+those of version 2 in its `dataset2.0/` or `v2/` (read with `--version 2`); the corrected training
+captions of https://github.com/Labbeti/aac-datasets go there as train_fixed.csv and are read with
+`--splits train_fixed`.
 
     audiocap_id,youtube_id,start_time,caption
     91139,r1nicOVtvkQ,130,A woman talks nearby as water pours

@@ -11,8 +11,8 @@ class_labels_indices.csv into CORPUS_DIR. Audio: YouTube, named Y<video>.wav, <v
 class_labels_indices.csv, which is the order of icefall's tagger.
 
     \\
-    --PJHxphWEs, 30.000, 40.000, "/m/09x0r,/t/dd00088"                 no header, a blank after each comma
-    0,/m/09x0r,"Speech"                                                class_labels_indices.csv: index,mid,display_name
+    --PJHxphWEs, 30.000, 40.000, "/m/09x0r,/t/dd00088"   no header, a blank after each comma
+    0,/m/09x0r,"Speech"         class_labels_indices.csv: index,mid,display_name
 
     python local/prepare_corpus.py audioset --corpus-dir download/audioset \\
         --output-dir data/audioset --num-jobs 16

@@ -10,8 +10,8 @@ of one class are joined, and events without length (27 in eval) left out. `custo
 of [onset, offset, class] in seconds from the clip's start; the class is a MID, because the names of
 strong and weak labels differ.
 
-    segment_id           start_time_seconds  end_time_seconds  label          tab-separated
-    YxlGt805lTA_30000    2.627               7.237             /m/053hz1      the clip begins at 30 s: milliseconds
+    segment_id           start_time_seconds  end_time_seconds  label        tab-separated
+    YxlGt805lTA_30000    2.627               7.237             /m/053hz1    begins at 30,000 ms
 
     python local/prepare_corpus.py audioset_strong --corpus-dir download/audioset_strong \\
         --output-dir data/audioset_strong

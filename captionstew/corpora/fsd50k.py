@@ -7,7 +7,7 @@ test. `custom.labels` is the list of classes; a class comes with its parents.
 
     fname,labels,mids,split                                                           dev.csv
     64760,"Electric_guitar,Guitar,Plucked_string_instrument,Music","/m/02sgy,...",train
-    0,Accelerating_and_revving_and_vroom,/m/07q2z82                                    vocabulary.csv, no header
+    0,Accelerating_and_revving_and_vroom,/m/07q2z82       vocabulary.csv, no header
 
     python local/prepare_corpus.py fsd50k --corpus-dir download/fsd50k --output-dir data/fsd50k
 """

@@ -9,7 +9,7 @@ whose task is captioning are kept. A re-release as JSON lines (`id`, `duration`,
 as well. Audio: AudioSet, unbalanced train.
 
     [{"audio_id": "<folder of the authors>/---2_BBVHAA_30_40.wav", "instruction": "...",
-      "input": "", "dataset": "...", "task": "caption", "output": "A man speaks over a hum ..."}, ...]
+      "input": "", "dataset": "...", "task": "caption", "output": "A man ..."}, ...]
 
     python local/prepare_corpus.py fusionaudio --corpus-dir download/fusionaudio \\
         --output-dir data/tables

@@ -1,10 +1,10 @@
 """Canonical keys: when are two clips of two releases the same sound?
 
-    yt:<11-character id>:<start second>     YouTube; "*" stands for a start that the release does not give
-    fs:<Freesound id>                       Clotho (by its metadata), WavCaps FreeSound, FSD50K, UrbanSound8K
-    vox:<v1|v2>:<idNNNNN>:<video>:<NNNNN>   VoxCeleb1/2 and the part of ParaSpeechCaps taken from them
+    yt:<11-character id>:<start second>     YouTube; "*" stands for an unknown start
+    fs:<Freesound id>                       Clotho, WavCaps FreeSound, FSD50K, UrbanSound8K
+    vox:<v1|v2>:<idNNNNN>:<video>:<NNNNN>   VoxCeleb1/2, and ParaSpeechCaps where it has them
     bbc:<id>  soundbible:<id>  jamendo:<track>:<start|full>  ears:<pNNN>:<stem>  expresso:<stem>
-    emilia:<stem>  clotho:<file name>       known to one corpus only; a folder of one's own: <name>:<file>
+    emilia:<stem>  clotho:<file name>       of one corpus; a folder of one's own: <name>:<file>
 
 A leak is looked for by the *group* of a key, the recording that a clip was cut from: the whole
 video for `yt:` and `vox:`, the whole track for `jamendo:`, the key itself elsewhere.

@@ -4,9 +4,9 @@ of a probing task.
 A program describes its corpus in a `LabelledCorpus`; `run_labelled` finds and decodes the audio and
 writes
 
-    cuts_<split>.jsonl     the clips that can be used, in the release's order, with their labels in `custom`
-    broken_<split>.jsonl   clips that cannot be used, with their labels: a test set counts them as wrong
-    missing_<split>.txt    clips of YouTube videos that are not there: nobody has them all, so they do not count
+    cuts_<split>.jsonl     the usable clips in the release's order, with their labels in `custom`
+    broken_<split>.jsonl   unusable clips with their labels: a test set counts them as wrong
+    missing_<split>.txt    clips of YouTube videos that are not there; they do not count
     classes.json           the classes of the task, in their order
     listed.parquet         the lists as they were read
     report.json            per split listed, found, missing, broken; what was dropped and why

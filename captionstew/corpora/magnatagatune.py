@@ -8,7 +8,7 @@ left out, as everywhere: of 25,863 clips 1,529 remain to validate and 4,332 to t
 of the release cannot be decoded. `custom.labels` is the list of tags.
 
     "clip_id"  "no voice"  "singer"  ...  "mp3_path"             tab-separated, 188 tags of 0 or 1
-    "2"        "0"         "0"            "f/american_bach_soloists-j_s__bach_solo_cantatas-01-bwv54__i_aria-30-59.mp3"
+    "2"        "0"         "0"            "f/american_bach_soloists-...-01-bwv54__i_aria-30-59.mp3"
 
     python local/prepare_corpus.py magnatagatune --corpus-dir download/magnatagatune \\
         --output-dir data/magnatagatune

@@ -5,8 +5,9 @@ https://huggingface.co/datasets/google/MusicCaps, file musiccaps-public.csv (CC 
 CORPUS_DIR. Audio: YouTube, named <ytid>.wav or <ytid>_<start>_<end>.wav. Split `train` is the part
 outside AudioSet eval (2,663 clips), `eval` the part inside (2,858).
 
-    ytid,start_s,end_s,audioset_positive_labels,aspect_list,caption,author_id,is_balanced_subset,is_audioset_eval
-    -0Gj8-vB1q4,30,40,"/m/0140xf,...","['low quality', 'soulful']","The low quality ...",4,False,True
+    ytid,start_s,end_s,audioset_positive_labels,aspect_list,caption,author_id,is_balanced_subset,
+      is_audioset_eval
+    -0Gj8-vB1q4,30,40,"/m/0140xf,...","['low quality', ...]","The ...",4,False,True
 
     python local/prepare_corpus.py musiccaps --corpus-dir download/musiccaps \\
         --output-dir data/tables --splits train

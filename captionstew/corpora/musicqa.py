@@ -5,7 +5,7 @@ audios.zip unpacked into AUDIO_DIR. The paper trains on `finetune` (MagnaTagATun
 pairs). The audio is renamed to a running number, so its link to MagnaTagATune is lost.
 
     {"audio_name": "012542.wav", "conversation": [{"from": "human", "value": "Describe the audio"},
-                                                  {"from": "gpt", "value": "The audio is an alternative ..."}]}
+                                          {"from": "gpt", "value": "The audio is ..."}]}
 
 An answer that begins with its own question is stored without it; one that is nothing else is left
 out.

@@ -6,7 +6,7 @@ nsynth-<split>/audio/<note>.wav. Splits: the release's own, 289,205, 12,678 and 
 instruments of train are not in the others, and valid and test have no synth_lead: the classes are
 eleven all the same. `custom.label` is the family, with which the note's name begins.
 
-    "guitar_acoustic_010-066-100": {"pitch": 66, "instrument_family": 3, "instrument_family_str": "guitar", ...}
+    "guitar_acoustic_010-066-100": {"instrument_family": 3, "instrument_family_str": "guitar", ...}
 
     python local/prepare_corpus.py nsynth --corpus-dir download/nsynth --output-dir data/nsynth
 """

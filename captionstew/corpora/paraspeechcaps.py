@@ -10,8 +10,8 @@ audio_48khz/ (textlesslib; the conversations cut by VAD_segments.txt into
 audio_48khz/conversational_vad_segmented/) and Emilia EN/
 (https://huggingface.co/datasets/amphion/Emilia-Dataset).
 
-    source     relative_audio_path                                            text_description       duration
-    voxceleb   voxceleb1/dev/wav/id11127/fIXU5ExruI0/00014_voicefixer.wav     [" A male speaker ..."]  6.6
+    source     relative_audio_path                                         text_description  ...
+    voxceleb   voxceleb1/dev/wav/id11127/fIXU5ExruI0/00014_voicefixer.wav  [" A male ..."]   ...
 
 A clip has one or two descriptions, each a caption of its own.
 

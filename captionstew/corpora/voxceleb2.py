@@ -6,7 +6,8 @@ vox2_meta.csv and the tree voxceleb2/dev/aac/ into CORPUS_DIR, a folder `voxcele
 corpora lie side by side. The audio is .m4a, which libsndfile does not read: decode it once to .wav
 beside it, in the folder of the tree with
 
-    find . -name '*.m4a' -exec sh -c 'ffmpeg -nostdin -loglevel error -i "$0" -ar 16000 "${0%.m4a}.wav"' {} ';'
+    find . -name '*.m4a' -exec \\
+        sh -c 'ffmpeg -nostdin -loglevel error -i "$0" -ar 16000 "${0%.m4a}.wav"' {} ';'
 
 There is no official identification split (the release's test speakers are others). Of every speaker
 whole videos, 3.4 % of the utterances and at least one video, are held out to test, and as many of
@@ -15,7 +16,7 @@ captionstew/data/label_lists.py; the leakage filter uses the same). The split is
 utterances listed, so the tree, or vox2_dev_utterances.txt in its place, has to be the whole one.
 `custom.label` is the speaker.
 
-    VoxCeleb2 ID,VGGFace2 ID,Gender,Set          vox2_meta.csv, a byte order mark and blanks around the fields
+    VoxCeleb2 ID,VGGFace2 ID,Gender,Set      vox2_meta.csv, with a byte order mark and blanks
     id00012 ,n000012 ,m ,dev
     voxceleb2/dev/aac/id00012/21Uxsk56VDQ/00001.m4a
 

@@ -7,7 +7,7 @@ BBC_Sound_Effects/bbc_final, FreeSound/fsd_final, SoundBible/sb_final}.json into
 without those folders), and Zip_files/<source> (join the split archives with `zip -FF` first)
 unpacked into AUDIO_DIR: FLAC, 32 kHz, mono, <id>.flac.
 
-    {"num_captions_per_audio": 1, "data": [{"id": "Yb0RFKhbpFJA.wav", "caption": "Wind and a man ...",
+    {"num_captions_per_audio": 1, "data": [{"id": "Yb0RFKhbpFJA.wav", "caption": "...",
     "audio": "wav_path", "duration": 10.0}, ...]}
 
 The AudioSet part gives no start (its ids are `Y<video>.wav`) and contains AudioSet *evaluation*

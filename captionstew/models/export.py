@@ -1,8 +1,9 @@
 """The encoder of a checkpoint in forms that run without this repository's training code.
 
-    safetensors   folder with model.safetensors and config.json; `zipformer.load_pretrained(folder)` reads it with torch
+    safetensors   folder with model.safetensors and config.json, for `zipformer.load_pretrained`;
+                  reading it takes torch
                   and safetensors alone, `captionstew.load_encoder(folder)` with its features
-    onnx          features (B, T, 80) and lengths (B,) to frames (B, T', D) and lengths (B,), any B and T
+    onnx          features (B, T, 80), lengths (B,) to frames (B, T', D), lengths (B,), any B, T
 
 N clips, T frames at 50 Hz, D channels.
 """

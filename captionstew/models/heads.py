@@ -56,7 +56,8 @@ class AttentionHead:
     7 and 9), without the row-wise layer in front of it, so that what is probed stays the encoder's
     own frames:
 
-        h = LayerNorm(S + concat_a(V_a sum_t w_at z_t)),   y = LayerNorm(h + relu(W h + b)),   logits = linear(y)
+        h = LayerNorm(S + concat_a(V_a sum_t w_at z_t))
+        y = LayerNorm(h + relu(W h + b)),   logits = linear(y)
     """
 
     dim: int

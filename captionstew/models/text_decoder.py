@@ -4,7 +4,7 @@ cross-attention.
 One forward serves both training modes of CapPa (Tschannen et al. 2023; paper equations 2 and 3),
 clip by clip:
 
-  autoregressive   inputs <s> y_1 ... y_{T-1}, causal mask:                           p(y_t | y_<t, audio)
+  autoregressive   inputs <s> y_1 ... y_{T-1}, causal mask:             p(y_t | y_<t, audio)
   parallel         every input is [MASK], every position sees every other one:        p(y_t | audio)
 
 The parallel mode always has `parallel_positions` inputs, as in CapPa: with as many as the caption

@@ -4,7 +4,7 @@ A recipe lists the groups it needs and adds its own fields:
 
     @dataclass(frozen=True)
     class Flags(TrainingFlags, EncoderFlags, DataFlags):
-        text_tower: str = flag("small", "small, bert-base, or a folder with a transformers checkpoint")
+        text_tower: str = flag("small", "small, bert-base, or a folder")
 
     flags = parse_flags(Flags, __doc__)
 

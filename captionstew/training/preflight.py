@@ -42,7 +42,8 @@ def report_data(trainer: TrainerState) -> None:
         lengths = trainer.task.tokenizer.encode(captions, max_tokens=10 * most)[1]
         too_long = int((lengths > most).sum())
         logging.info(
-            "captions: %d of %d sampled ones are longer than --max-caption-tokens %d and get cut; the" " longest has %d",
+            "captions: %d of %d sampled ones are longer than --max-caption-tokens %d and get cut;"
+            " the longest has %d",
             too_long, len(captions), most, int(lengths.max()),
         )  # fmt: skip
 

@@ -11,13 +11,13 @@ import pytest
 
 TINY_ENCODER = """
     --encoder-preset mini --downsampling-factor 1,2 --num-encoder-layers 1 --encoder-dim 16,32
-    --encoder-unmasked-dim 16,24 --feedforward-dim 32,48 --num-heads 2 --query-head-dim 8 \\
+    --encoder-unmasked-dim 16,24 --feedforward-dim 32,48 --num-heads 2 --query-head-dim 8
     --pos-head-dim 4
     --value-head-dim 4 --pos-dim 12 --cnn-module-kernel 7 --frontend-channels 2,4,8
 """
 # A batch count of 10 per step: the schedules move while a test runs.
 SMALL_RUN = """
-    --text-tower tiny --embedding-dim 16 --max-duration 15 --ref-duration 1.5 --lr-batches 100 \\
+    --text-tower tiny --embedding-dim 16 --max-duration 15 --ref-duration 1.5 --lr-batches 100
     --warm-step 20
 """
 

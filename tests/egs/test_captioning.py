@@ -131,6 +131,10 @@ def test_a_resumed_training_draws_the_same_modes(train, exp, tmp_path):
         (["--tokenizer", ""], "--tokenizer is needed"),
         (
             ["--tokenizer", "", "--init-text", "no/such"],
+            "--text-decoder has no effect with --init-text no/such",
+        ),
+        (
+            ["--tokenizer", "no/such"],
             "tokenizer no/such: not a folder here and not loadable",
         ),
     ],

@@ -25,7 +25,7 @@ COLOURS = ("red", "blue", "green", "white", "black", "brown", "grey", "pink")
 THINGS = ("apple", "boat", "chair", "drum")
 ANSWERS = [f"{colour} {thing}" for thing in THINGS for colour in COLOURS]
 SMALL = """
-    --encoder logmel --hidden-dim 128 --max-duration 2000 --num-workers 0 --base-lr 0.04 \\
+    --encoder logmel --hidden-dim 128 --max-duration 2000 --num-workers 0 --base-lr 0.04
     --warm-step 20 --lr-epochs 1000
     --lr-batches 1000 --valid-interval 1000 --average-period 10 --tensorboard false --num-threads 1
 """

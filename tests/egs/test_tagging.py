@@ -149,7 +149,7 @@ def test_a_single_label_and_a_class_list(train, mini_data, tmp_path):
     [
         (["--label-field", "colour"], "no cut has a known label in its 'colour'"),
         (["--enable-musan", "true"], "--enable-musan needs --musan-dir"),
-        (["--num-samples", 10], "--num-samples is for --weighted-sampler true"),
+        (["--num-samples", 10], "--num-samples has no effect with --weighted-sampler false"),
         (["--mixup", 2], "--mixup lies between 0 and 1"),
     ],
 )

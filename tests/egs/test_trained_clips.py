@@ -1,4 +1,4 @@
-"""What a model was trained on, from the first step to every evaluation of every kind of copy of it."""
+"""What a model was trained on, from its first step to every evaluation of every copy of it."""
 
 import json
 import shutil

@@ -91,10 +91,12 @@ def consolidate(
     connection.execute(f"create or replace view captions as select * from {parquet(*tables)}")
     _resolve_starts(connection, audioset_starts)
     ordered = """
-        select coalesce(resolved.new_key, c.audio_key) as audio_key, caption, source, license, audio_path,
+        select coalesce(resolved.new_key, c.audio_key) as audio_key, caption, source, license,
+            audio_path,
         "offset",
             duration
-        from captions c left join resolved on resolved.audio_key = c.audio_key and resolved.family = """
+        from captions c left join resolved
+            on resolved.audio_key = c.audio_key and resolved.family = """
     # rows of one clip are put in order when they are merged
     ordered += f"({_in_family('c.source')}) order by 1"
     return write_batches(output, CLIP_SCHEMA, _group(batches(connection, ordered)))
@@ -111,17 +113,22 @@ def _resolve_starts(connection, audioset_starts: Path) -> None:
             substr(audio_key, 4, 11) as video, try_cast(substr(audio_key, 16) as bigint) as start
         from captions where starts_with(audio_key, 'yt:') group by audio_key, family""")
     connection.execute(f"""create or replace temp table segments as
-        select video, coalesce(min(listed), case when max(given) - min(given) <= 1 then min(given) end) as
+        select video,
+            coalesce(min(listed), case when max(given) - min(given) <= 1 then min(given) end) as
         start from (select video, start as listed, null as given from {parquet(audioset_starts)}
               union all select video, null, start from starts where family and start is not null)
         group by video""")
     connection.execute(
         """create or replace temp table loose as
-        select video, start, start - (row_number() over (partition by video, island order by start) - 1) % 2
-        as first from (select video, start, start - row_number() over (partition by video order by start) as
+        select video, start,
+            start - (row_number() over (partition by video, island order by start) - 1) % 2
+        as first from (select video, start,
+            start - row_number() over (partition by video order by start) as
         island
-              from (select distinct s.video, s.start from starts s left join segments g using (video)
-                    where s.start is not null and (g.start is null or abs(s.start - g.start) > 1)))"""
+              from (select distinct s.video, s.start
+                    from starts s left join segments g using (video)
+                    where s.start is not null
+                        and (g.start is null or abs(s.start - g.start) > 1)))"""
     )
     connection.execute(
         """create or replace temp table resolved as select audio_key, family, new_key from (

@@ -90,7 +90,8 @@ def _load_keys(connection, evaluation_keys: Path, mode: str) -> None:
     where = "" if mode == "strict" else f"where split in ({tests})"
     connection.execute(
         f"""create or replace temp table evaluation as
-        select distinct evaluation_set || ':' || split as list, key from {parquet(evaluation_keys)} {where}"""
+        select distinct evaluation_set || ':' || split as list, key
+        from {parquet(evaluation_keys)} {where}"""
     )
 
 

@@ -1,7 +1,8 @@
 """From question-answer tables to manifests: one cut per clip, all its questions in the
 supervision's `custom`.
 
-    custom["questions"] = [{"item", "task", "dataset", "question", "choices", "answer", "description"}, ...]
+    custom["questions"] = [{"item", "task", "dataset", "question", "choices", "answer",
+                            "description"}, ...]
 
 The splits of the tables decide: `test`, `eval`, `foundation` and `chat` are for evaluation, `valid`
 and `val` for validation, all others for training. Without validation clips a share of the training

@@ -1,7 +1,7 @@
 """The audio files of a folder, found under any usual spelling of their names.
 
-Tables come from other systems: `audio\\a.wav`, `audio//a.wav`, `./audio/a.wav`, and an accented letter
-as one character or as two (NFC, NFD) are all the same file.
+Tables come from other systems: `audio\\a.wav`, `audio//a.wav`, `./audio/a.wav`, and an accented
+letter as one character or as two (NFC, NFD) are all the same file.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Rows of a table that a person wrote: UTF-8, any case of the header's words, quotes that may not close.
+"""Rows of a table that a person wrote: any case of the header's words, quotes that may not close.
 
 A quote that is opened and not closed swallows the lines after it, and a clip would get the captions
 of others. Where the text between two quotes runs over a line that begins with another audio file's

@@ -43,8 +43,8 @@ def parse_fold(text: str) -> int | None:
 def held_out_folds(folds: Mapping[str, set[int]]) -> dict[str, tuple[set[int], set[int]]]:
     """source -> (validation folds, test folds): the second highest and the highest of the corpus.
 
-    Sources may count from 0 or from 1: their folds are compared by their place, so that folds 0 to 4
-    of one source and 1 to 5 of another are the same five.
+    Sources may count from 0 or from 1: their folds are compared by their place, so that folds 0 to
+    4 of one source and 1 to 5 of another are the same five.
     """
     shift = {source: int(0 in numbers) for source, numbers in folds.items()}
     places = sorted({fold + shift[source] for source, numbers in folds.items() for fold in numbers})

@@ -8,14 +8,14 @@
 A batch is a dict, B clips in the cuts' order:
 
     features (B, T, 80) float32, feature_lengths (B,) int64    padded with PADDING_VALUE
-    waveforms (B, N) float32                                   instead of features with waveforms=True; zero-padded
-    num_samples (B,) int64, sampling_rate int                  of what is heard, at the rate of the features' config
-    durations (B,) float64                                     seconds, of the whole clip in the manifest
-    captions [str], all_captions [[str]]                       one drawn per clip and epoch; all of them
+    waveforms (B, N) float32                 in place of features, with waveforms=True; zero-padded
+    num_samples (B,) int64, sampling_rate    of what is heard, at the rate of the features' config
+    durations (B,) float64                   seconds, of the whole clip in the manifest
+    captions [str], all_captions [[str]]     one drawn per clip and epoch; all of them
     cut_ids [str], audio_keys [str]
-    custom [dict]                                              the supervision's custom, labels included
+    custom [dict]                            the supervision's custom, labels included
     label [str | None], labels [[str] | None]                  None where a clip has no label
-    failed [(cut id, reason)]                                  clips that were left out; B counts the others
+    failed [(cut id, reason)]                clips that were left out; B counts the others
     epoch int
 """
 

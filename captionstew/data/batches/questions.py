@@ -3,9 +3,9 @@
 A batch is as the training loop wants it, one row per question:
 
     features (B, T, D) float32, feature_lengths (B,)     the clip's frames, zero-padded
-    question_ids, answer_ids [array of int]              tokens of the question's text, and of the right answer
+    question_ids, answer_ids [array of int]              tokens of the question and right answer
     items [QaItem]                                       the questions themselves
-    cut_ids [str]                                        the questions' names; num_samples, failed, epoch as usual
+    cut_ids [str]                                        the questions' names
 
 A clip with many questions is encoded once. Batches are filled by audio and text together: a text
 token takes as much of `--max-duration` as a frame that the language model sees, 1/`token_rate`

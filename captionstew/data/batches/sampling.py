@@ -1,9 +1,10 @@
 """An epoch's batches: seeded, bucketed by duration, equal in number on every rank, resumed exactly.
 
-    batches = EpochBatches(open_cuts("cuts_train.jsonl"), max_duration=640, seed=42, rank=0, world_size=8)
+    cuts = open_cuts("cuts_train.jsonl")
+    batches = EpochBatches(cuts, max_duration=640, seed=42, rank=0, world_size=8)
     batches.set_epoch(3)
     for cuts in batches: ...                         # lhotse CutSets
-    for positions in batches.positions(): ...        # the same batches as lists of int, without reading a cut
+    for positions in batches.positions(): ...        # the same as lists of int, no cut is read
     state = batches.state_dict(consumed=1234)        # plain numbers and strings, for the checkpoint
 
 The epoch's seeded permutation is cut into segments of at most `segment_size` cuts; each segment has

@@ -1,6 +1,7 @@
 """Features of a whole manifest in one memory-mapped file, for small corpora and many epochs.
 
-    store = build_feature_store("data/features", open_cuts("cuts_train.jsonl"), FbankConfig(), num_jobs=2)
+    cuts = open_cuts("cuts_train.jsonl")
+    store = build_feature_store("data/features", cuts, FbankConfig(), num_jobs=2)
     dataset = CaptionDataset(FbankConfig(), store=store)
 
 An hour of audio takes 115 MB (float32, per speed factor). A store is a folder of three files:

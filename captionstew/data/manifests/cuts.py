@@ -2,7 +2,7 @@
 
     from captionstew.data.cuts import open_cuts
     cuts = open_cuts("data/manifests/cuts_train.jsonl")
-    cuts[1234].supervisions[0].custom["captions"]        # constant time, whatever the manifest's size
+    cuts[1234].supervisions[0].custom["captions"]    # constant time, at any size
 
 A cut is a `MonoCut` with one supervision whose `custom` holds `captions` (list of str), `sources`
 (the corpus of each caption), `audio_key` (str, the clip's identity) and, for labelled sets,

@@ -4,7 +4,7 @@ It is a caption table (`captionstew.data.tables.caption_table`) whose captions a
 answers, with these columns more:
 
     question     what is asked about the clip
-    choices      up to four answers to choose from, the right one among them; [] for an open question
+    choices      up to four answers to choose from, one of them right; [] for an open question
     task         one of TASKS: the row of the report that the question belongs to
     item         the question's identity, unique within its table
     dataset      the set that the clip comes from, as the evaluation names it

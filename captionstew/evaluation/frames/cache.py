@@ -1,9 +1,10 @@
 """What a frozen encoder makes of every clip, on disk: computed once, read through a memory map.
 
-    table = cached_frames(load_encoder("pretrained.pt"), open_cuts("cuts_train.jsonl"), Path("exp/cache"), 100.0, 2)
-    table["clip-17"]                                         # (T', D), read from disk when it is looked at
-    frames, lengths = table.batch(["clip-17", "clip-3"])     # (2, T', D) float32, zero-padded, and (2,)
-    table.failed                                             # {cut id: reason} of the clips that cannot be read
+    encoder, cuts = load_encoder("pretrained.pt"), open_cuts("cuts_train.jsonl")
+    table = cached_frames(encoder, cuts, Path("exp/cache"), 100.0, 2)
+    table["clip-17"]                                      # (T', D), read when it is looked at
+    frames, lengths = table.batch(["clip-17", "clip-3"])  # (2, T', D) zero-padded, and (2,)
+    table.failed                                          # {cut id: reason} of unreadable clips
 
 A table is named by all that decides its values: the encoder's content hash and description, the
 manifest's checksum, the pooling, the window, the number format. It lies in shards of SHARD_CLIPS

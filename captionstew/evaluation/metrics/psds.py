@@ -1,7 +1,7 @@
 """Polyphonic sound detection score, PSDS (Bilen et al. 2020; over all thresholds, Ebbers et al.
 2022), of frame scores.
 
-    score = psds(clips, classes)      # of DetectionClip: duration, events, scores (T, C), borders (T+1,)
+    score = psds(clips, classes)    # DetectionClip: duration, events, scores (T, C), borders (T+1,)
     score.psds(), score.single_class["dog"]
 
 Terms: a *detection* at a threshold is a maximal run of frames with at least that score. It is

@@ -35,8 +35,8 @@ _TOKEN = re.compile(
     | '\d\ds\b | '[nN]'(?!\w)                         # '60s, rock 'n' roll
     | [oO]'[cC]lock\b | [mM]a'am\b | [yY]'all\b
     | (?:[A-Za-z]\.){{2,}}                            # u.s.
-    | \b(?:{"|".join(ABBREVIATIONS)})\.(?=\s+\S)      # mr. smith, but not the full stop that ends the caption
-    | [A-Z](?:&[A-Z])+\b | [CcFf]\#(?!\w)             # r&b; c# and f# (programming languages), but "g #"
+    | \b(?:{"|".join(ABBREVIATIONS)})\.(?=\s+\S)      # mr. smith, but not a caption's last full stop
+    | [A-Z](?:&[A-Z])+\b | [CcFf]\#(?!\w)             # r&b; c# and f#, but "g #"
     | (?<![\w.])[-+]?\d+(?:[.,:/]\d+)+                # 1,000.5  3:00  4/4
     | {_WORD}(?:/{_WORD}){{1,2}}                      # hip-hop/rap
     | [\w-]*?\w(?=[nN]'[tT]\b) | [nN]'[tT]\b          # do n't

@@ -2,7 +2,7 @@
 
 clip      pooled vectors on disk; enough for mean pooling
 frames    all frames on disk, memory-mapped; any pooling, and detection
-none      nothing on disk: vectors are computed once and kept in memory, frames are computed for every batch
+none      nothing on disk: vectors are kept in memory, frames are computed for every batch
 auto      clip where the pooling allows it, else frames
 """
 

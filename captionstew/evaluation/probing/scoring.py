@@ -190,7 +190,9 @@ def _scored_clips(
             cut_id, duration, [event_of(one) for one in value], stored[start : start + length],
             frame_borders(length, DETECTION_RATE, duration),
         )
-        for cut_id, duration, value, start, length in zip(kept.ids, durations, kept.values, starts, lengths)
+        for cut_id, duration, value, start, length in zip(
+            kept.ids, durations, kept.values, starts, lengths
+        )
     ]  # fmt: skip
 
 

@@ -35,7 +35,8 @@ REPLY_TOKENS = 8  # two numbers, for the estimate
 SECTIONS = re.compile(r"\[(?=The (?:Start|End) of Assistant|System\]|Question\]|Detailed Audio)")
 
 JUDGE_PROMPT = Template("""\
-You compare the answers of two assistants to a question about a recording, carefully and without favour.
+You compare the answers of two assistants to a question about a recording, carefully and without \
+favour.
 
 [Detailed Audio Description]
 $description
@@ -52,8 +53,10 @@ $second
 [The End of Assistant 2s Answer]
 
 [System]
-Judge how helpful, relevant, accurate and comprehensive each answer is, given the description of the recording. Rate \
-each assistant from 1 (worst) to 10 (best). Reply with one line that holds nothing but the two ratings, Assistant 1's \
+Judge how helpful, relevant, accurate and comprehensive each answer is, given the description of \
+the recording. Rate \
+each assistant from 1 (worst) to 10 (best). Reply with one line that holds nothing but the two \
+ratings, Assistant 1's \
 first and Assistant 2's second, as whole numbers separated by one space.""")
 
 

@@ -1,10 +1,11 @@
 """Clips that the report plays, with their captions and what a model said of them.
 
-    write_examples(exp_dir, "captioning-scratch", [Example(cut_id, waveform, rate, captions, generated="a dog barks")])
+    example = Example(cut_id, waveform, rate, captions, generated="a dog barks")
+    write_examples(exp_dir, "captioning-scratch", [example])
 
 writes <exp_dir>/examples.jsonl, one object per line:
 
-    {"cut_id", "system", "audio": "examples/<name>.mp3", "captions": [...], "generated": "..." or null,
+    {"cut_id", "system", "audio": "examples/<name>.mp3", "captions": [...], "generated": "...",
      "retrieved": [{"caption", "score", "own"}, ...]}
 
 Decode programs of different systems choose the same clips (`choose_examples`), so that the report

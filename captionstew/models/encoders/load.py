@@ -1,15 +1,15 @@
 """Frozen audio encoders behind one contract, for every evaluation.
 
     encoder = load_encoder("exp/contrastive/pretrained.pt")
-    frames, lengths = encoder(waveforms, num_samples)   # (B, N) in [-1, 1], (B,) -> (B, T, dim), (B,)
+    frames, lengths = encoder(waveforms, num_samples)  # (B, N), (B,) -> (B, T, dim), (B,)
     vector = encoder.embed("dog.wav")                   # (dim,)
 
 An encoder is named by
 
-    a file              a Zipformer checkpoint (ours, icefall's, Auden's), or BEATs as its authors distribute it
-    a folder            what its config.json says: wav2vec2, hubert, wavlm, mert_model, clap in transformers' layout;
+    a file              a Zipformer checkpoint (ours, icefall's, Auden's), or BEATs' own
+    a folder            what its config.json says: wav2vec2, hubert, wavlm, mert_model, clap;
                         anything else must hold a Zipformer (`captionstew export`, Auden)
-    hf:OWNER/NAME       such a folder on the Hugging Face Hub; the only name for which anything is downloaded
+    hf:OWNER/NAME       such a folder on the Hugging Face Hub; the only name that downloads
     logmel              80 log-mel bands: a floor
     random:PRESET[:SEED], random:CHECKPOINT[:SEED]   a Zipformer with random weights: a control
 

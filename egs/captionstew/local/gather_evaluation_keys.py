@@ -10,7 +10,7 @@ Releases (list files only, no audio), one folder each in CORPORA_DIR:
     vggsound/         test.csv
     fsd50k/           FSD50K.ground_truth/{dev,eval}.csv
     urbansound8k/     metadata/UrbanSound8K.csv
-    voxceleb/         of the set `voxceleb2`: voxceleb2/dev/aac/..., or vox2_dev_utterances.txt (a line:
+    voxceleb/         of `voxceleb2`: voxceleb2/dev/aac/..., or vox2_dev_utterances.txt (a line:
                       id00012/21Uxsk56VDQ/00001)
     clothoaqa/        clotho_aqa_{val,test}.csv
     airbench/         Foundation/Foundation_meta.json, Chat/Chat_meta.json

@@ -77,11 +77,6 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags):
             raise ValueError("--enable-musan needs --musan-dir, a folder with recordings")
         if self.enable_musan and self.feature_store is not None:
             raise ValueError("--enable-musan mixes waveforms: leave out --feature-store")
-        if self.num_samples and not self.weighted_sampler:
-            raise ValueError(
-                "--num-samples is for --weighted-sampler true; without it an epoch has every clip"
-                " once"
-            )
         if not (0 <= self.mixup <= 1 and self.mixup_alpha > 0 and self.num_samples >= 0):
             raise ValueError(
                 "--mixup lies between 0 and 1, --mixup-alpha above 0, --num-samples not below 0"

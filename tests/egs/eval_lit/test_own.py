@@ -47,14 +47,7 @@ def vectors(mini_data, tmp_path):
 
 
 def flags_of(mini_data, tmp_path):
-    return [
-        "--manifest",
-        mini_data / "cuts_test.jsonl",
-        "--exp-dir",
-        tmp_path / "exp",
-        "--num-workers",
-        0,
-    ]
+    return ["--manifest", mini_data / "cuts_test.jsonl", "--exp-dir", tmp_path / "exp"]
 
 
 def result_of(mini_data, tmp_path):
