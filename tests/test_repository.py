@@ -248,7 +248,8 @@ def test_no_file_is_too_long():
 def test_no_machine_is_named():
     """Absolute paths of somebody's machine, local registries and hosts have no place here."""
     forbidden = re.compile(
-        rb"(?<![\w.])/(?:work|home(?!/someone)|root|mnt|scratch|Users)/\w|localhost:\d|\b\d+\.\d+\.\d+\.\d+:\d"
+        rb"(?<![\w.])/(?:work|home(?!/someone)|root|mnt|scratch|Users)/\w|localhost:\d"
+        rb"|\b\d+\.\d+\.\d+\.\d+:\d"
     )
     hosts = re.compile(
         rb"https?://([\w.-]*(?:artifactory|nexus|pypi|registry|index|mirror)[\w.-]*)"

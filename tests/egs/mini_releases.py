@@ -145,8 +145,14 @@ def official(name: str) -> str:
 
 
 def make_fsd50k(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
-    kinds = {"Bark": "dog", "Rain": "rain", "Waves_and_surf": "sea_waves", "Crackle": "crackling_fire",
-             "Tick-tock": "clock_tick", "Sneeze": "sneezing"}  # fmt: skip
+    kinds = {
+        "Bark": "dog",
+        "Rain": "rain",
+        "Waves_and_surf": "sea_waves",
+        "Crackle": "crackling_fire",
+        "Tick-tock": "clock_tick",
+        "Sneeze": "sneezing",
+    }
     parents = {
         "Bark": ["Bark", "Dog", "Domestic_animals_and_pets", "Animal"],
         "Rain": ["Rain", "Water"],
@@ -204,8 +210,14 @@ def make_fsd50k(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
 
 
 def make_vggsound(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
-    kinds = {"dog barking": "dog", "raining": "rain", "sea waves": "sea_waves", "helicopter": "helicopter",
-             "people sneezing": "sneezing", "fire crackling": "crackling_fire"}  # fmt: skip
+    kinds = {
+        "dog barking": "dog",
+        "raining": "rain",
+        "sea waves": "sea_waves",
+        "helicopter": "helicopter",
+        "people sneezing": "sneezing",
+        "fire crackling": "crackling_fire",
+    }
     if metadata:
         classes = list(csv.reader(metadata.lines("vggsound/stat.csv")))
         training = [
@@ -323,8 +335,14 @@ def make_cremad(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
 
 
 def make_magnatagatune(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
-    kinds = {"guitar": "acoustic_guitar", "piano": "acoustic_piano", "sitar": "sitar", "harp": "harp",
-             "drums": "tabla", "strings": "string_section"}  # fmt: skip
+    kinds = {
+        "guitar": "acoustic_guitar",
+        "piano": "acoustic_piano",
+        "sitar": "sitar",
+        "harp": "harp",
+        "drums": "tabla",
+        "strings": "string_section",
+    }
     tags = MAGNATAGATUNE_TAGS
     if metadata:
         paths = dict(
@@ -376,9 +394,14 @@ def make_magnatagatune(folder: Path, metadata: Metadata, sounds: Sounds) -> list
 
 
 def make_nsynth(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
-    kinds = {"guitar_acoustic": "acoustic_guitar", "keyboard_acoustic": "acoustic_piano",
-             "reed_acoustic": "alto_saxophone", "string_acoustic": "string_section",
-             "bass_electronic": "electric_bass", "synth_lead_synthetic": "electric_piano"}  # fmt: skip
+    kinds = {
+        "guitar_acoustic": "acoustic_guitar",
+        "keyboard_acoustic": "acoustic_piano",
+        "reed_acoustic": "alto_saxophone",
+        "string_acoustic": "string_section",
+        "bass_electronic": "electric_bass",
+        "synth_lead_synthetic": "electric_piano",
+    }
     test = []
     for offset, split in enumerate(COUNTS):
         notes = {}
@@ -409,8 +432,14 @@ def make_nsynth(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
 
 
 def make_audioset_strong(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
-    kinds = {"Bark": "dog", "Chainsaw": "chainsaw", "Helicopter": "helicopter", "Sneeze": "sneezing",
-             "Waves, surf": "sea_waves", "Tick": "clock_tick"}  # fmt: skip
+    kinds = {
+        "Bark": "dog",
+        "Chainsaw": "chainsaw",
+        "Helicopter": "helicopter",
+        "Sneeze": "sneezing",
+        "Waves, surf": "sea_waves",
+        "Tick": "clock_tick",
+    }
     rng = random.Random(0)
     if metadata:
         listed = csv.reader(metadata.lines("audioset_strong/class_labels_indices_strong.csv"))

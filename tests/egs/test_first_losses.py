@@ -63,11 +63,19 @@ def check(name, exp):
 @pytest.mark.parametrize(
     "name, program_of, flags",
     [
-        ("contrastive", "contrastive", "--tokenizer {data}/bpe.model --text-tower tiny --embedding-dim 16"),
-        ("captioning", "captioning", "--tokenizer {data}/bpe.model --text-decoder tiny --max-caption-tokens 40"),
+        (
+            "contrastive",
+            "contrastive",
+            "--tokenizer {data}/bpe.model --text-tower tiny --embedding-dim 16",
+        ),
+        (
+            "captioning",
+            "captioning",
+            "--tokenizer {data}/bpe.model --text-decoder tiny --max-caption-tokens 40",
+        ),
         ("tagging", "tagging", "--weighted-sampler true --mixup 0.5"),
     ],
-)  # fmt: skip
+)
 def test_pretraining(program, mini_data, tiny_encoder, tmp_path, name, program_of, flags):
     program(
         f"egs/captionstew/{program_of}/train.py", "--manifest-dir", mini_data, "--exp-dir",

@@ -180,8 +180,20 @@ def test_a_clip_that_breaks_after_preparation_is_wrong(run, data, tmp_path):
     rows = [json.loads(line) for line in (own / "cuts_test.jsonl").read_text().splitlines()]
     rows[0]["recording"]["sources"][0]["source"] = str(audio)
     (own / "cuts_test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run("train", "--tasks", "cremad", "--manifest-dir", own, "--encoder", "logmel", "--exp-dir", tmp_path / "probe",
-        "--cache-dir", tmp_path / "cache", *QUICK)  # fmt: skip
+    run(
+        "train",
+        "--tasks",
+        "cremad",
+        "--manifest-dir",
+        own,
+        "--encoder",
+        "logmel",
+        "--exp-dir",
+        tmp_path / "probe",
+        "--cache-dir",
+        tmp_path / "cache",
+        *QUICK,
+    )
     shown = run("decode", "--exp-dir", tmp_path / "probe", "--num-workers", 0)
     assert (
         f"2 of {len(rows) + 1} clips cannot be heard and count as wrong" in shown

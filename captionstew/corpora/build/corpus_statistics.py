@@ -224,7 +224,8 @@ def as_page(
         " .6em;text-align:right}"
     )
     page.write(
-        "td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#f2f2f2}</style>"
+        "td:first-child,th:first-child{text-align:left}"
+        "tr:nth-child(even){background:#f2f2f2}</style>"
     )
     page.write("<h1>Analysis of the corpus</h1>")
     for note in notes:

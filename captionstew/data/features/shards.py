@@ -45,11 +45,10 @@ def build_feature_store_in_shares(
     parts = folder.with_name(f".{folder.name}.shares-of-{cuts_per_share}")
     if not (folder / "store.json").is_file():
         parts.mkdir(parents=True, exist_ok=True)
-        shares = [
-            _Share(cuts.select(range(start, min(start + cuts_per_share, len(cuts)))), parts / f"{start:09d}", config,
-                   speeds, dtype)
-            for start in range(0, len(cuts), cuts_per_share)
-        ]  # fmt: skip
+        shares = []
+        for start in range(0, len(cuts), cuts_per_share):
+            own = cuts.select(range(start, min(start + cuts_per_share, len(cuts))))
+            shares.append(_Share(own, parts / f"{start:09d}", config, speeds, dtype))
         todo = [share for share in shares if not share.folder.is_dir()]
         run_shares(
             _write_share, todo, num_jobs=num_jobs, dask_scheduler=dask_scheduler, title="features"

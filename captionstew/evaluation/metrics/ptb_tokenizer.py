@@ -35,7 +35,7 @@ _TOKEN = re.compile(
     | '\d\ds\b | '[nN]'(?!\w)                         # '60s, rock 'n' roll
     | [oO]'[cC]lock\b | [mM]a'am\b | [yY]'all\b
     | (?:[A-Za-z]\.){{2,}}                            # u.s.
-    | \b(?:{"|".join(ABBREVIATIONS)})\.(?=\s+\S)      # mr. smith, but not a caption's last full stop
+    | \b(?:{"|".join(ABBREVIATIONS)})\.(?=\s+\S)      # mr. smith, not a last full stop
     | [A-Z](?:&[A-Z])+\b | [CcFf]\#(?!\w)             # r&b; c# and f#, but "g #"
     | (?<![\w.])[-+]?\d+(?:[.,:/]\d+)+                # 1,000.5  3:00  4/4
     | {_WORD}(?:/{_WORD}){{1,2}}                      # hip-hop/rap

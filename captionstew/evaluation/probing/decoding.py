@@ -214,9 +214,14 @@ class Decoder:
         return self.manifest or task.manifest(Path(options["manifest_dir"]), self.split)
 
     def _decoded(
-        self, path: Path, task: ProbeTask, score: ProbeScore, result: dict[str, Any], manifest: Path,
+        self,
+        path: Path,
+        task: ProbeTask,
+        score: ProbeScore,
+        result: dict[str, Any],
+        manifest: Path,
         broken: list[BrokenClip],
-    ) -> Decoded:  # fmt: skip
+    ) -> Decoded:
         """What all probes' results have in common."""
         result["settings"] |= {
             "metric": task.metric,

@@ -134,8 +134,10 @@ def _refused(error: urllib.error.HTTPError, endpoint: Endpoint) -> Exception:
     if endpoint.key:
         said = said.replace(endpoint.key, "<key>")
     where = f"{endpoint.base_url} refused the request: HTTP {error.code}"
-    return JudgeError(f"{where} {' '.join(said.split())[:300]}; check --judge-base-url, --judge-model and the key in "
-                      f"{endpoint.key_variable}")  # fmt: skip
+    return JudgeError(
+        f"{where} {' '.join(said.split())[:300]}; check --judge-base-url, --judge-model and the key"
+        f" in {endpoint.key_variable}"
+    )
 
 
 def _retry_after(value: str | None) -> float | None:

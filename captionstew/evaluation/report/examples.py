@@ -130,8 +130,15 @@ def write_examples(exp_dir: Path, system: str, examples: Iterable[Example]) -> P
 
 def _encode(example: Example, path: Path) -> None:
     first = example.waveform[: int(MAX_SECONDS * example.sampling_rate)]
-    soundfile.write(path, np.clip(first, -1, 1), example.sampling_rate, format="MP3", subtype="MPEG_LAYER_III",
-                    compression_level=0.8, bitrate_mode="VARIABLE")  # fmt: skip
+    soundfile.write(
+        path,
+        np.clip(first, -1, 1),
+        example.sampling_rate,
+        format="MP3",
+        subtype="MPEG_LAYER_III",
+        compression_level=0.8,
+        bitrate_mode="VARIABLE",
+    )
 
 
 def read_examples(exp_dir: Path) -> dict[str, list[dict]]:

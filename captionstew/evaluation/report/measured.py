@@ -60,8 +60,9 @@ def retrieval_table(results: Sequence[Result]) -> Table:
                 if chance is not None
                 else MISSING
             )
-            rows.append([system_of(result), result["task"], result["split"], rule, way.replace("_", "-"), *recalls,
-                         decimal(chance), times, *clips_of(result)])  # fmt: skip
+            about = [system_of(result), result["task"], result["split"], rule]
+            numbers = [*recalls, decimal(chance), times, *clips_of(result)]
+            rows.append([*about, way.replace("_", "-"), *numbers])
     head = [
         "system",
         "task",
@@ -84,8 +85,8 @@ def caption_table(results: Sequence[Result]) -> Table:
     for result in results:
         scores = [with_interval(result["metrics"], name) for name in CAPTION_METRICS]
         corpus = str(result["settings"].get("corpus", ""))
-        rows.append([system_of(result), result["task"], corpus, result["split"], variant_of(result), *scores,
-                     *clips_of(result)])  # fmt: skip
+        about = [system_of(result), result["task"], corpus, result["split"], variant_of(result)]
+        rows.append([*about, *scores, *clips_of(result)])
     head = [
         "system",
         "task",

@@ -107,7 +107,8 @@ def test_freesound_ids_lose_leading_zeros():
         ),
         (
             (
-                "expresso_audio_48khz_conversational_vad_segmented_ex03-ex02_sad-sympathetic_ex03-ex02_"
+                "expresso_audio_48khz_conversational_vad_segmented_ex03-ex02_"
+                "sad-sympathetic_ex03-ex02_"
                 "sad-sympathetic_002_channel2_segment_383.32_423.46"
             ),
             "expresso:ex03-ex02_sad-sympathetic_002_channel2_segment_383.32_423.46",

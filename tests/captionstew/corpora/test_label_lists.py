@@ -117,7 +117,8 @@ def test_fsd50k(metadata, tmp_path):
     )
     (tmp_path / "FSD50K.ground_truth").mkdir()
     (tmp_path / "FSD50K.ground_truth" / "dev.csv").write_text(
-        'fname,labels,mids,split\n64760,"Electric_guitar,Music","/m/02sgy,/m/04rlf",train\n1,Wind,/m/w,val\n'
+        'fname,labels,mids,split\n64760,"Electric_guitar,Music","/m/02sgy,/m/04rlf",train\n'
+        "1,Wind,/m/w,val\n"
     )
     assert list(read_fsd50k(tmp_path, "dev")) == [
         ("64760", ["Electric_guitar", "Music"], "train"),
@@ -144,7 +145,8 @@ def test_urbansound8k_as_released(tmp_path):
     """The official name of the last column; the copy in use here renamed it."""
     (tmp_path / "metadata").mkdir()
     (tmp_path / "metadata" / "UrbanSound8K.csv").write_text(
-        "slice_file_name,fsID,start,end,salience,fold,classID,class\n100032-3-0-0.wav,100032,0.0,0.317551,1,5,3,dog_bark\n"
+        "slice_file_name,fsID,start,end,salience,fold,classID,class\n"
+        "100032-3-0-0.wav,100032,0.0,0.317551,1,5,3,dog_bark\n"
     )
     assert list(read_urbansound8k(tmp_path)) == [("100032-3-0-0.wav", "100032", 5, "dog_bark")]
 

@@ -246,9 +246,17 @@ def test_text_checkpoints_that_do_not_fit(pretrained, tmp_path):
     with pytest.raises(ValueError, match="neither tiny, small, bert-base nor a checkpoint"):
         build_text_tower(str(tmp_path / "absent"), vocab_size=120, pad_id=1)
     bart = BartModel(
-        BartConfig(vocab_size=120, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-                   decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16)
-    )  # fmt: skip
+        BartConfig(
+            vocab_size=120,
+            d_model=16,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=16,
+            decoder_ffn_dim=16,
+        )
+    )
     bart.save_pretrained(tmp_path / "bart")
     with pytest.raises(ValueError, match="a bart model has a decoder"):
         build_text_tower(str(tmp_path / "bart"), vocab_size=120, pad_id=1)

@@ -45,7 +45,8 @@ def download(tmp_path):
     (folder / "beta" / "audio" / "004.wav").unlink()
     corpora = folder / "corpora.csv"
     corpora.write_text(
-        "name,split,role,weight\nalpha,train,pretrain,1\nbeta,*,pretrain,2\nalpha,test,evaluation,\n"
+        "name,split,role,weight\nalpha,train,pretrain,1\nbeta,*,pretrain,2\n"
+        "alpha,test,evaluation,\n"
     )
     return folder
 

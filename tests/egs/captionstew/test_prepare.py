@@ -133,7 +133,8 @@ def test_clear_errors(prepare, download, tmp_path):
     status, output = prepare(tmp_path / "data")
     assert status != 0 and "gamma is not a folder; get the release from" in output.splitlines()[-1]
     (download / "corpora.csv").write_text(
-        "name,split,role,weight\nbeta,*,pretrain,1\nfsd50k,eval,evaluation,\naudiocaps,test,evaluation,\n"
+        "name,split,role,weight\nbeta,*,pretrain,1\nfsd50k,eval,evaluation,\n"
+        "audiocaps,test,evaluation,\n"
     )
     status, output = prepare(tmp_path / "data")
     assert status != 0 and "evaluation lists are missing" in output

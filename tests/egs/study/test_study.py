@@ -191,8 +191,10 @@ def test_a_failing_line_ends_the_study_and_so_does_a_file_that_is_not_made(plan,
 
 
 def test_a_stopped_study_stops_what_it_runs_and_waits_for_it(plan, tmp_path):
-    training = "python -c \"import signal, time; signal.signal(15, lambda *_: (time.sleep(0.3), exit(0))); " \
-        "open('{out}/started', 'w'); time.sleep(60)\" && touch {out}/saved"  # fmt: skip
+    training = (
+        'python -c "import signal, time; signal.signal(15, lambda *_: (time.sleep(0.3), exit(0))); '
+        "open('{out}/started', 'w'); time.sleep(60)\" && touch {out}/saved"
+    )
     path = plan(step("a", command=[training, "touch {out}/next"]))
     process = subprocess.Popen([sys.executable, STUDY / "run.py", "--plan", path])
     while not (tmp_path / "started").exists():

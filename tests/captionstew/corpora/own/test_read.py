@@ -90,32 +90,98 @@ def test_folder_of_folders(corpus, tmp_path):
 
 # Each fault: tables, the kind it is counted under, the line it is found on, words of the reason.
 ROW_FAULTS = {
-    "empty caption": ("file,caption\naudio/a.wav,A.\naudio/b.wav,  \n", None, "empty caption", 3, "write one"),
-    "missing audio": ("file,caption\naudio/x.wav,X.\naudio/a.wav,A.\n", None, "missing audio", 2, "does not exist"),
-    "duplicated row": ("file,caption\naudio/a.wav,A.\n./audio/a.wav, A.\n", None, "duplicate row", 3, "repeats"),
-    "unquoted comma": ("file,caption\naudio/a.wav,A.\naudio/b.wav,A, B.\n", None, "malformed row", 3, "double quotes"),
-    "too few fields": ("file,caption\naudio/a.wav,A.\naudio/b.wav\n", None, "malformed row", 3, "fewer fields"),
-    "empty name": ("file,caption\naudio/a.wav,A.\n,B.\n", None, "malformed row", 3, "empty file name"),
-    "parent": ("file,caption\naudio/a.wav,A.\naudio/../../x.wav,B.\n", None, "outside the folder", 3, "points outside"),
-    "absolute": ("file,caption\naudio/a.wav,A.\n/etc/passwd,B.\n", None, "outside the folder", 3, "points outside"),
-    "directory": ("file,caption\naudio/a.wav,A.\naudio,B.\n", None, "missing audio", 3, "does not exist"),
+    "empty caption": (
+        "file,caption\naudio/a.wav,A.\naudio/b.wav,  \n",
+        None,
+        "empty caption",
+        3,
+        "write one",
+    ),
+    "missing audio": (
+        "file,caption\naudio/x.wav,X.\naudio/a.wav,A.\n",
+        None,
+        "missing audio",
+        2,
+        "does not exist",
+    ),
+    "duplicated row": (
+        "file,caption\naudio/a.wav,A.\n./audio/a.wav, A.\n",
+        None,
+        "duplicate row",
+        3,
+        "repeats",
+    ),
+    "unquoted comma": (
+        "file,caption\naudio/a.wav,A.\naudio/b.wav,A, B.\n",
+        None,
+        "malformed row",
+        3,
+        "double quotes",
+    ),
+    "too few fields": (
+        "file,caption\naudio/a.wav,A.\naudio/b.wav\n",
+        None,
+        "malformed row",
+        3,
+        "fewer fields",
+    ),
+    "empty name": (
+        "file,caption\naudio/a.wav,A.\n,B.\n",
+        None,
+        "malformed row",
+        3,
+        "empty file name",
+    ),
+    "parent": (
+        "file,caption\naudio/a.wav,A.\naudio/../../x.wav,B.\n",
+        None,
+        "outside the folder",
+        3,
+        "points outside",
+    ),
+    "absolute": (
+        "file,caption\naudio/a.wav,A.\n/etc/passwd,B.\n",
+        None,
+        "outside the folder",
+        3,
+        "points outside",
+    ),
+    "directory": (
+        "file,caption\naudio/a.wav,A.\naudio,B.\n",
+        None,
+        "missing audio",
+        3,
+        "does not exist",
+    ),
     "labels twice": (
         "file,caption\naudio/a.wav,A.\n",
-        "file,label\naudio/a.wav,dog\naudio/a.wav,cat\n", "duplicate row", 3, "earlier row",
+        "file,label\naudio/a.wav,dog\naudio/a.wav,cat\n",
+        "duplicate row",
+        3,
+        "earlier row",
     ),
     "label without caption": (
         "file,caption\naudio/a.wav,A.\n",
-        "file,label\naudio/b.wav,dog\n", "no caption", None, "no caption",
+        "file,label\naudio/b.wav,dog\n",
+        "no caption",
+        None,
+        "no caption",
     ),
     "fold": (
         "file,caption\naudio/a.wav,A.\n",
-        "file,label,fold\naudio/b.wav,dog,first\n", "bad fold", 2, "whole number",
+        "file,label,fold\naudio/b.wav,dog,first\n",
+        "bad fold",
+        2,
+        "whole number",
     ),
     "event": (
         "file,caption\naudio/a.wav,A.\n",
-        "file,label,events\naudio/a.wav,dog,dog@2-1\n", "bad label", 2, "label@onset-offset",
+        "file,label,events\naudio/a.wav,dog,dog@2-1\n",
+        "bad label",
+        2,
+        "label@onset-offset",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", ROW_FAULTS)
@@ -136,24 +202,53 @@ def test_a_bad_row_is_left_out_counted_and_listed(corpus, tmp_path, fault):
 
 # Each fault: tables, the file that the error names, words of the reason.
 FATAL_FAULTS = {
-    "missing column": ("file,text\naudio/a.wav,A.\n", None, "captions.csv", "column caption is missing"),
+    "missing column": (
+        "file,text\naudio/a.wav,A.\n",
+        None,
+        "captions.csv",
+        "column caption is missing",
+    ),
     "no header": ("audio/a.wav,A dog.\n", None, "captions.csv", "column file, caption is missing"),
     "empty table": ("", None, "captions.csv", "column file, caption is missing"),
-    "latin-1": (b"file,caption\naudio/a.wav,A.\naudio/b.wav,\xe4\n", None, "captions.csv", "line 3: not UTF-8"),
-    "utf-16": ("file,caption\naudio/a.wav,A.\n".encode("utf-16"), None, "captions.csv", "line 1: not UTF-8"),
+    "latin-1": (
+        b"file,caption\naudio/a.wav,A.\naudio/b.wav,\xe4\n",
+        None,
+        "captions.csv",
+        "line 3: not UTF-8",
+    ),
+    "utf-16": (
+        "file,caption\naudio/a.wav,A.\n".encode("utf-16"),
+        None,
+        "captions.csv",
+        "line 1: not UTF-8",
+    ),
     "open quote": ('file,caption\naudio/a.wav,"A.\n', None, "captions.csv", "check the quotes"),
-    "metadata column": ("file,caption\naudio/a.wav,A.\n", "name,class\n", "metadata.csv", "column file"),
+    "metadata column": (
+        "file,caption\naudio/a.wav,A.\n",
+        "name,class\n",
+        "metadata.csv",
+        "column file",
+    ),
     "reserved column": (
         "file,caption\naudio/a.wav,A.\n",
-        "file,label,captions\naudio/a.wav,dog,x\n", "metadata.csv", "column captions is reserved",
+        "file,label,captions\naudio/a.wav,dog,x\n",
+        "metadata.csv",
+        "column captions is reserved",
     ),
     "repeated column": (
-        "file,caption\naudio/a.wav,A.\n", "file,label,label\naudio/a.wav,dog,x\n", "metadata.csv",
+        "file,caption\naudio/a.wav,A.\n",
+        "file,label,label\naudio/a.wav,dog,x\n",
+        "metadata.csv",
         "column label is reserved or repeated",
     ),
     "no rows": ("file,caption\n", None, "set", "the tables are empty"),
-    "nothing left": ("file,caption\naudio/x.wav,A.\n", None, "set", "no usable row is left; 1 left out"),
-}  # fmt: skip
+    "nothing left": (
+        "file,caption\naudio/x.wav,A.\n",
+        None,
+        "set",
+        "no usable row is left; 1 left out",
+    ),
+}
 
 
 @pytest.mark.parametrize("fault", FATAL_FAULTS)

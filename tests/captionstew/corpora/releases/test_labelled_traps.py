@@ -216,7 +216,8 @@ def test_strong_events_are_joined_and_empty_ones_dropped(prepare_labelled, tmp_p
     write(
         tmp_path / "audioset_eval_strong.tsv",
         header
-        + "-xlGt805lTA_30000\t0\t0\t/m/x\nYxlGt805lTA_8000\t0\t1\t/m/053hz1\nYxlGt805lTA_8000\t2\t2\t/m/x\n",
+        + "-xlGt805lTA_30000\t0\t0\t/m/x\nYxlGt805lTA_8000\t0\t1\t/m/053hz1\n"
+        + "YxlGt805lTA_8000\t2\t2\t/m/x\n",
     )
     write_audio(tmp_path / "YYxlGt805lTA.wav", 10.016)
     write_audio(tmp_path / "_xlGt805lTA_30000.wav", 9.5)

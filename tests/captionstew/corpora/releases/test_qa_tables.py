@@ -163,8 +163,16 @@ def speech(metadata, tmp_path):
         " 2.5000, 2.5000]\n"
     )
     (evaluation / "._Ses01F_impro01.txt").write_bytes(b"\x00\x05\x16\x07")
-    clips = [("x", f"common_voice_en_{n}.mp3", 'a "quote', ("fourties", "teens", "")[n % 3], ("male", "")[n % 2])
-             for n in range(60)]  # fmt: skip
+    clips = [
+        (
+            "x",
+            f"common_voice_en_{n}.mp3",
+            'a "quote',
+            ("fourties", "teens", "")[n % 3],
+            ("male", "")[n % 2],
+        )
+        for n in range(60)
+    ]
     (folder / "commonvoice").mkdir()
     lines = ["\t".join(row) for row in [("client_id", "path", "sentence", "age", "gender"), *clips]]
     (folder / "commonvoice" / "train.tsv").write_text("\n".join(lines) + "\n")

@@ -22,7 +22,8 @@ class Large:
     def __getitem__(self, number):
         return bytes(10**6)
 
-loader = _Loader(Large(), batch_size=None, collate_fn=_as_it_is, num_workers=1, worker_init_fn=_heed_parent_only)
+options = {"collate_fn": _as_it_is, "num_workers": 1, "worker_init_fn": _heed_parent_only}
+loader = _Loader(Large(), batch_size=None, **options)
 batches = iter(loader)
 next(batches)
 print(batches._workers[0].pid, flush=True)

@@ -149,8 +149,11 @@ def test_worked_example_match():
     clip 2 likewise.
     """
     relevant = relevance(CAPTION_CLIPS, CAPTIONS)
-    assert relevant.tolist() == [[True, True, False, False, True], [False, False, True, False, False],
-                                 [True, False, False, True, True]]  # fmt: skip
+    assert relevant.tolist() == [
+        [True, True, False, False, True],
+        [False, False, True, False, False],
+        [True, False, False, True, True],
+    ]
     ranks = retrieval_ranks(SIMILARITY, relevant)
     assert ranks.text_to_audio.tolist() == [0, 2, 1, 2, 0]
     assert ranks.audio_to_text.tolist() == [0, 2, 0]

@@ -12,12 +12,21 @@ from captionstew.evaluation.probing.tasks import ProbeTask
 def decoded(correct, chance, encoder="one"):
     score = ProbeScore(accuracy_metrics(correct) | {"chance": chance}, {}, correct)
     result = {
-        "encoder": {"sha256": encoder}, "variant": "", "trained_parameters": 10, "checkpoint": encoder,
-        "metrics": score.metrics, "settings": {"pooling": "mean", "num_broken": 0}, "num_clips": correct.shape[1],
+        "encoder": {"sha256": encoder},
+        "variant": "",
+        "trained_parameters": 10,
+        "checkpoint": encoder,
+        "metrics": score.metrics,
+        "settings": {"pooling": "mean", "num_broken": 0},
+        "num_clips": correct.shape[1],
         "trained_clips": {
-            "trained": 2, "by_key": 1, "by_audio": 2, "clips": correct.shape[1], "complete": True
+            "trained": 2,
+            "by_key": 1,
+            "by_audio": 2,
+            "clips": correct.shape[1],
+            "complete": True,
         },
-    }  # fmt: skip
+    }
     return Decoded(ProbeTask("birds", "birds"), score, result, Path("cuts_test.jsonl"), [])
 
 

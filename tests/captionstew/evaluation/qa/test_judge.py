@@ -346,9 +346,14 @@ def test_a_key_does_not_travel_unencrypted(monkeypatch):
 
 def test_scores_of_both_orders():
     answered = replies(3)
-    ratings = {("item-0", "model_second"): "5 9", ("item-0", "model_first"): "8 6", ("item-1", "model_second"): "6 5",
-               ("item-1", "model_first"): "nonsense", ("item-2", "model_second"): "8 8",
-               ("item-2", "model_first"): "4 7"}  # fmt: skip
+    ratings = {
+        ("item-0", "model_second"): "5 9",
+        ("item-0", "model_first"): "8 6",
+        ("item-1", "model_second"): "6 5",
+        ("item-1", "model_first"): "nonsense",
+        ("item-2", "model_second"): "8 8",
+        ("item-2", "model_first"): "4 7",
+    }
     metrics = judged_metrics(answered, ratings)
     assert metrics["judge_score"] == pytest.approx(((9 + 5 + 8) / 3 + (8 + 4) / 2) / 2)
     assert metrics["reference_score"] == pytest.approx(((5 + 6 + 8) / 3 + (6 + 7) / 2) / 2)

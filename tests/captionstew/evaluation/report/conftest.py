@@ -44,11 +44,22 @@ def experiment(tmp_path, result, retrieval_metrics):
                        num_clips=sizes[task],
                        settings={"metric": metric, "pooling": pooling, "num_train": 1234},
                        variant=pooling if pooling == "attention" else "")  # fmt: skip
-        result(folder, task="lit_retrieval_audiocaps", system=system, metrics=retrieval_metrics(0.2 + number / 10),
-               settings={"duplicate_captions": "strict"}, variant="strict")  # fmt: skip
+        result(
+            folder,
+            task="lit_retrieval_audiocaps",
+            system=system,
+            metrics=retrieval_metrics(0.2 + number / 10),
+            settings={"duplicate_captions": "strict"},
+            variant="strict",
+        )
     for size, value in (("400k", 0.3), ("1M", 0.4), ("4M", 0.45)):
-        result(tmp_path / "scaling" / size, task="probe_fsd50k", system="contrastive-scratch",
-               metrics={"map": value}, settings={"metric": "map", "pooling": "mean", "data_size": size})  # fmt: skip
+        result(
+            tmp_path / "scaling" / size,
+            task="probe_fsd50k",
+            system="contrastive-scratch",
+            metrics={"map": value},
+            settings={"metric": "map", "pooling": "mean", "data_size": size},
+        )
     records = [
         {"kind": "train", "step": step, "epoch": 1, "loss": 3.0 / step} for step in range(1, 9)
     ]
@@ -73,8 +84,15 @@ def experiment(tmp_path, result, retrieval_metrics):
 @pytest.fixture
 def analysis(tmp_path):
     """What egs/captionstew/local/analyse.py leaves."""
-    words = {"captions": 60, "vocabulary": 4321, "mean_length": 7.5, "distinct1": 0.1, "distinct2": 0.2,
-             "distinct3": 0.3, "distinct4": None}  # fmt: skip
+    words = {
+        "captions": 60,
+        "vocabulary": 4321,
+        "mean_length": 7.5,
+        "distinct1": 0.1,
+        "distinct2": 0.2,
+        "distinct3": 0.3,
+        "distinct4": None,
+    }
     statistics = {
         name: {"words": words, "equal_size": {"words": words}} for name in ("audiocaps", "mine")
     }
@@ -114,10 +132,19 @@ class Browser:
     def __init__(self, program, profile):
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage",
-                 "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND",
-                 "--disable-extensions",
-                 "--remote-debugging-pipe", f"--user-data-dir={profile}", "--window-size=1200,900"]  # fmt: skip
+        flags = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--disable-extensions",
+            "--remote-debugging-pipe",
+            f"--user-data-dir={profile}",
+            "--window-size=1200,900",
+        ]
         # The protocol is spoken on the descriptors 3 and 4.
         command = [
             "bash",
@@ -179,8 +206,13 @@ class Browser:
 
     def run(self, expression):
         """Value of a JavaScript expression, or of the promise that it gives."""
-        answer = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True,
-                           userGesture=True)  # fmt: skip
+        answer = self.call(
+            "Runtime.evaluate",
+            expression=expression,
+            awaitPromise=True,
+            returnByValue=True,
+            userGesture=True,
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 

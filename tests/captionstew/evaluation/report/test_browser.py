@@ -19,7 +19,8 @@ PLAYED = """
   const audio = document.querySelector("audio");
   audio.muted = true;
   await audio.play();
-  await new Promise((resolve) => audio.addEventListener("timeupdate", () => audio.currentTime > 0 && resolve()));
+  await new Promise((resolve) =>
+    audio.addEventListener("timeupdate", () => audio.currentTime > 0 && resolve()));
   return true;
 })()
 """
@@ -27,14 +28,16 @@ PLAYED = """
 
 def column(number):
     return f"""(() => {{
-      const table = [...document.querySelectorAll("section")].find((x) => x.textContent.startsWith("Table 3a"));
+      const table = [...document.querySelectorAll("section")]
+        .find((x) => x.textContent.startsWith("Table 3a"));
       return [...table.querySelectorAll("tbody tr")].map((row) => row.cells[{number}].textContent);
     }})()"""
 
 
 def click(number):
     return f"""(() => {{
-      const table = [...document.querySelectorAll("section")].find((x) => x.textContent.startsWith("Table 3a"));
+      const table = [...document.querySelectorAll("section")]
+        .find((x) => x.textContent.startsWith("Table 3a"));
       table.querySelectorAll("th")[{number}].click();
     }})()"""
 

@@ -35,8 +35,14 @@ def test_report_without_results(tmp_path):
 
 
 def test_report_of_a_small_run(tmp_path, result, retrieval_metrics, monkeypatch, capsys):
-    result(tmp_path / "contrastive", task="retrieval", system="pre|trained", metrics=retrieval_metrics(0.5),
-           settings={"duplicate_captions": "match"}, variant="match")  # fmt: skip
+    result(
+        tmp_path / "contrastive",
+        task="retrieval",
+        system="pre|trained",
+        metrics=retrieval_metrics(0.5),
+        settings={"duplicate_captions": "match"},
+        variant="match",
+    )
     result(tmp_path / "probe" / "ours")
     result(tmp_path / "probe" / "ours", task="probe_average")
     result(tmp_path / "probe" / "ours", split="valid", metrics={"accuracy": 0.99})
@@ -167,8 +173,13 @@ def test_scaling_curves_of_any_task(tmp_path, result, monkeypatch):
 
 def test_data_sizes_have_rows_of_their_own(tmp_path, result):
     for size, value in (("all", 0.5), ("200", 0.25)):
-        result(tmp_path / size, task="probe_events", system="contrastive-scratch", metrics={"accuracy": value},
-               settings={"metric": "accuracy", "pooling": "mean", "data_size": size})  # fmt: skip
+        result(
+            tmp_path / size,
+            task="probe_events",
+            system="contrastive-scratch",
+            metrics={"accuracy": value},
+            settings={"metric": "accuracy", "pooling": "mean", "data_size": size},
+        )
     (probes,) = measured_tables(read_results(tmp_path))
     assert [row[:1] + row[2:] for row in probes.rows] == [
         ["contrastive-scratch", "0.500 (0)"],
@@ -191,8 +202,14 @@ def test_supervised_and_own_retrieval(tmp_path, result, retrieval_metrics):
     result(tmp_path, task="probe_vggsound", settings=settings, metrics={"accuracy": 0.5})
     result(tmp_path, task="tagging_audioset", settings={}, metrics={"map": 0.4567})
     for rule, value in (("match", 0.9), ("strict", 0.444)):
-        result(tmp_path, task="own_retrieval_audiocaps", system="contrastive-init", metrics=retrieval_metrics(value),
-               settings={"duplicate_captions": rule}, variant=rule)  # fmt: skip
+        result(
+            tmp_path,
+            task="own_retrieval_audiocaps",
+            system="contrastive-init",
+            metrics=retrieval_metrics(value),
+            settings={"duplicate_captions": rule},
+            variant=rule,
+        )
     tables = paper_tables(read_results(tmp_path), None)
     assert row_of(table(tables, "Table 7"), "ours")[1:3] == [
         "0.457 (n = 100; 0 trained)",
