@@ -96,7 +96,7 @@ def parts() -> list[Part]:
              4),
         Part("audiosetcaps", "vggsound", "audiosetcaps_vggsound", 182_189, vggsound, 4),
         Part("audiosetcaps", "youtube8m", "audiosetcaps_youtube8m", 4_023_990, youtube8m, 4),
-        Part("fusionaudio", "train", "fusionaudio", 1_220_000, 
+        Part("fusionaudio", "train", "fusionaudio", 1_220_000,
              audioset_key("22000 + i * 5 // 3"), 5),
         Part("jamendomaxcaps", "train", "jamendomaxcaps", 1_800_000,
              "'jamendo:' || (i // 5)::varchar || ':' || (i % 5 * 30)::varchar", 7, 1, "30.0"),
