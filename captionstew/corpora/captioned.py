@@ -43,7 +43,7 @@ def get_parser(
     audio: str = "CORPUS_DIR/audio",
     output: str | None = None,
 ) -> argparse.ArgumentParser:
-    """The flags that all preparation programs have in common, and the corpus's own; `audio`: the
+    """The flags that the readers of all corpora have in common, and the corpus's own; `audio`: the
     default's name.
     """
     parser = argparse.ArgumentParser(

@@ -1,7 +1,6 @@
-"""What every labelled corpus's `local/prepare_<corpus>.py` shares: from a release to the manifests
-of a probing task.
+"""From the release of a labelled corpus to the manifests of a probing task.
 
-A program describes its corpus in a `LabelledCorpus`; `run_labelled` finds and decodes the audio and
+A module describes its corpus in a `LabelledCorpus`; `run_labelled` finds and decodes the audio and
 writes
 
     cuts_<split>.jsonl     the usable clips in the release's order, with their labels in `custom`
@@ -72,9 +71,7 @@ class LabelledClip:
 
 @dataclass(frozen=True)
 class LabelledCorpus:
-    """What a preparation program has to say about its corpus; `read` gives the classes and the
-    clips.
-    """
+    """A labelled corpus; `read` gives its classes and its clips."""
 
     name: str
     home: str  # where the release is to be had, shown when a file is missing

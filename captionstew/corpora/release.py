@@ -1,8 +1,4 @@
-"""What every `local/prepare_<corpus>.py` shares: flags, finding and reading release files,
-counting, the table.
-
-A program describes its corpus in a `Corpus` and gives a generator of rows; `run` does the rest.
-"""
+"""Files of a release: finding and reading them, finding its audio, counting what is dropped."""
 
 import csv
 import gzip

@@ -11,8 +11,8 @@ beside it, in the folder of the tree with
 
 There is no official identification split (the release's test speakers are others). Of every speaker
 whole videos, 3.4 % of the utterances and at least one video, are held out to test, and as many of
-the rest to validate, by seeded hashes (`vox2_identification_split` in
-captionstew/data/label_lists.py; the leakage filter uses the same). The split is that of the
+the rest to validate, by seeded hashes (`vox2_identification_split`;
+the leakage filter uses the same). The split is that of the
 utterances listed, so the tree, or vox2_dev_utterances.txt in its place, has to be the whole one.
 `custom.label` is the speaker.
 

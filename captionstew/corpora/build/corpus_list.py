@@ -5,11 +5,12 @@
     audiocaps,test,evaluation,
 
 role    pretrain: captions to train on. evaluation: recordings that may not be among them.
-split   as the corpus's preparation program calls it; "*" means every split in the table
+split   as the corpus' module calls it (of a folder of one's own: train, valid, test); "*" means
+        every split in the table
 weight  share of the corpus in subsets, relative to its number of captions; 0 leaves it out
 
-A name is a program `local/prepare_<name>.py` with its release in `<corpora-dir>/<name>`, or else a
-folder `<corpora-dir>/<name>` with `captions.csv`.
+A name is a known corpus (`local/prepare_corpus.py --list`) with its release in
+`<corpora-dir>/<name>`, or else a folder `<corpora-dir>/<name>` with `captions.csv`.
 """
 
 import re

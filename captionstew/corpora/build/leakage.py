@@ -1,7 +1,7 @@
 """The leakage filter: no recording of an evaluation set may be in pretraining.
 
 A row falls if its key, or the recording that its clip was cut from (the whole video:
-`identity.group_key`), is on an evaluation list. This runs before consolidation: otherwise a
+`keys.group_key`), is on an evaluation list. This runs before consolidation: otherwise a
 training caption of one corpus could bring in the audio of another under the key of an evaluation
 clip.
 """

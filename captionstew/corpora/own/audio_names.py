@@ -18,10 +18,15 @@ def normal_name(file: str) -> str:
 
 
 class AudioNames:
-    """What lies in `folder`; links are followed, each folder once."""
+    """What lies in `folder`; links are followed, each folder once.
 
-    def __init__(self, folder: Path) -> None:
+    With `expect_missing` a file that is not there has the path where it should be: a later check
+    lists it.
+    """
+
+    def __init__(self, folder: Path, expect_missing: bool = False) -> None:
         self.folder = folder
+        self.expect_missing = expect_missing
         self.paths: dict[str, Path] = {}  # normal name -> path of every audio file
         seen = set()
         for root, folders, files in os.walk(folder, followlinks=True):
@@ -42,4 +47,4 @@ class AudioNames:
         if name in self.paths:
             return self.paths[name]
         path = self.folder / name
-        return path if path.is_file() else None
+        return path if self.expect_missing or path.is_file() else None

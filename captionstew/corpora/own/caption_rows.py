@@ -57,7 +57,7 @@ def own_clips(folder: Path, report: Report, tables: tuple[str, ...] = (CAPTIONS,
     Raises FolderError for a folder or a table that cannot be read.
     """
     found = FolderReport(str(folder))
-    clips = read_clips(folder, found, tables)
+    clips = read_clips(folder, found, tables, expect_missing=True)
     for rejected in found.rejected:
         report.drop(rejected.kind, rejected)
     for file in found.without_row:

@@ -152,17 +152,21 @@ def source_folders(folder: Path, report: FolderReport, tables: Sequence[str]) ->
 
 
 def read_clips(
-    folder: Path, report: FolderReport, tables: Sequence[str] = (CAPTIONS,)
+    folder: Path,
+    report: FolderReport,
+    tables: Sequence[str] = (CAPTIONS,),
+    expect_missing: bool = False,
 ) -> list[Clip]:
     """All clips that the tables name, in their order, those with labels alone last; no audio is
-    decoded.
+    decoded. Files that are not there are left out, or kept for a later check (`expect_missing`).
 
     Raises FolderError when the folder or a table cannot be read.
     """
     clips: list[Clip] = []
     for source_folder in source_folders(folder, report, tables):
         prefix = source_folder.relative_to(folder)
-        clips += _read_source(source_folder, report, prefix, QUESTIONS in tables)
+        names = AudioNames(source_folder, expect_missing)
+        clips += _read_source(names, report, prefix, QUESTIONS in tables)
     return clips
 
 
@@ -231,9 +235,9 @@ def _inspect(path: Path) -> AudioInfo | str:
 
 
 def _read_source(
-    folder: Path, report: FolderReport, prefix: Path, with_questions: bool
+    names: AudioNames, report: FolderReport, prefix: Path, with_questions: bool
 ) -> list[Clip]:
-    names = AudioNames(folder)
+    folder = names.folder
     named: set[str] = set()  # files of all rows, usable or not
     captions = _read_captions(folder, report, prefix, names, named)
     facts, left_out = _read_metadata(folder, report, prefix, names, named)

@@ -4,7 +4,7 @@
 
 Releases (list files only, no audio), one folder each in CORPORA_DIR:
 
-    audiocaps/ clotho/ musiccaps/ paraspeechcaps/   as their prepare programs read them
+    audiocaps/ clotho/ musiccaps/ paraspeechcaps/   as prepare_corpus.py reads them
     audioset/         eval_segments.csv, balanced_train_segments.csv, unbalanced_train_segments.csv
     audioset_strong/  audioset_train_strong.tsv, audioset_eval_strong.tsv
     vggsound/         test.csv

@@ -18,7 +18,7 @@ def main() -> None:
     )
     parser.add_argument("--corpus", choices=sorted(CORPORA), required=True)
     parser.add_argument(
-        "--table", type=Path, required=True, help="what local/prepare_<corpus>.py wrote"
+        "--table", type=Path, required=True, help="what local/prepare_corpus.py wrote"
     )
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument(
