@@ -72,6 +72,11 @@ class TrainingFlags(BatchFlags):
     base_lr: float = free_flag(0.045, "ScaledAdam's base learning rate")
     lr_batches: float = free_flag(7500, "Eden: steps after which the rate decays noticeably")
     lr_epochs: float = free_flag(3.5, "Eden: epochs after which the rate decays noticeably")
+    lr_steps_per_epoch: int = free_flag(
+        0,
+        "Eden: an epoch of the rates is this many steps, whatever the corpus' size (0: an epoch of"
+        " the corpus)",
+    )
     warm_step: float = free_flag(
         500, "Eden: steps over which the rate rises from half of its value"
     )
@@ -128,6 +133,8 @@ class TrainingFlags(BatchFlags):
             )
         if self.start_batch > 0 and self.start_epoch > 1:
             raise ValueError("--start-batch and --start-epoch exclude each other")
+        if self.lr_steps_per_epoch < 0:
+            raise ValueError(f"--lr-steps-per-epoch must not be below 0: {self.lr_steps_per_epoch}")
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(

@@ -115,7 +115,7 @@ class Trainer(TrainerState[ModelT]):
     def _train_epoch(self) -> bool:
         """Trains on the rest of the epoch; False if it ended early: step limit, request to stop."""
         self.model.train()
-        self.scheduler.step_epoch(self.epoch - 1)
+        self.scheduler.step_epoch(self._epoch_of_rates())
         batches = iter(self.data.train_batches(self.epoch, self.position))
         while batches_of_step := self._next_batches(batches):
             if self.step % BATCH_COUNT_INTERVAL == 0:
@@ -160,8 +160,9 @@ class Trainer(TrainerState[ModelT]):
         if self.optimizer.last_step.skipped:
             leave_out(self, used, "gradient")
             return False
-        self.scheduler.step_batch()
         self.step += 1
+        self.scheduler.epoch = self._epoch_of_rates()
+        self.scheduler.step_batch()
         raise_small_scale(self.scaler, self.step)
         self.window.count_step(used, costs, self.optimizer.last_step)
         return True
@@ -189,6 +190,12 @@ class Trainer(TrainerState[ModelT]):
         except torch.OutOfMemoryError as error:
             stop_out_of_memory(self, batch, error)
         return losses
+
+    def _epoch_of_rates(self) -> float:
+        """Eden's epoch: of the corpus, or so many steps that corpora of any size have one rate."""
+        if self.flags.lr_steps_per_epoch:
+            return self.step / self.flags.lr_steps_per_epoch
+        return self.epoch - 1
 
     def _after_step(self) -> None:
         """What happens every so many steps: average, progress, checkpoint, validation."""

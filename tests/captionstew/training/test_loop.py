@@ -1,6 +1,7 @@
 """The loop: what it leaves out, when it stops, what it writes, and what a resume accepts."""
 
 import dataclasses
+import itertools
 import json
 import logging
 import os
@@ -372,3 +373,32 @@ def test_launch_of_one_process_calls_the_function(monkeypatch):
         lambda rank, *args: seen.append((rank.rank, rank.world_size, args)), 1, 0, "cpu", "a"
     )
     assert seen == [(0, 1, ("a",))]
+
+
+def rates(exp):
+    rows = [json.loads(line) for line in (exp / "scalars.jsonl").read_text().splitlines()]
+    return {row["step"]: row["learning_rate"] for row in rows if row["kind"] == "train"}
+
+
+def test_rates_depend_on_steps_and_not_on_the_corpus_size(toy_run, toy_data, tmp_path):
+    """Figure 2 compares corpora of different size: at every step they have one rate."""
+    flags = {"max_steps": 24, "num_epochs": 99, "lr_epochs": 1.0, "warm_step": 4, "lr_batches": 10}
+    found = {}
+    for epoch in (3, 12):
+        for steps in (0, 5):
+            exp = tmp_path / f"{epoch}-{steps}"
+            toy_run(toy_data(epoch=epoch), exp=exp, lr_steps_per_epoch=steps, **flags)
+            found[epoch, steps] = rates(exp)
+    assert found[3, 5] == found[12, 5] and len(found[3, 5]) == 24
+    assert found[3, 0][24] < found[12, 0][24]
+    assert all(
+        earlier > later for earlier, later in itertools.pairwise(list(found[3, 5].values())[4:])
+    )
+
+
+def test_rates_by_steps_go_on_where_they_were(toy_run, toy_data, tmp_path):
+    flags = {"num_epochs": 99, "lr_steps_per_epoch": 5, "lr_epochs": 1.0, "save_every_n": 4}
+    toy_run(toy_data(), exp=tmp_path / "whole", max_steps=12, **flags)
+    toy_run(toy_data(), exp=tmp_path / "two", max_steps=8, **flags)
+    toy_run(toy_data(), exp=tmp_path / "two", max_steps=12, resume=True, **flags)
+    assert rates(tmp_path / "two") == rates(tmp_path / "whole")
