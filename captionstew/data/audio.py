@@ -19,6 +19,7 @@ The rules, in the order in which they apply:
 import hashlib
 import math
 import os
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,21 +34,24 @@ AUDIO_ENDINGS = (
     ".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".mp4", ".webm", ".mkv",
     ".wma", ".aif", ".aiff", ".au", ".snd", ".caf", ".w64", ".rf64", ".sph",
 )  # fmt: skip
-UNREADABLE = (
-    ".m4a"  # by libsndfile: where a decoded copy lies beside such a file, the copy is taken
-)
+UNREADABLE = ".m4a"  # by libsndfile: where a decoded copy lies beside it, the copy is taken
 
 SAMPLING_RATE = 16000  # Hz
 MIN_DURATION = 0.25  # seconds; shorter clips are zero-padded
 MAX_DURATION = 60.0  # seconds; longer clips are left out when a corpus is prepared
 
-BLOCK = (
-    1 << 20
-)  # samples per channel decoded at a time: bounds the memory whatever the header announces
+# Samples per channel decoded at a time: bounds the memory whatever the header announces.
+BLOCK = 1 << 20
 UNKNOWN_LENGTH = 1 << 62  # samples; what libsndfile says of FLAC streams, which it then cannot read
-MAX_RESAMPLER_KERNEL = (
-    1 << 26
-)  # elements (256 MiB); rates with no common divisor need kernels of gigabytes
+# Elements (256 MiB); rates with no common divisor need kernels of gigabytes.
+MAX_RESAMPLER_KERNEL = 1 << 26
+# What downloads leave in the place of audio, by how a file begins: what it is, what to do.
+NOT_AUDIO = (
+    (rb"<(!doctype\s+html|html|head|body)", "an HTML page; download the file again"),
+    (rb"version https://git-lfs", "a Git LFS pointer; fetch the file with `git lfs pull`"),
+    (rb"<\?xml|<error", "an XML error message; download the file again"),
+    (rb"[{\[]\s*[\"{\[]", "JSON, perhaps an error message; download the file again"),
+)
 
 
 class BadAudio(UserError):
@@ -189,20 +193,35 @@ def _resampler_kernel(source_rate: int, target_rate: int) -> int:
 
 
 def _open(path: str | os.PathLike) -> soundfile.SoundFile:
-    if not Path(path).is_file():
-        raise BadAudio(path, "file does not exist")
+    if not Path(path).is_file():  # never opens what could block, as a FIFO does
+        raise BadAudio(path, _why_no_file(Path(path)))
     if os.path.getsize(path) == 0:
         raise BadAudio(path, "file is empty (0 bytes)")
     try:
         file = soundfile.SoundFile(os.fspath(path))
     except soundfile.LibsndfileError as error:
-        raise BadAudio(path, f"is not readable audio ({_message(error)})") from error
+        kind = _kind_of(Path(path))
+        reason = f"not audio: looks like {kind}" if kind else "is not readable audio"
+        raise BadAudio(path, f"{reason} ({_message(error)})") from error
     if file.frames >= UNKNOWN_LENGTH:
         file.close()
         raise BadAudio(
             path, "announces no length, as FLAC streams do; libsndfile needs one: encode it again"
         )
     return file
+
+
+def _why_no_file(path: Path) -> str:
+    if not path.exists():
+        return "file does not exist"
+    return "is a folder" if path.is_dir() else "is no regular file, but a device, pipe or socket"
+
+
+def _kind_of(path: Path) -> str | None:
+    """What a file that is no audio is, by how it begins, and what to do; None if unknown."""
+    with open(path, "rb") as file:
+        start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return next((kind for form, kind in NOT_AUDIO if re.match(form, start)), None)
 
 
 def _seek(path: str | os.PathLike, file: soundfile.SoundFile, start: int) -> None:

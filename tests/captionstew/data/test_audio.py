@@ -1,4 +1,5 @@
 import math
+import os
 import threading
 from pathlib import Path
 
@@ -185,5 +186,47 @@ def test_bad_audio_survives_pickling(tmp_path):
 
 
 def test_folder_is_not_audio(tmp_path):
-    with pytest.raises(BadAudio, match="does not exist"):
+    with pytest.raises(BadAudio, match="is a folder"):
         read_audio(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content, kind",
+    [
+        (b"<!DOCTYPE html>\n<html><body>404</body></html>", "an HTML page"),
+        (b'\n  <html lang="en">', "an HTML page"),
+        (b"\xef\xbb\xbf<HTML>", "an HTML page"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n",
+            "a Git LFS pointer",
+        ),
+        (b'{"error": "not found"}', "JSON"),
+        (b'[{"message": "slow down"}]', "JSON"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "an XML error message"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["mp3", "wav", "flac"])
+def test_what_downloads_leave_in_the_place_of_audio_is_named(tmp_path, content, kind, ending):
+    path = tmp_path / f"page.{ending}"
+    path.write_bytes(content)
+    for read in (inspect_audio, read_audio):
+        with pytest.raises(BadAudio, match=f"not audio: looks like {kind}") as error:
+            read(path)
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_page_from_the_cases(shared_dir):
+    with pytest.raises(BadAudio, match="page.mp3: not audio: looks like an HTML page"):
+        read_audio(shared_dir / "cases" / "audio" / "page.mp3")
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    for path, reason in (
+        (tmp_path / "pipe.wav", "device, pipe or socket"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "none.wav", "does not exist"),
+        (Path("/dev/zero"), "device, pipe or socket"),
+    ):
+        with pytest.raises(BadAudio, match=reason):
+            read_audio(path)
