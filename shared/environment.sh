@@ -13,13 +13,20 @@ ensure_environment() {
   wanted=$(cat "$checkout/requirements.txt" "$checkout/pyproject.toml" "$checkout/shared/environment.sh" | cksum)
   if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
     log "installing the environment into $venv"
-    [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
+    # A run that was killed leaves a virtual environment without pip, or packages in pieces: begin again.
+    if [ -f "$venv/.installing" ] || ! "$venv/bin/python" -m pip --version > /dev/null 2>&1; then
+      "${PYTHON:-python3}" -m venv --clear "$venv"
+    fi
+    rm -f "$stamp"
+    : > "$venv/.installing"
     install_torch "$venv/bin/python" "$checkout/requirements.txt"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$checkout/requirements.txt"
     # A path in place of an import hook: a folder called captionstew beside a script would hide the hook's package.
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
       --config-settings editable_mode=compat -e "$checkout"
-    printf '%s' "$wanted" > "$stamp"
+    printf '%s' "$wanted" > "$stamp.partial"
+    mv "$stamp.partial" "$stamp"
+    rm -f "$venv/.installing"
   fi
   # shellcheck disable=SC1091
   . "$venv/bin/activate"
