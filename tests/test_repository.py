@@ -212,6 +212,19 @@ print(encoder.dim, [name for name in heavy if name in sys.modules])
     assert int(dim) > 0 and heavy.strip() == "[]"
 
 
+def test_no_model_brings_code():
+    """Auto classes run a repository's own code when asked on the terminal; never here."""
+    for room in ROOMS:
+        for path in python_files(room):
+            tree = ast.parse((REPOSITORY / path).read_text(encoding="utf-8"))
+            for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+                text = ast.unparse(call.func)
+                if re.fullmatch(r"Auto\w+\.from_pretrained", text):
+                    given = {word.arg: ast.unparse(word.value) for word in call.keywords}
+                    where = f"{path}:{call.lineno}"
+                    assert given.get("trust_remote_code") == "False", where
+
+
 def test_every_recipe_links_to_the_shared_shell():
     recipes = [path for path in (REPOSITORY / "egs").iterdir() if path.is_dir()]
     assert recipes

@@ -134,7 +134,9 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
 
     try:
         return HuggingFaceTokenizer(
-            AutoTokenizer.from_pretrained(str(name_or_path), local_files_only=path.is_dir())
+            AutoTokenizer.from_pretrained(
+                str(name_or_path), local_files_only=path.is_dir(), trust_remote_code=False
+            )
         )
     except (OSError, ValueError) as error:
         raise ValueError(

@@ -72,8 +72,10 @@ def load_language_model(
             "quantization_config": _quantization(bits, device),
             "device_map": {"": str(device)},
         }
-    model = AutoModelForCausalLM.from_pretrained(folder, **options)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, **options)
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
     if bits == 16:
         model.to(device)  # type: ignore[arg-type]  # a method under a wrapper without types
     description = {"path": name_or_path, "sha256": folder_hash(folder), "bits": bits}

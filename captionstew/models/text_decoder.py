@@ -211,7 +211,7 @@ def text_decoder_from_dict(content: dict[str, Any]) -> TextDecoder:
 def _load_bart(name_or_path: str, tokenizer: Tokenizer, parallel_positions: int) -> TextDecoder:
     """The decoder of a whole BART model; its text encoder is left out."""
     try:
-        config = AutoConfig.from_pretrained(name_or_path)
+        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
         if config.model_type != "bart":
             raise ValueError(f"a {config.model_type} model, not BART")
         source, report = cast(  # a pair, because the loading info is asked for

@@ -86,7 +86,7 @@ def text_tower_from_dict(content: dict[str, Any]) -> TextTower:
 def _load_pretrained(name_or_path: str, vocab_size: int) -> TextTower:
     try:
         model, report = AutoModel.from_pretrained(
-            name_or_path, dtype=torch.float32, output_loading_info=True
+            name_or_path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
         raise ValueError(

@@ -30,13 +30,9 @@ from captionstew.hashing import stable_hash
 FOLDERS = {"voxceleb2": "voxceleb"}  # elsewhere the folder is named after the task
 COUNTS = {"train": 6, "valid": 2, "test": 3}  # clips of each class
 EMOTIONS = {
-    "ANG": "angry",
-    "DIS": "disgusted",
-    "FEA": "fearful",
-    "HAP": "happy",
-    "NEU": "neutral",
+    "ANG": "angry", "DIS": "disgusted", "FEA": "fearful", "HAP": "happy", "NEU": "neutral",
     "SAD": "sad",
-}
+}  # fmt: skip
 
 
 class Sounds:
@@ -146,13 +142,9 @@ def official(name: str) -> str:
 
 def make_fsd50k(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
     kinds = {
-        "Bark": "dog",
-        "Rain": "rain",
-        "Waves_and_surf": "sea_waves",
-        "Crackle": "crackling_fire",
-        "Tick-tock": "clock_tick",
-        "Sneeze": "sneezing",
-    }
+        "Bark": "dog", "Rain": "rain", "Waves_and_surf": "sea_waves", "Crackle": "crackling_fire",
+        "Tick-tock": "clock_tick", "Sneeze": "sneezing",
+    }  # fmt: skip
     parents = {
         "Bark": ["Bark", "Dog", "Domestic_animals_and_pets", "Animal"],
         "Rain": ["Rain", "Water"],
@@ -211,13 +203,10 @@ def make_fsd50k(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
 
 def make_vggsound(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
     kinds = {
-        "dog barking": "dog",
-        "raining": "rain",
-        "sea waves": "sea_waves",
-        "helicopter": "helicopter",
-        "people sneezing": "sneezing",
+        "dog barking": "dog", "raining": "rain", "sea waves": "sea_waves",
+        "helicopter": "helicopter", "people sneezing": "sneezing",
         "fire crackling": "crackling_fire",
-    }
+    }  # fmt: skip
     if metadata:
         classes = list(csv.reader(metadata.lines("vggsound/stat.csv")))
         training = [
@@ -336,13 +325,9 @@ def make_cremad(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
 
 def make_magnatagatune(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
     kinds = {
-        "guitar": "acoustic_guitar",
-        "piano": "acoustic_piano",
-        "sitar": "sitar",
-        "harp": "harp",
-        "drums": "tabla",
-        "strings": "string_section",
-    }
+        "guitar": "acoustic_guitar", "piano": "acoustic_piano", "sitar": "sitar", "harp": "harp",
+        "drums": "tabla", "strings": "string_section",
+    }  # fmt: skip
     tags = MAGNATAGATUNE_TAGS
     if metadata:
         paths = dict(
@@ -395,13 +380,10 @@ def make_magnatagatune(folder: Path, metadata: Metadata, sounds: Sounds) -> list
 
 def make_nsynth(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
     kinds = {
-        "guitar_acoustic": "acoustic_guitar",
-        "keyboard_acoustic": "acoustic_piano",
-        "reed_acoustic": "alto_saxophone",
-        "string_acoustic": "string_section",
-        "bass_electronic": "electric_bass",
-        "synth_lead_synthetic": "electric_piano",
-    }
+        "guitar_acoustic": "acoustic_guitar", "keyboard_acoustic": "acoustic_piano",
+        "reed_acoustic": "alto_saxophone", "string_acoustic": "string_section",
+        "bass_electronic": "electric_bass", "synth_lead_synthetic": "electric_piano",
+    }  # fmt: skip
     test = []
     for offset, split in enumerate(COUNTS):
         notes = {}
@@ -433,13 +415,9 @@ def make_nsynth(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
 
 def make_audioset_strong(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
     kinds = {
-        "Bark": "dog",
-        "Chainsaw": "chainsaw",
-        "Helicopter": "helicopter",
-        "Sneeze": "sneezing",
-        "Waves, surf": "sea_waves",
-        "Tick": "clock_tick",
-    }
+        "Bark": "dog", "Chainsaw": "chainsaw", "Helicopter": "helicopter", "Sneeze": "sneezing",
+        "Waves, surf": "sea_waves", "Tick": "clock_tick",
+    }  # fmt: skip
     rng = random.Random(0)
     if metadata:
         listed = csv.reader(metadata.lines("audioset_strong/class_labels_indices_strong.csv"))
