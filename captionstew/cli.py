@@ -137,6 +137,7 @@ def export(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="captionstew",
+        allow_abbrev=False,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -194,7 +195,10 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     one = commands.add_parser(
-        "export", help="the encoder in other formats", description=export.__doc__
+        "export",
+        help="the encoder in other formats",
+        description=export.__doc__,
+        allow_abbrev=False,
     )
     one.set_defaults(run=export)
     one.add_argument("checkpoint", help="checkpoint with a Zipformer")
@@ -207,7 +211,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(commands, run, summary: str, number: str) -> argparse.ArgumentParser:
     """A command on files, with the options that all of them have."""
-    parser = commands.add_parser(run.__name__, help=summary, description=run.__doc__)
+    parser = commands.add_parser(
+        run.__name__, help=summary, description=run.__doc__, allow_abbrev=False
+    )
     parser.set_defaults(run=run)
     parser.add_argument(
         "files", nargs=number, metavar="FILES", help="audio files, or folders with audio files"

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Checks a folder of recordings with captions.csv (or a folder of such folders) and splits it into
 manifests.
 

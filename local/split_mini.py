@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Synthesises the mini corpus and splits it into training, validation and test manifests.
 
     python local/split_mini.py --output-dir data/mini --num-jobs 2

@@ -144,8 +144,8 @@ def _check_same(trainer: TrainerState, path: Path, content: dict[str, Any]) -> N
     ours = {name: value for name, value in trainer.task.config.items() if name not in NOT_THE_MODEL}
     if changed := _differences(theirs, ours):
         raise CheckpointError(
-            f"{path}: holds another model than the flags describe: {changed}. Restore the old"
-            " flags, or train it anew in another --exp-dir"
+            f"{path}: holds another model than the flags and the data describe: {changed}. Restore"
+            " the old ones, or train anew in another --exp-dir"
         )
     if flags.resume_mode != "exact":
         return
@@ -169,13 +169,17 @@ def _check_same(trainer: TrainerState, path: Path, content: dict[str, Any]) -> N
 
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
-    """`name old -> new` of the entries that differ; empty if none does."""
+    """`name old -> new` of the entries that differ, or that their content does; empty if none
+    does.
+    """
     names = sorted(
         name for name in theirs.keys() | ours.keys() if not _equal(theirs.get(name), ours.get(name))
     )
-    return "; ".join(
-        f"{name} {_shortly(theirs.get(name))} -> {_shortly(ours.get(name))}" for name in names
-    )
+    shown = []
+    for name in names:
+        old, new = _shortly(theirs.get(name)), _shortly(ours.get(name))
+        shown.append(f"{name} {old} -> {new}" if old != new else f"the content of {name}")
+    return "; ".join(shown)
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -2,7 +2,7 @@
 
 A quote that is opened and not closed swallows the lines after it, and a clip would get the captions
 of others. Where the text between two quotes runs over a line that begins with another audio file's
-name, the row is reported and reading goes on at its next line.
+name, or does not end, the row is reported and reading goes on at its next line.
 """
 
 import csv
@@ -27,11 +27,14 @@ class FolderError(UserError):
 
 @dataclass(frozen=True)
 class Row:
-    """A row by column, and the line that it begins on; `problem` where it cannot be read."""
+    """A row by column, and the line that it begins on; `problem` where it cannot be read, which may
+    be one of `quoting`.
+    """
 
     line: int
     values: dict
     problem: str | None = None
+    quoting: bool = False
 
 
 def read_rows(
@@ -39,7 +42,7 @@ def read_rows(
 ) -> Iterator[Row]:
     """The rows of a CSV file in order; `is_file` tells whether a text names an audio file.
 
-    Raises FolderError for another encoding, a missing, repeated or reserved column, broken quotes.
+    Raises FolderError for another encoding, a missing, repeated or reserved column.
     """
     lines = list(io.StringIO(_decoded(path), newline=""))
     columns = _header(path, lines, required, reserved)
@@ -59,16 +62,14 @@ def read_rows(
                 return
         except csv.Error as error:
             swallowed = _swallowed(lines[start + begun :], is_file)
-            if not swallowed:
-                raise FolderError(
-                    f"{path}, line {start + begun + 1}: {error}; check the quotes"
-                ) from None
-        yield Row(
-            start + begun + 1,
-            dict.fromkeys(columns, "") | {"file": lines[start + begun].partition(",")[0]},
-            f"its quotation mark is not closed before the row of {swallowed!r}; close it, or write"
-            " quotation marks inside a text twice",
-        )
+            problem = f"{error}; check the quotes"
+        if swallowed:
+            problem = (
+                f"its quotation mark is not closed before the row of {swallowed!r}; close it, or"
+                " write quotation marks inside a text twice"
+            )
+        about = {"file": lines[start + begun].partition(",")[0]}
+        yield Row(start + begun + 1, dict.fromkeys(columns, "") | about, problem, quoting=True)
         start += begun + 1
 
 

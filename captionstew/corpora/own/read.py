@@ -367,7 +367,7 @@ def _usable_file(
     file = normal_name(text)
     named.add(file)
     if row.problem is not None:
-        kind = "quoting error" if row.problem.startswith("its quotation") else "malformed row"
+        kind = "quoting error" if row.quoting else "malformed row"
         report.reject(table, row.problem, kind, row.line)
     elif not text:
         report.reject(table, "empty file name", "malformed row", row.line)

@@ -288,7 +288,7 @@ def test_no_resume_continues_another_model(toy_run, toy_task):
     for mode in ("exact", "reseed"):
         with pytest.raises(
             CheckpointError,
-            match=r"another model than the flags describe: tokenizer \(of other content",
+            match=r"another model than the flags and the data describe: the content of tokenizer",
         ):
             toy_run(task=other, resume=True, resume_mode=mode)
     other.config["tokenizer"] = {"model": torch.arange(300)}

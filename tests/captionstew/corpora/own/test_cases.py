@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from captionstew.corpora.own.csv_rows import FolderError
 from captionstew.corpora.own.prepare import prepare_folder
 from captionstew.corpora.own.read import read_folder
 from captionstew.data.manifests.cuts import open_cuts
@@ -134,9 +133,11 @@ def test_a_caption_of_several_lines_is_no_error(table):
     assert not report.rejected and len(report.without_row) == 4
 
 
-def test_a_broken_quote_with_no_row_behind_it_stops(table):
-    with pytest.raises(FolderError, match="captions.csv, line 3: .*check the quotes"):
-        read_folder(table('file,caption\na.wav,A\nb.wav,"B\n'), progress=False)
+def test_a_broken_quote_in_the_last_row_costs_that_row(table):
+    found, report = captions(table('file,caption\na.wav,A\nb.wav,"B\n'))
+    assert found == {"set/a.wav": ["A"]}
+    (error,) = report.rejected
+    assert error.kind == "quoting error" and error.row == 3 and "check the quotes" in error.reason
 
 
 def test_a_loop_of_links_ends(table):
