@@ -20,7 +20,7 @@ from pathlib import Path
 
 from captionstew.corpora.captioned import Corpus, Part
 from captionstew.corpora.keys import video_key, youtube_id, youtube_key
-from captionstew.corpora.release import AudioFolder, Report, find_release_file, read_csv
+from captionstew.corpora.release import AudioFolder, Report, find_release_file, present, read_csv
 
 HOME = "https://github.com/cdjkim/audiocaps"
 LICENSE = "MIT, academic use"
@@ -43,7 +43,7 @@ def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
     versions = [
         version
         for version in FOLDERS
-        if any((folder / name).is_file() for part in SPLITS for name in files(version, part))
+        if any(present(folder, files(version, part)) for part in SPLITS)
     ]
     for version in versions or [1]:
         path = find_release_file(folder, files(version, split), HOME)

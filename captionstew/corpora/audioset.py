@@ -32,6 +32,7 @@ from captionstew.corpora.release import (
     Report,
     find_release_file,
     open_text,
+    present,
     read_csv,
 )
 from captionstew.data.manifests.labels import read_class_list
@@ -95,10 +96,9 @@ def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[
     }
     lists = {}
     for part in ("eval", "balanced_train", "unbalanced_train"):
-        names = [name + end for name in files(part) for end in ("", ".gz")]
-        if part == "unbalanced_train" and not any((args.corpus_dir / x).is_file() for x in names):
+        if part == "unbalanced_train" and present(args.corpus_dir, files(part)) is None:
             print(
-                f"{args.corpus_dir / names[0]} is not there: the balanced clips alone are for"
+                f"{args.corpus_dir / files(part)[0]} is not there: the balanced clips alone are for"
                 " training"
             )
             continue

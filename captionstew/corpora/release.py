@@ -86,13 +86,18 @@ def find_release_file(folder: Path, names: Sequence[str], home: str) -> Path:
     """The first of `names` (plain or .gz) below `folder`; otherwise one line saying what to get and
     where it goes.
     """
-    for name in names:
-        for candidate in (folder / name, folder / f"{name}.gz"):
-            if candidate.is_file():
-                return candidate
+    found = present(folder, names)
+    if found is not None:
+        return found
     raise ReleaseError(
         f"{folder / names[0]} is missing; get {names[0]} from {home} and put it in {folder}"
     )
+
+
+def present(folder: Path, names: Sequence[str]) -> Path | None:
+    """The first of `names` (plain or .gz) below `folder` that is there."""
+    candidates = (folder / (name + end) for name in names for end in ("", ".gz"))
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def open_text(path: Path, encoding: str = "utf-8-sig") -> TextIO:
