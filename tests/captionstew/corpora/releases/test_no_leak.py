@@ -265,7 +265,9 @@ def make_audioset(folder: Path, form: Form) -> None:
     )
     for part, recording in (("eval", "audioset:eval"), ("balanced_train", FREE)):
         if "repacked" in form.audioset:
-            text = f'YTID,start_seconds,end_seconds,positive_labels\n{video(recording)},30,40,"/m/a"\n'
+            text = (
+                f'YTID,start_seconds,end_seconds,positive_labels\n{video(recording)},30,40,"/m/a"\n'
+            )
         else:
             text = f'# YTID, start_seconds\n{video(recording)}, 30.000, 40.000, "/m/a"\n'
         write(folder / form.audioset.format(part), text)
