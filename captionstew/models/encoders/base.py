@@ -17,6 +17,9 @@ from captionstew.data.audio import MIN_DURATION, read_audio
 from captionstew.hashing import hash_of, sha256_of_file
 from captionstew.models.pooling import mean_pool
 
+MAX_PEAK = 100.0  # float files may go beyond 1, samples of 16-bit integers far beyond this
+SCALE_ADVICE = "divide 16-bit samples by 32768, and leave out what is not finite"
+
 
 class FrozenEncoder(nn.Module):
     """Contract of all encoders. Evaluation mode for good, no gradients, a clip's frames never
@@ -56,7 +59,8 @@ class FrozenEncoder(nn.Module):
         A clip shorter than 0.25 s is padded with zeros to 0.25 s, as everywhere in this repository.
 
         Raises:
-          ValueError: shapes that do not fit, or a clip without samples.
+          ValueError: shapes that do not fit, a clip without samples, or samples that are integers,
+              NaN, infinite or far beyond [-1, 1].
         """
         counts = torch.as_tensor(num_samples).tolist()
         if waveforms.ndim != 2 or not isinstance(counts, list) or len(counts) != len(waveforms):
@@ -68,6 +72,14 @@ class FrozenEncoder(nn.Module):
             raise ValueError(
                 f"numbers of samples must lie between 1 and {waveforms.size(1)}: {counts}"
             )
+        if not waveforms.is_floating_point():
+            raise ValueError(f"samples are {waveforms.dtype}, not floating point; {SCALE_ADVICE}")
+        peaks = torch.stack([clip[:count].abs().max() for clip, count in zip(waveforms, counts)])
+        for number, peak in enumerate(peaks.tolist()):
+            if not peak <= MAX_PEAK:
+                finite = math.isfinite(peak)
+                held = f"samples up to {peak:g}" if finite else "NaN or infinite samples"
+                raise ValueError(f"clip {number} has {held}, expected [-1, 1]; {SCALE_ADVICE}")
         shortest = math.ceil(MIN_DURATION * self.sampling_rate)
         clips = [
             F.pad(clip[:count], (0, max(shortest - count, 0)))
@@ -96,6 +108,9 @@ class FrozenEncoder(nn.Module):
                 f" sampling_rate={self.sampling_rate}"
             )
         else:
+            if not np.issubdtype(np.asarray(audio).dtype, np.floating):
+                kind = np.asarray(audio).dtype
+                raise ValueError(f"samples are {kind}, not floating point; {SCALE_ADVICE}")
             samples = np.asarray(audio, dtype=np.float32)
         waveform = torch.from_numpy(samples).to(self.device)
         frames, lengths = self(waveform.unsqueeze(0), [len(samples)])

@@ -317,3 +317,22 @@ def test_a_hub_name_takes_safetensors_where_there_are_any(monkeypatch, small_enc
     assert encoder.description["path"] == "hf:facebook/hubert-base-ls960" and len(patterns) == 1
     load_encoder("hf:m-a-p/MERT-v1-95M")
     assert patterns[-1] == ("m-a-p/MERT-v1-95M", ["*.json", "pytorch_model*.bin"])
+
+
+@pytest.mark.parametrize(
+    "waveform, message",
+    [
+        (torch.randint(-9000, 9000, (1, 8000), dtype=torch.int16), "samples are torch.int16"),
+        (torch.full((1, 8000), float("nan")), "clip 0 has NaN or infinite samples"),
+        (torch.full((1, 8000), float("inf")), "clip 0 has NaN or infinite samples"),
+        (torch.randn(1, 8000) * 3000, "clip 0 has samples up to"),
+    ],
+)
+def test_samples_that_are_no_audio_are_refused_with_the_remedy(waveform, message):
+    encoder = load_encoder("logmel")
+    with pytest.raises(ValueError, match=message) as error:
+        encoder(waveform, [8000])
+    assert "divide 16-bit samples by 32768" in str(error.value)
+    if not waveform.is_floating_point():
+        with pytest.raises(ValueError, match="samples are int16"):
+            encoder.embed(waveform[0].numpy(), encoder.sampling_rate)
