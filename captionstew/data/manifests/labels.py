@@ -4,6 +4,7 @@ N clips, B clips of a batch, C classes.
 """
 
 import csv
+import gzip
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ from captionstew.data.manifests.index import IndexedCuts
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
-    with open(path, encoding="utf-8-sig", newline="") as stream:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream, skipinitialspace=True)
         if "index" not in (reader.fieldnames or ()):
             raise LabelError(f"{path}: column 'index' is missing; it has {reader.fieldnames}")

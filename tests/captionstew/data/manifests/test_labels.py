@@ -1,5 +1,6 @@
 """Labels of cuts, class lists, and epochs drawn by the inverse frequency of classes."""
 
+import gzip
 import json
 from collections import Counter
 
@@ -91,6 +92,12 @@ def test_class_lists(shared_dir, tmp_path):
     assert len(names) == 527 and names[:2] == ["Speech", "Male speech, man speaking"]
     (tmp_path / "classes.json").write_text(json.dumps(names))
     assert read_class_list(tmp_path / "classes.json") == names
+
+
+def test_a_zipped_class_list(tmp_path):
+    with gzip.open(tmp_path / "a.csv.gz", "wt") as file:
+        file.write("index,mid,display_name\n0,/m/a,A\n1,/m/b,B\n")
+    assert read_class_list(tmp_path / "a.csv.gz") == ["A", "B"]
 
 
 @pytest.mark.parametrize(
