@@ -31,6 +31,12 @@ def golden_dir():
 
 
 @pytest.fixture(scope="session")
+def full_golden() -> bool:
+    """Whether golden_dir holds all reference numbers."""
+    return FULL_GOLDEN
+
+
+@pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """Folder of reference data (golden numbers, real recordings, real metadata); absent on a user's
     machine.

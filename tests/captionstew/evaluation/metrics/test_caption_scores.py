@@ -23,9 +23,9 @@ def split_case(case, key):
     return [row["hyp"] for row in case[key]], [row["refs"] for row in case[key]]
 
 
-def test_coco_metrics_equal_the_reference(metric_golden):
+def test_coco_metrics_equal_the_reference(metric_golden, full_golden):
     cases = metric_golden("captions.json")
-    assert len(cases) >= 15
+    assert len(cases) > (20 if full_golden else 15)
     for name, case in cases.items():
         candidates, references = split_case(case, "tokenised")
         golden = case["coco"]
@@ -55,9 +55,9 @@ def test_rouge_score_equals_the_reference(metric_golden):
             assert scores.mean() == pytest.approx(case["rouge_score_mean"][kind], abs=EXACT), name
 
 
-def test_scores_of_real_captions_from_their_text(metric_golden):
+def test_scores_of_real_captions_from_their_text(metric_golden, full_golden):
     cases = {name: case for name, case in metric_golden("captions.json").items() if "raw" in case}
-    if not cases:
+    if not full_golden:
         pytest.skip("reference data not found: captions as written are in the full set alone")
     assert len(cases) >= 5
     for name, case in cases.items():
@@ -80,10 +80,10 @@ def test_scores_of_real_captions_from_their_text(metric_golden):
         )
 
 
-def test_words_equal_stanfords(metric_golden):
+def test_words_equal_stanfords(metric_golden, full_golden):
     cases = metric_golden("ptb.json")
     wrong = [case["text"] for case in cases if ptb_tokenize(case["text"]) != case["tokens"]]
-    assert len(cases) >= 24 and not wrong
+    assert len(cases) > (250 if full_golden else 20) and not wrong
 
 
 @pytest.mark.parametrize(
