@@ -47,7 +47,10 @@ class TextDecoder(nn.Module):
       dim: channels of the frames that it reads.
       vocab_size: number of token ids V.
       max_tokens: longest caption that it has positions for.
+      lr_scale: its learning rate as a share of the model's (zipformer.get_parameter_groups).
     """
+
+    lr_scale = 1.0
 
     def __init__(self, config: BartConfig, mask_id: int, parallel_positions: int = 127) -> None:
         super().__init__()

@@ -25,7 +25,10 @@ class TextTower(nn.Module):
     Attributes:
       dim: channels of the vectors.
       max_tokens: longest text that it has positions for.
+      lr_scale: its learning rate as a share of the model's (zipformer.get_parameter_groups).
     """
+
+    lr_scale = 1.0
 
     def __init__(self, bert: PreTrainedModel) -> None:
         super().__init__()

@@ -295,7 +295,20 @@ class InitFlags:
 
 
 @dataclass(frozen=True)
-class ContrastiveFlags:
+class TextFlags:
+    """Flags of the text side that learns beside the audio, or in front of frozen audio."""
+
+    text_lr_scale: float = flag(
+        1.0, "rate of the text side as a share of --base-lr; less for a pretrained one"
+    )
+
+    def check(self) -> None:
+        if not self.text_lr_scale > 0:
+            raise ValueError(f"--text-lr-scale must be positive, not {self.text_lr_scale}")
+
+
+@dataclass(frozen=True)
+class ContrastiveFlags(TextFlags):
     """Flags of the contrastive objective and of the retrieval that validates it."""
 
     embedding_dim: int = flag(512, "size of the joint space")

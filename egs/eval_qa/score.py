@@ -21,19 +21,12 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from captionstew.errors import run_main
 from captionstew.evaluation.qa import scores as qa_scores
-from captionstew.evaluation.qa.judge import (
-    JUDGE_PROMPT,
-    Endpoint,
-    ask_all,
-    estimate,
-    judge_requests,
-    read_prompt,
-)
+from captionstew.evaluation.qa.judge import Endpoint, ask_all, estimate, judge_requests
+from captionstew.evaluation.qa.judge_prompt import OURS, JudgePrompt, judge_prompt
 from captionstew.evaluation.qa.reply_store import open_store
 from captionstew.evaluation.qa.scores import Reply
 from captionstew.evaluation.results import write_result
@@ -54,12 +47,18 @@ class Flags:
         "send the questions; without it only an estimate is printed",
         only_with="judge_base_url",
     )
-    judge_temperature: float = flag(
-        0.0, "sampling temperature of the judge (AIR-Bench: 1.0)", only_with="judge_base_url"
+    judge_prompt: str = flag(
+        OURS,
+        "ours; airbench: prompt and temperature of --airbench-dir; or a file with $description,"
+        " $question, $first and $second in it",
+        only_with="judge_base_url",
     )
-    judge_prompt: Path | None = flag(
-        None,
-        "own prompt with $description, $question, $first and $second in it",
+    airbench_dir: Path | None = flag(
+        None, "a copy of the benchmark's code", only_with="judge_prompt=airbench"
+    )
+    judge_temperature: float = flag(
+        -1.0,
+        "sampling temperature of the judge (below 0: the prompt's own, else 0)",
         only_with="judge_base_url",
     )
     judge_workers: int = flag(4, "requests at a time", only_with="judge_base_url")
@@ -82,21 +81,21 @@ class Flags:
         if self.judge_send and not self.judge_model:
             raise ValueError("--judge-send true needs --judge-base-url and --judge-model")
         if self.judge_model:
-            self.endpoint()
-            self.prompt()
+            self.endpoint(self.prompt())
 
-    def endpoint(self) -> Endpoint:
+    def endpoint(self, prompt: JudgePrompt) -> Endpoint:
         return Endpoint(
             self.judge_base_url,
             self.judge_model,
-            self.judge_temperature,
+            prompt.temperature if self.judge_temperature < 0 else self.judge_temperature,
+            prompt.max_tokens,
             timeout=self.judge_timeout,
             tries=self.judge_tries,
             key_variable=self.judge_key_variable,
         )
 
-    def prompt(self) -> Template:
-        return JUDGE_PROMPT if self.judge_prompt is None else read_prompt(self.judge_prompt)
+    def prompt(self) -> JudgePrompt:
+        return judge_prompt(self.judge_prompt, self.airbench_dir)
 
 
 def write_scores(
@@ -118,8 +117,9 @@ def write_scores(
 
 def score_with_judge(flags: Flags, about: dict, replies: list[Reply]) -> None:
     """Says what judging takes, and with --judge-send true does it."""
-    endpoint, prompt = flags.endpoint(), flags.prompt()
-    requests = judge_requests(replies, prompt)
+    prompt = flags.prompt()
+    endpoint = flags.endpoint(prompt)
+    requests = judge_requests(replies, prompt.template)
     with open_store(flags.exp_dir / "judge" / f"{about['split']}.jsonl") as store:
         missing = [request for request in requests if request.name(endpoint) not in store]
         print(f"{about['split']}: {estimate(missing, flags.judge_price_in, flags.judge_price_out)}")
@@ -137,7 +137,11 @@ def score_with_judge(flags: Flags, about: dict, replies: list[Reply]) -> None:
         "judge": endpoint.model,
         "judge_base_url": endpoint.base_url,
     }
-    scoring |= {"judge_temperature": endpoint.temperature, "judge_prompt": hash_of(prompt.template)}
+    scoring |= {
+        "judge_temperature": endpoint.temperature,
+        "judge_prompt": prompt.name,
+        "judge_prompt_hash": hash_of(prompt.template.template),
+    }
     for task, members in qa_scores.by_task(replies).items():
         write_scores(
             flags,

@@ -11,7 +11,8 @@ A plan is a JSON object: `variables`; `sets`, lists of further variables; `steps
 can run. A step has
 
     name      may hold {variables}
-    for       name of a set: the step stands for one run with each of its rows
+    for       name of a set: the step stands for one run with each of its rows; of several sets,
+              with each row of the first joined to each row of the others
     needs     names (shell patterns) of steps whose results it uses
     command   lines of shell, run in the root of the repository; the first that fails ends the study
     makes     files that prove that it is done
@@ -23,6 +24,7 @@ ended is repeated only when its folder is gone, and so are those that started fr
 """
 
 import fnmatch
+import itertools
 import json
 import os
 import re
@@ -109,12 +111,16 @@ def read_plan(path: Path, overrides: dict[str, str]) -> list[Step]:
             )
         if missing := {"name", "command", "makes"} - {key for key in row if row[key]}:
             raise ValueError(f"{path}: step {row.get('name')}: needs {', '.join(sorted(missing))}")
-        if "for" in row and row["for"] not in sets:
+        asked = row.get("for", [])
+        asked = [asked] if isinstance(asked, str) else asked
+        if unknown_sets := [name for name in asked if name not in sets]:
             raise ValueError(
-                f"{path}: step {row['name']}: no set {row['for']}; there are {', '.join(sets)}"
+                f"{path}: step {row['name']}: no set {unknown_sets[0]}; there are {', '.join(sets)}"
             )
-        for values in sets[row["for"]] if "for" in row else [{}]:
-            steps.append(_step(row, variables | values, path))
+        for rows in itertools.product(*(sets[name] for name in asked)):
+            steps.append(
+                _step(row, variables | {name: one[name] for one in rows for name in one}, path)
+            )
     names = [step.name for step in steps]
     if doubles := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"{path}: two steps are called {min(doubles)}")

@@ -2,7 +2,7 @@
 
 AIR-Bench's protocol: the judge sees a description of the audio, the question, and two answers, the
 reference's and the model's, and rates both from 1 to 10; it is asked twice, with the answers in
-either order. The wording is ours (the benchmark's own can be given as a file).
+either order.
 
 Every reply is on disk before the next step: a run that is killed or fails goes on where it was, and
 no request whose reply was stored is sent again. The key comes from the environment and is written
@@ -17,12 +17,12 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from string import Template
 
 from tqdm import tqdm
 
 from captionstew.evaluation.qa.chat_client import Endpoint, JudgeError, TryAgain, complete
+from captionstew.evaluation.qa.judge_prompt import JUDGE_PROMPT
 from captionstew.evaluation.qa.reply_store import ReplyStore
 from captionstew.evaluation.qa.scores import Reply
 from captionstew.hashing import hash_of
@@ -33,31 +33,6 @@ MAX_FAILURES_IN_A_ROW = 10  # requests; then the endpoint is taken for dead
 CHARACTERS_PER_TOKEN = 4  # of English text, for the estimate
 REPLY_TOKENS = 8  # two numbers, for the estimate
 SECTIONS = re.compile(r"\[(?=The (?:Start|End) of Assistant|System\]|Question\]|Detailed Audio)")
-
-JUDGE_PROMPT = Template("""\
-You compare the answers of two assistants to a question about a recording, carefully and without \
-favour.
-
-[Detailed Audio Description]
-$description
-
-[Question]
-$question
-
-[The Start of Assistant 1s Answer]
-$first
-[The End of Assistant 1s Answer]
-
-[The Start of Assistant 2s Answer]
-$second
-[The End of Assistant 2s Answer]
-
-[System]
-Judge how helpful, relevant, accurate and comprehensive each answer is, given the description of \
-the recording. Rate \
-each assistant from 1 (worst) to 10 (best). Reply with one line that holds nothing but the two \
-ratings, Assistant 1's \
-first and Assistant 2's second, as whole numbers separated by one space.""")
 
 
 @dataclass(frozen=True)
@@ -114,20 +89,6 @@ def judge_requests(replies: Iterable[Reply], prompt: Template = JUDGE_PROMPT) ->
             )
             requests.append(JudgeRequest(reply.item, reply.task, order, text))
     return requests
-
-
-def read_prompt(path: Path) -> Template:
-    """A prompt of one's own; raises ValueError unless it has $description, $question, $first and
-    $second, each once or more, and no other name.
-    """
-    prompt = Template(path.read_text(encoding="utf-8"))
-    wanted = {"description", "question", "first", "second"}
-    if not prompt.is_valid() or set(prompt.get_identifiers()) != wanted:
-        names = ", ".join(f"${name}" for name in sorted(wanted))
-        raise ValueError(
-            f"{path}: a prompt has exactly {names} in it, and any other dollar sign doubled"
-        )
-    return prompt
 
 
 def _quoted(answer: str) -> str:

@@ -98,9 +98,16 @@ def written(result: Result | None, metric: str) -> str:
 
 def remarks(result: Result) -> str:
     """` (n = 300; 2 trained)`: the number of clips, if the paper's test set has another: such
-    numbers must not be compared; and of how many clips the model was trained on.
+    numbers must not be compared; whose split, where there are several; who judged with which
+    prompt; and of how many clips the model was trained on.
     """
-    return f" ({'; '.join([*_other_size(result), f'{trained_clips(result)} trained'])})"
+    settings = result["settings"]
+    parts = _other_size(result)
+    if "clip_split" in settings:
+        parts.append(f"{settings['clip_split']} split")
+    if "judge" in settings:
+        parts.append(f"judged by {settings['judge']}, prompt {settings['judge_prompt']}")
+    return f" ({'; '.join([*parts, f'{trained_clips(result)} trained'])})"
 
 
 def trained_clips(result: Result) -> str:

@@ -35,14 +35,20 @@ from captionstew.models.captioning import CaptioningModel, captioning_losses
 from captionstew.models.initialise import initialisation_line, initialise_encoder
 from captionstew.models.losses import Losses
 from captionstew.models.text_decoder import ARCHITECTURES, build_text_decoder
-from captionstew.training.flags import DataFlags, EncoderFlags, InitFlags, TrainingFlags
+from captionstew.training.flags import (
+    DataFlags,
+    EncoderFlags,
+    InitFlags,
+    TextFlags,
+    TrainingFlags,
+)
 from captionstew.training.launch import launch_training
 from captionstew.training.loop import train
 from zipformer import Zipformer
 
 
 @dataclass(frozen=True)
-class Flags(TrainingFlags, DataFlags, EncoderFlags, InitFlags):
+class Flags(TrainingFlags, DataFlags, EncoderFlags, InitFlags, TextFlags):
     tokenizer: str = free_flag(
         "", "a sentencepiece .model file, a tokenizer folder, or a name on the Hub"
     )
@@ -121,6 +127,7 @@ def initial_model(flags: Flags, tokenizer: Tokenizer) -> CaptioningModel[Zipform
     decoder = build_text_decoder(
         flags.init_text or flags.text_decoder, tokenizer, flags.max_caption_tokens - 1
     )
+    decoder.lr_scale = flags.text_lr_scale
     model = CaptioningModel(Zipformer(flags.encoder_config()), decoder)
     if flags.init_encoder:
         initialise_encoder(model.encoder, flags.init_encoder)

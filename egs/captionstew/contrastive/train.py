@@ -112,6 +112,7 @@ def initial_model(flags: Flags, tokenizer: Tokenizer) -> ContrastiveModel[Zipfor
         raise ValueError(
             f"--max-caption-tokens must be at most {tower.max_tokens} with this text encoder"
         )
+    tower.lr_scale = flags.text_lr_scale
     model = ContrastiveModel(encoder, tower, flags.embedding_dim, flags.temperature)
     if flags.init_encoder:
         initialise_encoder(encoder, flags.init_encoder)

@@ -36,13 +36,13 @@ from captionstew.models.encoders.load import load_encoder
 from captionstew.models.lit import FrozenFrames, freeze_all_but_cross_attention, log_parameters
 from captionstew.models.losses import Losses
 from captionstew.models.text_decoder import ARCHITECTURES, build_text_decoder
-from captionstew.training.flags import FrozenFlags, TrainingFlags
+from captionstew.training.flags import FrozenFlags, TextFlags, TrainingFlags
 from captionstew.training.launch import launch_training
 from captionstew.training.loop import train
 
 
 @dataclass(frozen=True)
-class Flags(TrainingFlags, FrozenFlags):
+class Flags(TrainingFlags, FrozenFlags, TextFlags):
     ref_duration: float = fixed(600.0)  # no scheduled module is trained
     base_lr: float = free_flag(
         0.02, "ScaledAdam's base learning rate, less than for models that start from nothing"
@@ -106,6 +106,7 @@ def run(rank: Rank, flags: Flags) -> None:
     encoder = load_encoder(flags.encoder, rank.device)
     tokenizer = load_tokenizer(flags.text_decoder)
     decoder = build_text_decoder(flags.text_decoder, tokenizer, flags.max_caption_tokens - 1)
+    decoder.lr_scale = flags.text_lr_scale
     data = FrameBatches(encoder, flags, rank)
     frames = FrozenFrames(encoder.dim, *data.channel_statistics())
     model = freeze_all_but_cross_attention(CaptioningModel(frames, decoder))

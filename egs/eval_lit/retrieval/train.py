@@ -114,6 +114,7 @@ def run(rank: Rank, flags: Flags) -> None:
         )
     data = FrameBatches(encoder, flags, rank)
     frames = FrozenFrames(encoder.dim, *data.channel_statistics())
+    tower.lr_scale = flags.text_lr_scale
     model = ContrastiveModel(frames, tower, flags.embedding_dim, flags.temperature)
     log_parameters(model, encoder)
     task = RetrievalTask(flags, encoder, model, tokenizer)
