@@ -90,10 +90,11 @@ def read_strong_classes(path: Path) -> list[tuple[str, str]]:
 
 
 def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
-    """The videos of a split."""
-    path = find_release_file(corpora / "audioset_strong", files(split), HOME)
-    for clip in read_audioset_strong(path):
-        yield video_key(clip.video)
+    """The videos of a list of the release, or with `valid` those that probes are chosen on."""
+    names = files("train" if split == "valid" else split)
+    for clip in read_audioset_strong(find_release_file(corpora / "audioset_strong", names, HOME)):
+        if split != "valid" or held_out_for_validation(youtube_key(clip.video, clip.start)):
+            yield video_key(clip.video)
 
 
 def segment_starts(corpora: Path) -> Iterator[tuple[str, int]]:

@@ -5,8 +5,10 @@ SentenceFilenames.csv and AudioWAV/ into CORPUS_DIR. 7,442 clips named
 <actor>_<sentence>_<emotion>_<level>.wav. `custom.label` is the emotion that the actor intended,
 which the name tells; the crowd's votes are another matter.
 
-There is no official split. Of the actors 1001 to 1091, in the order of a seeded hash, 19 test, 9
-validate and 63 train (the shares of the split in EVAR); no actor is in two parts.
+There is no official split. `--split public` is the one in common use (of TensorFlow Datasets, taken
+over by EVAR): 19 of the actors 1001 to 1091 test, 9 validate and 63 train, no actor is in two
+parts. `--split paper` has the paper's sizes, 6,030 clips to train and 706 each to validate and to
+test, drawn at random: actors are in several parts, and accuracies are higher.
 
     "Stimulus_Number","Filename"
     1,"1001_IEO_NEU_XX"
@@ -20,17 +22,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from captionstew.corpora.labelled import LabelledClip, LabelledCorpus
+from captionstew.corpora.labelled import LabelledClip, LabelledCorpus, paper_split
 from captionstew.corpora.release import AudioFolder, Report, find_release_file, read_csv
 from captionstew.corpora.speaker_clip import SpeakerClip, age_of_years
-from captionstew.hashing import stable_hash
 
 HOME = "https://github.com/CheyneyComputerScience/CREMA-D"
 LICENSE = "ODbL-1.0 / DbCL-1.0"
 NAMES, SPEAKERS = "SentenceFilenames.csv", "VideoDemographics.csv"
 ACTORS = range(1001, 1092)
-SPLIT_SEED = 2025
-TEST_ACTORS, VALID_ACTORS = 19, 9
+TEST_ACTORS = frozenset(
+    (1001, 1004, 1017, 1019, 1020, 1025, 1026, 1029, 1033, 1035, 1042, 1044, 1050, 1053, 1056, 1058,
+     1060, 1069, 1083)
+)  # fmt: skip
+VALID_ACTORS = frozenset((1009, 1011, 1022, 1034, 1039, 1047, 1066, 1070, 1082))
+PAPER_HELD_OUT = 706  # clips each to validate and to test
 NAME = re.compile(r"(1\d{3})_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX)")
 # code -> the class of the probing task, the word of the questions about speakers
 EMOTIONS = {
@@ -71,15 +76,10 @@ def utterances(folder: Path, report: Report) -> Iterator[Utterance]:
             yield Utterance(name[0], *name.groups())
 
 
-def split_of_actors(seed: int = SPLIT_SEED) -> dict[str, str]:
-    """Actor -> train | valid | test; CREMA-D has no official split, so it depends on the seed
-    alone.
-
-    The actors follow a seeded hash: 19 test, 9 validate, 63 train.
-    """
-    order = sorted(map(str, ACTORS), key=lambda actor: stable_hash("cremad", seed, actor))
-    bounds = (("test", TEST_ACTORS), ("valid", VALID_ACTORS), ("train", len(order)))
-    return dict(zip(order, (split for split, count in bounds for _ in range(count))))
+def split_of_actor(actor: str) -> str:
+    """train | valid | test of the public split."""
+    number = int(actor)
+    return "test" if number in TEST_ACTORS else "valid" if number in VALID_ACTORS else "train"
 
 
 def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[LabelledClip]]:
@@ -87,16 +87,20 @@ def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[
 
 
 def clips(args: argparse.Namespace, report: Report) -> Iterator[LabelledClip]:
-    splits = split_of_actors()
     audio = AudioFolder(args.audio_dir)
-    for said in utterances(args.corpus_dir, report):
+    listed = list(utterances(args.corpus_dir, report))
+    if args.split == "paper":
+        splits = paper_split((said.key for said in listed), PAPER_HELD_OUT, PAPER_HELD_OUT)
+    else:
+        splits = {said.key: split_of_actor(said.actor) for said in listed}
+    for said in listed:
         labels = {
             "label": EMOTIONS[said.emotion][0],
             "speaker": said.actor,
             "sentence": said.sentence,
             "level": said.level,
         }
-        yield LabelledClip(said.key, audio.path(said.path), splits[said.actor], labels)
+        yield LabelledClip(said.key, audio.path(said.path), splits[said.key], labels)
 
 
 def speaker_clips(folder: Path, report: Report) -> Iterator[SpeakerClip]:
@@ -114,4 +118,4 @@ def speaker_clips(folder: Path, report: Report) -> Iterator[SpeakerClip]:
         yield SpeakerClip("cremad", said.key, path, emotion, about["Sex"].lower(), age)
 
 
-CORPUS = LabelledCorpus(name="cremad", home=HOME, read=read)
+CORPUS = LabelledCorpus(name="cremad", home=HOME, read=read, has_paper_split=True)

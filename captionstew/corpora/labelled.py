@@ -20,7 +20,7 @@ import argparse
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +79,9 @@ class LabelledCorpus:
     ships_audio: bool = (
         True  # False: audio is on YouTube, and what has vanished there is no defect of a copy
     )
+    # Where the study's split is not the public one (`--split`): `public` by default, and `paper`,
+    # of the paper's sizes as far as they can be had, since its clips are not published.
+    has_paper_split: bool = False
 
 
 def held_out_for_validation(key: str, share: float = VALID_SHARE) -> bool:
@@ -86,6 +89,16 @@ def held_out_for_validation(key: str, share: float = VALID_SHARE) -> bool:
     video is in both.
     """
     return key_hash(group_key(key), VALID_SEED) < share * 2**64
+
+
+def paper_split(keys: Iterable[str], valid: int, test: int) -> dict[str, str]:
+    """Key -> train | valid | test, `test` and then `valid` of them in the order of a seeded hash:
+    the paper's sizes, not its clips.
+    """
+    order = sorted(keys, key=lambda key: key_hash(key, VALID_SEED))
+    held_out = dict.fromkeys(order[:test], "test")
+    held_out |= dict.fromkeys(order[test : test + valid], "valid")
+    return {key: held_out.get(key, "train") for key in order}
 
 
 def class_names_of(labels: dict) -> list[str]:
@@ -125,6 +138,8 @@ def run_labelled(
         "classes": len(classes),
         "dropped": dropped.as_dict()["dropped"],
     }
+    if corpus.has_paper_split:
+        report["split"] = args.split
     if args.lists_only:
         report["splits"] = {split: {"listed": counts[split]} for split in args.splits}
     else:
@@ -161,6 +176,12 @@ def _parse(
         },
         "--lists-only": {"action": "store_true", "help": "read labels and splits, no audio"},
     }
+    if corpus.has_paper_split:
+        flags["--split"] = {
+            "choices": ("public", "paper"),
+            "default": "public",
+            "help": "the split in common use, or a random one of the paper's sizes",
+        }
     common = Corpus(corpus.name, corpus.home, SPLITS, SPLITS, rows=lambda *_: iter(()), flags=flags)
     parser = get_parser(common, description, audio="CORPUS_DIR", output="the manifests")
     args = parser.parse_args(argv)

@@ -68,8 +68,14 @@ def read_vggsound_classes(folder: Path) -> list[str]:
 
 
 def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
-    """The videos of the test list."""
-    for video, _, _ in read_vggsound_test(corpora / "vggsound"):
+    """The videos of the test list, or with `valid` those that probes are chosen on."""
+    folder = corpora / "vggsound"
+    if split == "valid":
+        for video, start, _, part in read_vggsound(folder):
+            if part != "test" and held_out_for_validation(youtube_key(video, start)):
+                yield video_key(video)
+        return
+    for video, _, _ in read_vggsound_test(folder):
         yield video_key(video)
 
 

@@ -9,12 +9,14 @@ beside it, in the folder of the tree with
     find . -name '*.m4a' -exec \\
         sh -c 'ffmpeg -nostdin -loglevel error -i "$0" -ar 16000 "${0%.m4a}.wav"' {} ';'
 
-There is no official identification split (the release's test speakers are others). Of every speaker
-whole videos, 3.4 % of the utterances and at least one video, are held out to test, and as many of
-the rest to validate, by seeded hashes (`vox2_identification_split`;
-the leakage filter uses the same). The split is that of the
-utterances listed, so the tree, or vox2_dev_utterances.txt in its place, has to be the whole one.
-`custom.label` is the speaker.
+There is no official identification split (the release's test speakers are others). With `--split
+public`, of every speaker whole videos, 3.4 % of the utterances and at least one video, are held
+out to test, and as many of the rest to validate, by seeded hashes (`held_out_videos`; the leakage
+filter uses the same). The split is that of the utterances listed, so the tree, or
+vox2_dev_utterances.txt in its place, has to be the whole one. `--split paper`: 36,693 utterances to
+test, as in the paper, and as many to validate, at random: a video is in several parts, so its
+channel helps to identify the speaker, and the leakage filter, which drops whole videos, does not
+follow it. `custom.label` is the speaker.
 
     VoxCeleb2 ID,VGGFace2 ID,Gender,Set      vox2_meta.csv, with a byte order mark and blanks
     id00012 ,n000012 ,m ,dev
@@ -28,11 +30,11 @@ import argparse
 import csv
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from captionstew.corpora.keys import IdentityError, voxceleb_key
-from captionstew.corpora.labelled import LabelledClip, LabelledCorpus
+from captionstew.corpora.labelled import LabelledClip, LabelledCorpus, paper_split
 from captionstew.corpora.release import (
     AudioFolder,
     ReleaseError,
@@ -99,6 +101,7 @@ VOX2_VALID_SEED = 2026  # the same rule once more, on what the test part leaves
 
 
 VOX2_HELD_OUT = 0.034  # the paper's 36,693 of 1,092,009 utterances
+PAPER_TEST = 36_693
 
 
 def vox2_identification_split(
@@ -135,12 +138,40 @@ def vox2_identification_split(
     return held_out
 
 
+def held_out_videos(
+    utterances: Sequence[str],
+) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """(speaker, video) pairs of the public split: those to test, those to validate."""
+    test = vox2_identification_split(utterances)
+    rest = (name for name in utterances if tuple(name.split("/")[:2]) not in test)
+    return test, vox2_identification_split(rest, seed=VOX2_VALID_SEED)
+
+
 def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
-    """The recordings that speaker identification tests on."""
-    for speaker, video in sorted(
-        vox2_identification_split(read_vox2_utterances(corpora / "voxceleb"))
-    ):
+    """The recordings that speaker identification tests on (`eval`) or validates on (`valid`)."""
+    test, valid = held_out_videos(list(read_vox2_utterances(corpora / "voxceleb")))
+    for speaker, video in sorted(valid if split == "valid" else test):
         yield f"vox:v2:{speaker}:{video}"
+
+
+def split_rule(split: str, utterances: Sequence[str]) -> Callable[[str], str]:
+    """Utterance -> train | valid | test."""
+    if split == "paper":
+        parts = paper_split(utterances, PAPER_TEST, PAPER_TEST)
+        return parts.__getitem__
+    test, valid = held_out_videos(utterances)
+
+    def split_of(utterance: str) -> str:
+        speaker, video, _ = utterance.split("/")
+        return (
+            "test"
+            if (speaker, video) in test
+            else "valid"
+            if (speaker, video) in valid
+            else "train"
+        )
+
+    return split_of
 
 
 def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[LabelledClip]]:
@@ -152,25 +183,18 @@ def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[
 def clips(args: argparse.Namespace, report: Report, speakers: set[str]) -> Iterator[LabelledClip]:
     listed = (args.corpus_dir / "vox2_dev_utterances.txt").is_file()
     utterances = list(read_vox2_utterances(args.corpus_dir if listed else args.audio_dir))
-    test = vox2_identification_split(utterances)
-    rest = (x for x in utterances if tuple(x.split("/")[:2]) not in test)
-    valid = vox2_identification_split(rest, seed=VOX2_VALID_SEED)
+    split_of = split_rule(args.split, utterances)
     audio = AudioFolder(args.audio_dir)
     for utterance in utterances:
         speaker, video, _ = utterance.split("/")
         if speaker not in speakers:
             report.drop("speaker is not a dev speaker of vox2_meta.csv", utterance)
             continue
-        split = (
-            "test"
-            if (speaker, video) in test
-            else "valid"
-            if (speaker, video) in valid
-            else "train"
-        )
         path = f"voxceleb2/dev/aac/{utterance}.m4a"
         labels = {"label": speaker, "video": video}
-        yield LabelledClip(voxceleb_key(path), audio.path_in_tree(path), split, labels)
+        yield LabelledClip(
+            voxceleb_key(path), audio.path_in_tree(path), split_of(utterance), labels
+        )
 
 
-CORPUS = LabelledCorpus(name="voxceleb2", home=HOME, read=read)
+CORPUS = LabelledCorpus(name="voxceleb2", home=HOME, read=read, has_paper_split=True)

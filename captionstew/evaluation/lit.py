@@ -24,7 +24,7 @@ from captionstew.training.log import read_scalars
 class AlignmentFlags(SelectionFlags):
     """Flags of both decode programs."""
 
-    epoch: int = flag(0, "take epoch-<epoch>.pt; 0: the epoch that validation prefers")
+    epoch: int = flag(0, "take epoch-<epoch>.pt; 0: the weights that validation prefers")
     use_averaged_model: bool = flag(
         False, "use the running average of the parameters over the chosen steps"
     )
@@ -44,33 +44,35 @@ class AlignmentFlags(SelectionFlags):
 
 
 def choose_weights(flags: AlignmentFlags, task: str, metric: str) -> SelectedWeights:
-    """The weights that the flags name; without --checkpoint, --epoch and --iter those of the best
-    epoch by `metric`.
+    """The weights that the flags name; without --checkpoint, --epoch and --iter those with the best
+    validation `metric`.
 
     Raises:
       CheckpointError: a file is not there, or it is of another task.
       ValueError: the run never validated.
     """
     if flags.checkpoint is None and flags.epoch == 0 and flags.iter == 0:
-        flags = replace(flags, epoch=best_epoch(flags.exp_dir, metric))
+        flags = replace(flags, **best_validated(flags.exp_dir, metric))
     return select_weights(flags, task)
 
 
-def best_epoch(exp_dir: Path, metric: str) -> int:
-    """The first epoch with the highest validation metric of those whose checkpoint is there.
+def best_validated(exp_dir: Path, metric: str) -> dict[str, int]:
+    """{"epoch": number}, the first with the highest validation metric of those whose checkpoint is
+    there; without any, of a run that counts steps, {"iter": step} of a checkpoint's own step.
 
     With --valid-interval, an epoch's metric is its last one, the nearest to its checkpoint.
     """
     records = [
         record for record in read_scalars(exp_dir) if record["kind"] == "valid" and metric in record
     ]
-    metrics = {record["epoch"]: record[metric] for record in records}
-    epochs = [epoch for epoch in metrics if (exp_dir / f"epoch-{epoch}.pt").is_file()]
-    if not epochs:
-        raise ValueError(
-            f"{exp_dir}: no epoch with a checkpoint and a validation {metric}; name an --epoch"
-        )
-    return max(epochs, key=metrics.__getitem__)
+    for name, key, file in (("epoch", "epoch", "epoch"), ("iter", "step", "checkpoint")):
+        metrics = {record[key]: record[metric] for record in records}
+        there = [x for x in metrics if (exp_dir / f"{file}-{x}.pt").is_file()]
+        if there:
+            return {name: max(there, key=metrics.__getitem__)}
+    raise ValueError(
+        f"{exp_dir}: no checkpoint with a validation {metric}; name one with --epoch or --iter"
+    )
 
 
 def evaluation_batches(

@@ -13,6 +13,8 @@
 #   --tasks all                comma-separated: fsd50k, vggsound, voxceleb2, cremad, magnatagatune, nsynth, audioset_strong
 #   --corpora-dir download     has a folder <task> for every task (VoxCeleb2: voxceleb)
 #   --audio-dir ""             has the audio as <task>/... (voxceleb/...); by default it lies in the corpora's folders
+#   --split public             of CREMA-D, VoxCeleb2 and MagnaTagATune, whose split in the paper is not the public one; paper:
+#                              a random one of its sizes (its clips are not published). Every result says which
 #   --data-dir data            receives <task>/cuts_train.jsonl, cuts_valid.jsonl, cuts_test.jsonl, broken_test.jsonl, ...
 #   --corpus ""                instead of tasks: a folder with captions.csv and metadata.csv (file,label,fold,...), or a folder
 #                              of such folders; the manifests go to <data-dir> itself
@@ -28,6 +30,7 @@ stop_stage=3
 tasks=all
 corpora_dir=download
 audio_dir=
+split=public
 data_dir=data
 corpus=
 num_jobs=2
@@ -37,6 +40,7 @@ dask_scheduler=
 . "$here/shared/stages.sh"
 . "$here/shared/parse_options.sh"
 
+if [ "$split" != public ] && [ "$split" != paper ]; then option_error "--split is public or paper, not $split"; fi
 known="fsd50k vggsound voxceleb2 cremad magnatagatune nsynth audioset_strong"
 if [ "$tasks" = all ]; then chosen=$known; else chosen=${tasks//,/ }; fi
 for task in $chosen; do
@@ -55,6 +59,7 @@ prepare_task() {
   local arguments=(--corpus-dir "$corpora_dir/$folder" --output-dir "$data_dir/$task" --num-jobs "$num_jobs")
   if [ -n "$audio_dir" ]; then arguments+=(--audio-dir "$audio_dir/$folder"); fi
   if [ -n "$dask_scheduler" ]; then arguments+=(--dask-scheduler "$dask_scheduler"); fi
+  case "$task" in cremad | voxceleb2 | magnatagatune) arguments+=(--split "$split") ;; esac
   python "$programs/prepare_corpus.py" "$task" "${arguments[@]}" "$@"
 }
 
@@ -64,7 +69,7 @@ if [ -n "$corpus" ]; then
   exit
 fi
 
-fingerprint=$(fingerprint_of "$corpora_dir" "$audio_dir")
+fingerprint=$(fingerprint_of "$corpora_dir" "$audio_dir" "$split")
 
 if in_stage 1 "Classes, labels and splits"; then
   for task in $chosen; do

@@ -12,16 +12,18 @@ validation chooses epoch and rate, no test clip is heard here. Controls: --encod
 random:<preset or checkpoint>.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
-from captionstew.checkpoint import save_checkpoint
+from captionstew.checkpoint import load_checkpoint, save_checkpoint
 from captionstew.data.manifests.cuts import open_cuts
 from captionstew.distributed import pick_device
 from captionstew.errors import run_main
 from captionstew.evaluation.probing.files import probe_name, record_probes
 from captionstew.evaluation.probing.fit import ProbeSettings, train_probe
 from captionstew.evaluation.probing.head_metrics import HEAD_METRICS
+from captionstew.evaluation.probing.progress import Progress
 from captionstew.evaluation.probing.representations import CACHES, Representations, load_system
 from captionstew.evaluation.probing.tasks import (
     ProbeTask,
@@ -31,6 +33,7 @@ from captionstew.evaluation.probing.tasks import (
     task_clips,
 )
 from captionstew.flags import flag, flags_to_dict, free_flag, parse_flags
+from captionstew.hashing import hash_of
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Flags:
     learning_rates: str = flag("0.0001,0.0003,0.001,0.003,0.01", "grid of Adam's rates")
     num_seeds: int = flag(5, "heads per rate, seeds 0, 1, ...")
     max_epochs: int = flag(200, "epochs at most")
+    max_steps: int = flag(0, "stop a head after this many steps (0: no limit)")
     patience: int = flag(
         20, "stop a head after this many epochs without a better validation metric"
     )
@@ -78,6 +82,9 @@ class Flags:
     batch_size: int = flag(128, "clips per step")
     standardise: bool = flag(
         True, "scale every channel to mean 0 and deviation 1 of the training clips"
+    )
+    resume: bool = free_flag(
+        False, "keep the probes that are there, and go on with the one that was interrupted"
     )
     max_duration: float = flag(100.0, "seconds of audio per batch of the encoder")
     num_workers: int = free_flag(2, "data-loading processes (0: load in this process)")
@@ -102,7 +109,17 @@ class Flags:
             valid_every=self.valid_every,
             batch_size=self.batch_size,
             standardise=self.standardise,
+            max_steps=self.max_steps,
         )
+
+    def identity(self, task: ProbeTask, encoder: dict[str, Any]) -> str:
+        """Equal for trainings with the same result."""
+        decisive = {
+            item.name: str(getattr(self, item.name))
+            for item in fields(self)
+            if not item.metadata["may_change"] and item.name not in ("tasks", "task_table")
+        }
+        return hash_of([decisive, asdict(task), encoder["sha256"]])
 
 
 def main() -> None:
@@ -131,7 +148,15 @@ def train_probes(tasks: list[ProbeTask], flags: Flags) -> None:
 
 
 def train_task(task: ProbeTask, representations: Representations, flags: Flags) -> None:
-    """Writes the task's probe file."""
+    """Writes the task's probe file, unless --resume finds it."""
+    path = flags.exp_dir / probe_name(task.name, representations.pooling_of(task))
+    identity = flags.identity(task, representations.system.description)
+    if flags.resume and path.is_file() and load_checkpoint(path).get("identity") == identity:
+        print(f"{task.name}: {path} is there")
+        return
+    progress = Progress(path.with_suffix(".progress"), identity)
+    if not flags.resume:
+        progress.remove()
     found = [
         task_clips(open_cuts(task.manifest(flags.manifest_dir, split)), task)
         for split in ("train", "valid")
@@ -148,9 +173,11 @@ def train_task(task: ProbeTask, representations: Representations, flags: Flags) 
         HEAD_METRICS[task.metric],
         flags.settings(),
         device,
+        progress,
     )
     trained = {name for value in train.kept.values for name in names_in(value)}
     content = {
+        "identity": identity,
         "probe": probe.to_dict(),
         "classes": classes,
         "trained_classes": [name for name in classes if name in trained],
@@ -161,9 +188,8 @@ def train_task(task: ProbeTask, representations: Representations, flags: Flags) 
         "num_train": len(train.clips),
         "num_unreadable": {"train": len(train.failed), "valid": len(valid.failed)},
     }
-    save_checkpoint(
-        flags.exp_dir / probe_name(task.name, representations.pooling_of(task)), content
-    )
+    save_checkpoint(path, content)
+    progress.remove()
     chosen = f"loss {sum(probe.valid_loss) / probe.num_seeds:.4f}"
     if task.metric != "psds1":
         chosen = f"{task.metric} {sum(probe.valid_metric) / probe.num_seeds:.3f}"

@@ -13,9 +13,19 @@ can run. A step has
     name      may hold {variables}
     for       name of a set: the step stands for one run with each of its rows; of several sets,
               with each row of the first joined to each row of the others
+    steps     in the place of what follows: steps that run one after the other for one row before
+              those for the next
     needs     names (shell patterns) of steps whose results it uses
     command   lines of shell, run in the root of the repository; the first that fails ends the study
     makes     files that prove that it is done
+    fills     cells of the paper's tables and figures that come of it, for the reader
+    when      a text: where it is empty, as that of `{judge_url}` is without a judge, the step is
+              left out, and nothing waits for it
+    gpu_hours, hours, disk_gb, scratch_gb
+              estimates: hours of one GPU, hours of the clock where no GPU is used, what stays on
+              disk, and what the last step of its group removes
+
+`unfilled` of a plan says why the cells that no step fills stay empty.
 
 A step is done when its files are there. Remove one to make it again: the files of all steps that
 need it are removed then, and made again as well. Every training of the plans here goes on where a
@@ -29,9 +39,12 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +54,8 @@ from captionstew.flags import flag, parse_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = {"variables": dict, "sets": dict, "steps": list}
-KEYS = {"name", "for", "needs", "command", "makes"}
+COSTS = ("gpu_hours", "hours", "disk_gb", "scratch_gb")
+KEYS = {"name", "for", "needs", "command", "makes", "fills", "when", *COSTS}
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,13 @@ class Step:
     needs: tuple[str, ...]
     command: tuple[str, ...]
     makes: tuple[str, ...]
+    fills: tuple[str, ...] = ()
+    when: str = "always"
+    group: int = 0  # steps of one row of a group have the same number
+    gpu_hours: float = 0.0
+    hours: float = 0.0
+    disk_gb: float = 0.0
+    scratch_gb: float = 0.0
 
     def is_done(self) -> bool:
         return all((ROOT / path).exists() for path in self.makes)
@@ -97,30 +118,22 @@ def read_plan(path: Path, overrides: dict[str, str]) -> list[Step]:
       ValueError: the file is not a plan; the message says where and why.
     """
     plan = _load(path)
-    variables, sets = plan["variables"], plan["sets"]
+    variables = plan["variables"]
     if unknown := overrides.keys() - variables.keys():
         raise ValueError(
             f"{path}: no variable {', '.join(sorted(unknown))}; it has {', '.join(variables)}"
         )
     variables = {"root": str(ROOT)} | variables | overrides
     steps = []
-    for row in plan["steps"]:
+    for row, values, group in _rows(plan, path):
         if wrong := row.keys() - KEYS:
             raise ValueError(
                 f"{path}: step {row.get('name')}: unknown key {', '.join(sorted(wrong))}"
             )
         if missing := {"name", "command", "makes"} - {key for key in row if row[key]}:
             raise ValueError(f"{path}: step {row.get('name')}: needs {', '.join(sorted(missing))}")
-        asked = row.get("for", [])
-        asked = [asked] if isinstance(asked, str) else asked
-        if unknown_sets := [name for name in asked if name not in sets]:
-            raise ValueError(
-                f"{path}: step {row['name']}: no set {unknown_sets[0]}; there are {', '.join(sets)}"
-            )
-        for rows in itertools.product(*(sets[name] for name in asked)):
-            steps.append(
-                _step(row, variables | {name: one[name] for one in rows for name in one}, path)
-            )
+        for more in _joined_rows(row, plan["sets"], path):
+            steps.append(_step(row, variables | values | more, path, group))
     names = [step.name for step in steps]
     if doubles := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"{path}: two steps are called {min(doubles)}")
@@ -131,6 +144,32 @@ def read_plan(path: Path, overrides: dict[str, str]) -> list[Step]:
                     f"{path}: step {step.name} needs {pattern}, which no earlier step is called"
                 )
     return steps
+
+
+def _rows(plan: dict[str, Any], path: Path) -> Iterator[tuple[dict, dict[str, str], int]]:
+    """(step, variables, number of its group) in the order that they run."""
+    group = 0
+    for row in plan["steps"]:
+        if "steps" not in row:
+            yield row, {}, 0
+            continue
+        if wrong := row.keys() - {"for", "steps"}:
+            raise ValueError(f"{path}: a group of steps has no {', '.join(sorted(wrong))}")
+        for values in _joined_rows(row, plan["sets"], path):
+            group += 1
+            yield from ((one, values, group) for one in row["steps"])
+
+
+def _joined_rows(row: dict[str, Any], sets: dict[str, Any], path: Path) -> Iterator[dict[str, str]]:
+    """The rows of the sets that a step or a group is `for`, joined each to each."""
+    asked = row.get("for", [])
+    asked = [asked] if isinstance(asked, str) else asked
+    if unknown := [name for name in asked if name not in sets]:
+        raise ValueError(
+            f"{path}: step {row.get('name')}: no set {unknown[0]}; there are {', '.join(sets)}"
+        )
+    for rows in itertools.product(*(sets[name] for name in asked)):
+        yield {name: one[name] for one in rows for name in one}
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -153,7 +192,7 @@ def _load(path: Path) -> dict[str, Any]:
     return plan
 
 
-def _step(row: dict[str, Any], variables: dict[str, str], path: Path) -> Step:
+def _step(row: dict[str, Any], variables: dict[str, str], path: Path, group: int) -> Step:
     def filled(text: str, outer: tuple[str, ...] = ()) -> str:
         def value(match: re.Match) -> str:
             name = match[1]
@@ -164,8 +203,42 @@ def _step(row: dict[str, Any], variables: dict[str, str], path: Path) -> Step:
 
         return re.sub(r"\{(\w+)\}", value, text)
 
-    texts = {key: tuple(map(filled, row.get(key, ()))) for key in ("needs", "command", "makes")}
-    return Step(filled(row["name"]), **texts)
+    lists = ("needs", "command", "makes", "fills")
+    texts = {key: tuple(map(filled, row.get(key, ()))) for key in lists}
+    costs = {name: float(filled(str(row.get(name, 0)))) for name in COSTS}
+    when = filled(row.get("when", "always"))
+    return Step(filled(row["name"]), **texts, when=when, group=group, **costs)
+
+
+def say_what_is_left_out(path: Path, steps: list[Step]) -> None:
+    """One line for the steps whose `when` is empty, with what would bring them."""
+    if steps:
+        wanted = dict.fromkeys(
+            variable
+            for row in _load(path)["steps"]
+            for variable in re.findall(r"{(\w+)}", row.get("when", ""))
+        )
+        print(
+            f"{path.name}: {len(steps)} steps are left out ({steps[0].name}, ...); --set"
+            f" {' or '.join(f'{name}=...' for name in wanted)} brings them",
+            file=sys.stderr,
+        )
+
+
+def cost_line(steps: list[Step]) -> str:
+    """What the steps take, one after the other, by the plan's estimates; empty if it has none."""
+    gpu_hours = sum(step.gpu_hours for step in steps)
+    kept = sum(step.disk_gb for step in steps)
+    scratch: dict[int, float] = defaultdict(float)
+    for step in steps:
+        scratch[step.group] += step.scratch_gb
+    if not gpu_hours:
+        return ""
+    peak, free = kept + max(scratch.values()), shutil.disk_usage(ROOT).free / 1e9
+    return (
+        f"{len(steps)} steps, about {gpu_hours:,.0f} GPU-hours; {peak:,.0f} GB of disk at the peak,"
+        f" {kept:,.0f} GB at the end, {free:,.0f} GB are free"
+    )
 
 
 def missing_steps(steps: list[Step]) -> list[Step]:
@@ -255,9 +328,11 @@ def main() -> None:
     flags = parse_flags(Flags, __doc__)
     path = plan_path(flags.plan)
     plan = read_plan(path, flags.overrides())
-    steps = [step for step in plan if fnmatch.fnmatch(step.name, flags.only)]
-    if not steps:
+    chosen = [step for step in plan if fnmatch.fnmatch(step.name, flags.only)]
+    if not chosen:
         raise ValueError(f"{path}: no step is called {flags.only}")
+    steps = [step for step in chosen if step.when]
+    say_what_is_left_out(path, [step for step in chosen if not step.when])
     missing = missing_steps(steps)
     if not missing:
         print(f"{path.name}: nothing to do, {len(steps)} steps are done")
@@ -270,9 +345,12 @@ def main() -> None:
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
             signal.signal(ending, lambda number, _: sys.exit(128 + number))
+    if cost := cost_line(missing):
+        print(f"# {path.name}: {cost}", file=sys.stderr if not flags.dry_run else sys.stdout)
     for number, step in enumerate(missing, start=1):
+        fills = f" -> {', '.join(step.fills)}" if step.fills else ""
         print(
-            f"# {step.name} ({number} of {len(missing)})",
+            f"# {step.name} ({number} of {len(missing)}){fills}",
             file=sys.stderr if not flags.dry_run else sys.stdout,
         )
         if flags.dry_run:

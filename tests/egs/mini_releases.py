@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from captionstew.corpora.cremad import split_of_actors
+from captionstew.corpora.cremad import ACTORS, split_of_actor
 from captionstew.corpora.keys import youtube_key
 from captionstew.corpora.labelled import held_out_for_validation
 from captionstew.corpora.magnatagatune import MAGNATAGATUNE_TAGS
@@ -296,7 +296,7 @@ def make_voxceleb2(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Pat
 
 def make_cremad(folder: Path, metadata: Metadata, sounds: Sounds) -> list[Path]:
     """12 actors of train, 4 of valid, 5 of test, all six emotions of each."""
-    split_of = split_of_actors()
+    split_of = {str(actor): split_of_actor(str(actor)) for actor in ACTORS}
     chosen = {
         x: [actor for actor in sorted(split_of) if split_of[actor] == x]
         for x in ("train", "valid", "test")

@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,22 +42,15 @@ class TrainingBatches:
             max_delay=flags.augment_max_delay,
             speeds=flags.speed_factors(),
         )
-        self._spec_augment = (
-            SpecAugment(
-                num_frame_masks=flags.spec_aug_frame_masks,
-                time_warp_factor=flags.spec_aug_time_warp,
-            )
-            if flags.enable_spec_aug
-            else None
-        )
         cuts = self.clips("train")
         self.sampler = EpochBatches(
             cuts, flags.max_duration, num_buckets=flags.num_buckets, seed=flags.seed, rank=rank,
             world_size=world_size, draw=self.draw(cuts),
         )  # fmt: skip
         self._dataset = CaptionDataset(
-            self.fbank, seed=flags.seed, augment=augment, store=store, noise=self.noise()
-        )
+            self.fbank, seed=flags.seed, augment=augment, store=store, noise=self.noise(),
+            transform=self.transform(),
+        )  # fmt: skip
         self._loader = make_loader(self.sampler, self._dataset, flags.num_workers)
 
     def clips(self, split: str) -> IndexedCuts:
@@ -71,28 +65,30 @@ class TrainingBatches:
         """What to mix into the training clips."""
         return None
 
-    def augment_batch(self, batch: Batch) -> Batch:
-        """What happens to a whole training batch, here SpecAugment."""
-        if self._spec_augment is not None:
-            batch["features"] = self._spec_augment(batch["features"], batch["feature_lengths"])
-        return batch
+    def transform(self) -> Callable[[Batch], Batch] | None:
+        """What the loading processes do to a whole training batch, here SpecAugment."""
+        flags = self._flags
+        if not flags.enable_spec_aug:
+            return None
+        return MaskedFeatures(
+            SpecAugment(
+                num_frame_masks=flags.spec_aug_frame_masks,
+                time_warp_factor=flags.spec_aug_time_warp,
+            )
+        )
 
     def train_batches(self, epoch: int, position: dict[str, Any] | None) -> Iterator[Batch]:
         """The batches of an epoch from a place on; one whose clips are all broken comes empty, as
         every rank must get the same number.
         """
-        for batch in batches_from(
-            self.sampler, self._loader, epoch, position, self._flags.resume_mode
-        ):
-            yield self.augment_batch(batch) if batch["cut_ids"] else batch
+        return batches_from(self.sampler, self._loader, epoch, position, self._flags.resume_mode)
 
     def batch_of(self, positions: Sequence[int]) -> Batch:
         """The training batch of the cuts at these positions, made in this process."""
         dataset = copy.copy(
             self._dataset
         )  # what it opens here must not travel to the loader's processes
-        batch = dataset[1, self.sampler.cuts.read(positions)]
-        return self.augment_batch(batch) if batch["cut_ids"] else batch
+        return dataset[1, self.sampler.cuts.read(positions)]
 
     def valid_batches(self) -> Iterator[Batch]:
         """This rank's share of at most --valid-clips validation clips, the same ones every time."""
@@ -103,6 +99,17 @@ class TrainingBatches:
         return feature_batches(
             share, self.fbank, flags.max_duration, flags.num_workers, strict=False
         )
+
+
+@dataclass(frozen=True)
+class MaskedFeatures:
+    """SpecAugment of a batch's features."""
+
+    spec_augment: SpecAugment
+
+    def __call__(self, batch: Batch) -> Batch:
+        masked = self.spec_augment(batch["features"], batch["feature_lengths"])
+        return batch | {"features": masked}
 
 
 def batches_from(

@@ -20,6 +20,7 @@ A batch is a dict, B clips in the cuts' order:
 """
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,9 +35,11 @@ from captionstew.data.features.augment import (
     augment_features,
     augment_samples,
     draw_augmentation,
+    seeded,
 )
 from captionstew.data.features.fbank import PADDING_VALUE, Fbank, FbankConfig, pad_features
 from captionstew.data.manifests.cuts import audio_part
+from captionstew.hashing import stable_hash
 
 if TYPE_CHECKING:
     from lhotse import CutSet, MonoCut
@@ -54,6 +57,8 @@ class CaptionDataset(Dataset):
     `strict` raises BadAudio for a clip that cannot be read, as evaluation must; otherwise it is
     left out and listed under `failed` (a batch may become empty). With `captions_only` no audio is
     read: a batch has neither features nor waveforms, and num_samples follows from the manifest.
+    `transform` is done to a whole batch that is not empty; what it draws from the global generators
+    follows (seed, epoch, cut ids), wherever the batch is made.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class CaptionDataset(Dataset):
         augment: AugmentConfig | None = None,
         store: "FeatureStore | None" = None,
         noise: "NoiseMixer | None" = None,
+        transform: Callable[[Batch], Batch] | None = None,
     ) -> None:
         if noise is not None and store is not None:
             raise ValueError(
@@ -91,12 +97,17 @@ class CaptionDataset(Dataset):
         self.augment = augment
         self.store = store
         self.noise = noise
+        self.transform = transform
         self._fbank: Fbank | None = None
 
     def __getitem__(self, item: "CutSet | tuple[int, CutSet]") -> Batch:
         epoch, cuts = item if isinstance(item, tuple) else (0, item)
         with one_thread():
-            return self._batch(cuts, epoch)
+            batch = self._batch(cuts, epoch)
+            if self.transform is None or not batch["cut_ids"]:
+                return batch
+            with seeded(stable_hash("batch", self.seed, epoch, *batch["cut_ids"]) % 2**32):
+                return self.transform(batch)
 
     def _batch(self, cuts: "CutSet", epoch: int) -> Batch:
         if self.captions_only:

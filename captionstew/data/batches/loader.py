@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -78,9 +78,20 @@ def make_loader(
     """
     if dataset.store is not None and isinstance(batches.cuts, IndexedCuts):
         dataset.store.require_cuts(batches.cuts)
+    rows = _ReadingDataset(dataset, batches.cuts)
+    return read_ahead(rows, _EpochSampler(batches), num_workers, prefetch_factor)
+
+
+def read_ahead(
+    dataset: Dataset, items: Iterable, num_workers: int = 2, prefetch_factor: int = 4
+) -> DataLoader:
+    """The data set's answers to `items`, in their order, made ahead in loading processes.
+
+    These live on from one `for` loop to the next.
+    """
     return _Loader(
-        _ReadingDataset(dataset, batches.cuts),
-        sampler=_EpochSampler(batches),
+        dataset,
+        sampler=items,
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=num_workers,

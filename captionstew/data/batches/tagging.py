@@ -1,6 +1,8 @@
 """Batches of labelled clips, for the tagger."""
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from captionstew.data.batches.captioned import Batch, TrainingBatches
 from captionstew.data.batches.flags import TaggingFlags
@@ -36,7 +38,6 @@ class TaggingBatches(TrainingBatches):
         self._listed = read_class_list(listed) if listed else None
         super().__init__(flags, rank, world_size)
         self.classes = self._labelled["train"][1].classes
-        self._places = {name: place for place, name in enumerate(self.classes)}
         self.clips("valid")
 
     def clips(self, split: str) -> IndexedCuts:
@@ -74,19 +75,36 @@ class TaggingBatches(TrainingBatches):
         )
         return noise
 
-    def augment_batch(self, batch: Batch) -> Batch:
+    def transform(self) -> Callable[[Batch], Batch]:
         """Targets, then mixup, then SpecAugment."""
-        labels = [clip_labels(custom, self._flags.label_field) for custom in batch["custom"]]
-        batch["targets"] = multi_hot(labels, self._places)
-        if self._flags.mixup > 0:
-            batch["features"], batch["feature_lengths"], batch["targets"] = mixup(
-                batch["features"],
-                batch["feature_lengths"],
-                batch["targets"],
-                self._flags.mixup,
-                self._flags.mixup_alpha,
-            )
-        return super().augment_batch(batch)
+        classes = self._labelled["train"][1].classes
+        places = {name: place for place, name in enumerate(classes)}
+        flags = self._flags
+        return TargetsAndMixup(
+            places, flags.label_field, flags.mixup, flags.mixup_alpha, super().transform()
+        )
+
+
+@dataclass(frozen=True)
+class TargetsAndMixup:
+    """Adds `targets` to a batch and mixes its clips, before `then`; `places` are those of the
+    classes.
+    """
+
+    places: dict[str, int]
+    label_field: str
+    probability: float
+    alpha: float
+    then: Callable[[Batch], Batch] | None
+
+    def __call__(self, batch: Batch) -> Batch:
+        labels = [clip_labels(custom, self.label_field) for custom in batch["custom"]]
+        batch = batch | {"targets": multi_hot(labels, self.places)}
+        if self.probability > 0:
+            names = ("features", "feature_lengths", "targets")
+            mixed = mixup(*(batch[name] for name in names), self.probability, self.alpha)
+            batch |= dict(zip(names, mixed))
+        return batch if self.then is None else self.then(batch)
 
 
 def labelled_cuts(

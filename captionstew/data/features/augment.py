@@ -119,8 +119,7 @@ class SpecAugment:
 
     `num_frame_masks` time masks of up to `frames_mask_size` frames cover at most
     `max_frames_mask_fraction` of a clip, `num_feature_masks` masks up to `features_mask_size` bins.
-    Everything is drawn from PyTorch's global generator, so a checkpoint that restores it restores
-    the masks.
+    Everything follows PyTorch's global generator.
     """
 
     def __init__(
@@ -145,15 +144,15 @@ class SpecAugment:
         is.
         """
         masked = features.clone()
-        with one_thread(), _seeded(int(torch.randint(2**31, ()))):
+        with one_thread(), seeded(int(torch.randint(2**31, ()))):
             for clip, length in zip(masked, lengths.tolist(), strict=True):
                 clip[:length] = self._transform(clip[None, :length])[0]
         return masked
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seeds the three generators that lhotse draws from, and puts them back afterwards."""
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the generators of Python, numpy and PyTorch, and puts them back afterwards."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         random.seed(seed)

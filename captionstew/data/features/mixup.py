@@ -20,8 +20,7 @@ def mixup(
 
     The features are logarithms of energies, and energies of unrelated sounds add up, so this is
     what both sounds played at once give. The padding is digital silence and adds nothing: a mixed
-    clip is as long as its longer part. Drawn from PyTorch's global generator, so a checkpoint that
-    restores it restores the mixing.
+    clip is as long as its longer part. Drawn from PyTorch's global generator.
     """
     batch = len(features)
     chosen = torch.rand(batch) < probability

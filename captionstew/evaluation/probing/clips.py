@@ -5,12 +5,16 @@ Each kind fulfils captionstew.evaluation.probing.fit.Clips. N clips, D channels,
 classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
+from captionstew.data.audio import one_thread
+from captionstew.data.batches.loader import read_ahead
 from captionstew.evaluation.probing.detection import (
     frame_targets,
     num_detection_frames,
@@ -24,6 +28,17 @@ FrameSource = Callable[
 ]  # cut ids -> frames (n, T, D), lengths (n,)
 STATISTICS_CLIPS = 2000  # clips whose frames give the channels' mean and deviation
 STATISTICS_BATCH = 64
+
+
+class _BatchesOf(Dataset):
+    """Positions -> their batch, in a loading process."""
+
+    def __init__(self, batch: Callable[[Tensor], Any]) -> None:
+        self.batch = batch
+
+    def __getitem__(self, rows: Tensor) -> Any:
+        with one_thread():
+            return self.batch(rows)
 
 
 class VectorClips:
@@ -44,6 +59,10 @@ class VectorClips:
         """(n,) -> vectors (n, D); targets (n,) or (n, C)"""
         return (self.vectors[rows],), self.targets[rows]
 
+    def batches(self, parts: Sequence[Tensor]) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+        """The batches of these positions, one after the other."""
+        return map(self.batch, parts)
+
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation (D,)."""
         return self.vectors.mean(0), self.vectors.std(0, correction=0)
@@ -55,11 +74,20 @@ class FrameClips:
     in_memory = False
     frames_per_clip = 1
 
-    def __init__(self, source: FrameSource, cut_ids: Sequence[str], targets: Tensor) -> None:
-        """targets (N,) or (N, C)"""
+    def __init__(
+        self,
+        source: FrameSource,
+        cut_ids: Sequence[str],
+        targets: Tensor,
+        num_workers: int = 0,
+    ) -> None:
+        """targets (N,) or (N, C); num_workers: processes that call `source` ahead of the steps."""
         self.source = source
         self.cut_ids = cut_ids
         self.targets = targets
+        self.num_workers = num_workers
+        self._parts: list[Tensor] = []
+        self._loader: DataLoader | None = None
 
     def __len__(self) -> int:
         return len(self.cut_ids)
@@ -71,6 +99,14 @@ class FrameClips:
     def batch(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """(n,) -> frames (n, T, D), lengths (n,); targets (n,) or (n, C)"""
         return self.frames(rows), self.targets[rows]
+
+    def batches(self, parts: Sequence[Tensor]) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+        """The batches of these positions, one after the other, read ahead."""
+        if self._loader is None:
+            rows = _BatchesOf(self.batch)
+            self._loader = read_ahead(rows, self._parts, self.num_workers)
+        self._parts[:] = parts
+        return iter(self._loader)
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation (D,) over the frames of at most STATISTICS_CLIPS clips, chosen by a
@@ -103,11 +139,12 @@ class DetectionClips(FrameClips):
         durations: np.ndarray,
         num_classes: int,
         frame_rate: float,
+        num_workers: int = 0,
     ) -> None:
         """events: per clip (onset, offset, class index); durations (N,) seconds; frame_rate of the
         source in Hz.
         """
-        super().__init__(source, cut_ids, torch.empty(0))
+        super().__init__(source, cut_ids, torch.empty(0), num_workers)
         self.events = events
         self.durations = durations
         self.num_classes = num_classes

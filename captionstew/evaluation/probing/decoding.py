@@ -23,6 +23,7 @@ from captionstew.evaluation.probing.tasks import (
     BrokenClip,
     ProbeTask,
     broken_clips,
+    clip_split,
     num_missing,
     task_clips,
 )
@@ -227,6 +228,7 @@ class Decoder:
             "metric": task.metric,
             "num_broken": len(broken),
             "num_missing": num_missing(manifest),
+            **clip_split(manifest),
             "windows": f"first {task.max_seconds:g} s" if task.max_seconds else "whole clip",
             **score.settings,
         }

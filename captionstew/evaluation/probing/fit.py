@@ -5,7 +5,7 @@ H heads (learning rates x seeds), n clips of a batch, C classes, T frames. What 
 on comes from a `Clips`; what a head is stands in captionstew.models.heads.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from captionstew.evaluation.probing.progress import Progress
 from captionstew.models.heads import Head, Weights, head_from_dict, head_to_dict
 
 PADDING_TARGET = -1.0  # target of the frames beyond a clip's length
@@ -35,6 +36,7 @@ class ProbeSettings:
     valid_every: int = 1
     batch_size: int = 128
     standardise: bool = True
+    max_steps: int = 0  # of each stack of heads; 0: no limit
 
 
 class Clips(Protocol):
@@ -54,6 +56,9 @@ class Clips(Protocol):
         """Positions (n,) -> the head's inputs, the first of them (n, ..., D), and targets (n,
         ...).
         """
+
+    def batches(self, parts: Sequence[Tensor]) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+        """`batch` of each, in order; made ahead where that takes time."""
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation (D,) of the inputs."""
@@ -180,6 +185,23 @@ class Heads:
         self.scaled = {name: value.detach()[rows] for name, value in self.scaled.items()}
         self._start_optimizer(state)
 
+    def state(self) -> dict[str, Any]:
+        """All that training goes on from."""
+        moments = {name: self.optimizer.state[value] for name, value in self.scaled.items()}
+        scaled = {name: value.detach() for name, value in self.scaled.items()}
+        return {"rates": self.rates, "scaled": scaled, "moments": moments}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        device = self.rates.device
+        self.rates = state["rates"].to(device)
+        self.scaled = {name: value.to(device) for name, value in state["scaled"].items()}
+        self._start_optimizer(
+            {
+                name: {key: value.to(device) for key, value in moments.items()}
+                for name, moments in state["moments"].items()
+            }
+        )
+
 
 def train_probe(
     head: Head,
@@ -189,6 +211,7 @@ def train_probe(
     metric: Callable[[], HeadMetric],
     settings: ProbeSettings,
     device: torch.device | str = "cpu",
+    progress: Progress | None = None,
 ) -> Probe:
     """Trains a head for every (learning rate, seed); validation picks each head's epoch, then the
     rate.
@@ -199,13 +222,18 @@ def train_probe(
     Args:
       loss: logits (H, n, ...), targets (n, ...) -> loss of each head (H,).
       metric: makes an empty metric.
+      progress: where a killed training left off; gone on from there, with the same result.
     """
     mean, scale = _standardiser(train, settings.standardise)
     fit = _Fit(
         head, train, valid, loss, metric, settings, mean.to(device), scale.to(device), device
     )
     together = [[seed] for seed in settings.seeds] if train.in_memory else [list(settings.seeds)]
-    bests = [fit.run(seeds) for seeds in together]
+    state = progress.load() if progress else None
+    bests = [_Best.from_state(one) for one in state["finished"]] if state else []
+    for seeds in together[len(bests) :]:
+        bests.append(fit.run(seeds, state and state["current"], progress, bests))
+        state = None
     shape = (len(settings.learning_rates), -1)
     values = np.concatenate(
         [best.metric.reshape(shape) for best in bests], axis=1
@@ -229,6 +257,16 @@ class _Best:
     loss: np.ndarray  # (H,)
     epoch: np.ndarray  # (H,)
 
+    def state(self) -> dict[str, Any]:
+        arrays = {
+            name: torch.from_numpy(getattr(self, name)) for name in ("metric", "loss", "epoch")
+        }
+        return {"weights": self.weights} | arrays
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "_Best":
+        return cls(state["weights"], *(state[name].numpy() for name in ("metric", "loss", "epoch")))
+
 
 @dataclass(frozen=True)
 class _Fit:
@@ -244,9 +282,15 @@ class _Fit:
     scale: Tensor
     device: torch.device | str
 
-    def run(self, seeds: Sequence[int]) -> _Best:
+    def run(
+        self,
+        seeds: Sequence[int],
+        state: dict[str, Any] | None,
+        progress: Progress | None,
+        finished: Sequence[_Best],
+    ) -> _Best:
         """Heads for all rates and these seeds, in the order of rates; each stops when its patience
-        is at an end.
+        is at an end. From `state` on, if there is one; `finished` is kept beside it.
         """
         settings = self.settings
         grid = [(rate, seed) for rate in settings.learning_rates for seed in seeds]
@@ -260,12 +304,24 @@ class _Fit:
         )  # fmt: skip
         alive = np.arange(count)  # grid positions of the heads that still train
         shuffle = torch.Generator().manual_seed(seeds[0])
-        for epoch in range(1, settings.max_epochs + 1):
-            for rows in torch.randperm(len(self.train), generator=shuffle).split(
-                settings.batch_size
-            ):
-                self._step(heads, rows)
-            if epoch % settings.valid_every and epoch < settings.max_epochs:
+        epoch, step = 0, 0
+        if state is not None:
+            heads.load_state(state["heads"])
+            best = _Best.from_state(state["best"])
+            best.weights = {name: value.to(self.device) for name, value in best.weights.items()}
+            alive = state["alive"].numpy()
+            shuffle.set_state(state["shuffle"])
+            epoch, step = state["epoch"], state["step"]
+        last = False
+        while not last:
+            epoch += 1
+            order = torch.randperm(len(self.train), generator=shuffle).split(settings.batch_size)
+            if settings.max_steps:
+                order = order[: settings.max_steps - step]
+            self._train_epoch(heads, order)
+            step += len(order)
+            last = epoch >= settings.max_epochs or 0 < settings.max_steps <= step
+            if epoch % settings.valid_every and not last:
                 continue
             self._note_better(best, heads, alive, epoch)
             going_on = epoch - best.epoch[alive] < settings.patience
@@ -274,25 +330,43 @@ class _Fit:
             if not going_on.all():
                 heads.keep(torch.from_numpy(np.flatnonzero(going_on)).to(self.device))
                 alive = alive[going_on]
+            if progress is not None and progress.due() and not last:
+                current = {
+                    "heads": heads.state(),
+                    "best": best.state(),
+                    "alive": torch.from_numpy(alive),
+                    "shuffle": shuffle.get_state(),
+                    "epoch": epoch,
+                    "step": step,
+                }
+                progress.save({"finished": [one.state() for one in finished], "current": current})
         return best
 
-    def _step(self, heads: Heads, rows: Tensor) -> None:
-        """One step of every head on the clips `rows`."""
+    def _train_epoch(self, heads: Heads, order: Sequence[Tensor]) -> None:
+        """One step of every head for each set of positions; large ones go in pieces."""
+        size = self._piece(len(heads))
+        pieces = [(part, len(rows)) for rows in order for part in rows.split(size)]
+        batches = self.train.batches([part for part, _ in pieces])
+        done = 0
         heads.optimizer.zero_grad()
-        for part in rows.split(self._piece(len(heads))):
-            inputs, targets = self._batch(self.train, part)
-            (self.loss(heads.scores(*inputs), targets).sum() * (len(part) / len(rows))).backward()
-        heads.optimizer.step()
+        for (part, whole), batch in zip(pieces, batches, strict=True):
+            inputs, targets = self._on_device(batch)
+            (self.loss(heads.scores(*inputs), targets).sum() * (len(part) / whole)).backward()
+            done += len(part)
+            if done == whole:
+                heads.optimizer.step()
+                heads.optimizer.zero_grad()
+                done = 0
 
     @torch.no_grad()
     def _note_better(self, best: _Best, heads: Heads, alive: np.ndarray, epoch: int) -> None:
         """Validates; heads that are better than ever leave their weights in `best`."""
         weights, metric = heads.weights(), self.metric()
         losses = torch.zeros(len(heads), dtype=torch.float64)
-        for part in torch.arange(len(self.valid)).split(
-            self._piece(len(heads), self.settings.batch_size * 8)
-        ):
-            inputs, targets = self._batch(self.valid, part)
+        size = self._piece(len(heads), self.settings.batch_size * 8)
+        parts = torch.arange(len(self.valid)).split(size)
+        for part, batch in zip(parts, self.valid.batches(parts), strict=True):
+            inputs, targets = self._on_device(batch)
             scores = self.head.scores(weights, *inputs)
             metric.update(scores, targets)
             losses += self.loss(scores, targets).double().cpu() * len(part) / len(self.valid)
@@ -307,9 +381,9 @@ class _Fit:
                 for name, value in weights.items():
                     best.weights[name][place] = value[row]
 
-    def _batch(self, clips: Clips, rows: Tensor) -> tuple[list[Tensor], Tensor]:
+    def _on_device(self, batch: tuple[tuple[Tensor, ...], Tensor]) -> tuple[list[Tensor], Tensor]:
         """Standardised inputs and targets on the device."""
-        (x, *rest), targets = clips.batch(rows)
+        (x, *rest), targets = batch
         x = (x.to(self.device) - self.mean) / self.scale
         return [x, *(one.to(self.device) for one in rest)], targets.to(self.device)
 

@@ -143,7 +143,7 @@ class Representations:
         """
         pooling = self.pooling_of(task)
         if pooling in (FRAMES, ATTENTION):
-            source, failed = self._frames(found.cuts, task.max_seconds)
+            source, failed, num_workers = self._frames(found.cuts, task.max_seconds)
         else:
             vectors, failed = self._vectors(found.cuts, pooling, task.max_seconds)
         kept = found.without(failed)
@@ -161,9 +161,10 @@ class Representations:
                 heard(kept, task),
                 len(classes),
                 self._encoder.frame_rate,
+                num_workers,
             )
         elif pooling == ATTENTION:
-            clips = FrameClips(source, kept.ids, targets(kept.values, task, classes))
+            clips = FrameClips(source, kept.ids, targets(kept.values, task, classes), num_workers)
         else:
             rows = torch.from_numpy(np.stack([vectors[cut_id] for cut_id in kept.ids]))
             clips = VectorClips(rows, targets(kept.values, task, classes))
@@ -208,10 +209,15 @@ class Representations:
                 vectors.update(zip(batch["cut_ids"], rows.cpu().numpy()))
         return vectors, failed
 
-    def _frames(self, cuts: IndexedCuts, max_seconds: float) -> tuple[FrameSource, dict[str, str]]:
+    def _frames(
+        self, cuts: IndexedCuts, max_seconds: float
+    ) -> tuple[FrameSource, dict[str, str], int]:
+        """Where frames come from, the clips that cannot be read, and how many processes may read
+        ahead: none where the encoder, which is here, makes them.
+        """
         if self.cache == "none":
             source = EncodedFrames(self._encoder, cuts, max_seconds)
-            return source.batch, source.unreadable(self.max_duration, self.num_workers)
+            return source.batch, source.unreadable(self.max_duration, self.num_workers), 0
         table = cached_frames(
             self._encoder,
             cuts,
@@ -220,7 +226,7 @@ class Representations:
             self.num_workers,
             max_seconds=max_seconds,
         )
-        return table.batch, table.failed
+        return table.batch, table.failed, self.num_workers
 
 
 class EncodedFrames:

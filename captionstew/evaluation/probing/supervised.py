@@ -47,7 +47,6 @@ class SupervisedFlags(TrainingFlags, DataFlags, EncoderFlags):
     """Flags of an encoder that is trained with a classifier on top."""
 
     max_duration: float = flag(100.0, "seconds of audio per batch and process")
-    max_steps: int = fixed(0)  # every task is trained for --num-epochs
     max_caption_tokens: int = fixed(128)  # captions play no part
     average_period: int = flag(
         10, "update the running average of the parameters every this many steps"
@@ -55,7 +54,9 @@ class SupervisedFlags(TrainingFlags, DataFlags, EncoderFlags):
     init_encoder: Path | None = flag(None, "checkpoint to start from (default: from scratch)")
     pooling: str = flag("mean", "clip vector from frames", choices=("mean", "attention"))
     attention_heads: int = flag(4, "heads of attention pooling", only_with="pooling=attention")
-    avg: int = flag(1, "average the parameters over this many last epochs")
+    avg: int = flag(
+        1, "average over this many last epochs, or checkpoints of a run that ends by --max-steps"
+    )
 
 
 class TaskBatches(TrainingBatches):
@@ -152,8 +153,8 @@ def train_encoders(tasks: Sequence[ProbeTask], flags: SupervisedFlags) -> None:
 def train_supervised(rank: Rank, flags: SupervisedFlags, task: ProbeTask, output: Path) -> None:
     """Trains one task in --exp-dir and writes the averaged model to `output`, on every rank.
 
-    The weights are the running average over the last --avg epochs; no epoch is chosen, so nothing
-    is tuned on test.
+    The weights are the running average over the last --avg epochs, or over as many intervals of
+    --save-every-n where --max-steps ends the run; no epoch is chosen, so nothing is tuned on test.
     """
     start_logging(flags.exp_dir, rank.rank, rank.world_size)
     torch.manual_seed(flags.seed)
@@ -169,8 +170,10 @@ def train_supervised(rank: Rank, flags: SupervisedFlags, task: ProbeTask, output
     )
     train(model, supervised, data, flags, rank)
     if rank.is_main:
+        ended = (flags.exp_dir / f"epoch-{flags.num_epochs}.pt").is_file()
+        step = 0 if ended else flags.max_steps
         weights, _ = select_model(
-            flags.exp_dir, flags.num_epochs, 0, flags.avg, use_averaged_model=True
+            flags.exp_dir, flags.num_epochs, step, flags.avg, use_averaged_model=True
         )
         content = {"model": weights, "config": supervised.config, "flags": flags_to_dict(flags)}
         save_checkpoint(output, content | {"num_train": len(data.clips("train"))})

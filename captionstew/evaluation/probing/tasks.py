@@ -257,6 +257,15 @@ def num_missing(manifest: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
 
 
+def clip_split(manifest: Path) -> dict[str, str]:
+    """{"clip_split": "public" | "paper"} of a corpus for which the study's split is not the public
+    one (the `--split` of its reader, in report.json beside the manifest), else {}.
+    """
+    path = manifest.with_name("report.json")
+    report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {"clip_split": report["split"]} if "split" in report else {}
+
+
 def _belongs(custom: dict[str, Any], task: ProbeTask) -> bool:
     is_of_source = not task.source or task.source in custom.get("sources", [])
     return is_of_source and custom.get(task.field) not in (None, "", [])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from captionstew.checkpoint import CheckpointError, save_checkpoint
-from captionstew.evaluation.lit import best_epoch
+from captionstew.evaluation.lit import best_validated
 from captionstew.evaluation.weights import SelectionFlags, select_weights
 
 
@@ -83,6 +83,15 @@ def test_validation_chooses_the_epoch(flags, tmp_path, metrics, best):
     (tmp_path / "scalars.jsonl").write_text(
         "".join(json.dumps(record) + "\n" for record in records)
     )
-    assert best_epoch(tmp_path, "r10") == best
+    assert best_validated(tmp_path, "r10") == {"epoch": best}
     with pytest.raises(ValueError, match="rouge_l"):
-        best_epoch(tmp_path, "rouge_l")
+        best_validated(tmp_path, "rouge_l")
+
+
+def test_validation_chooses_the_step_of_a_run_that_counts_steps(tmp_path):
+    values = {100: 0.1, 150: 0.9, 200: 0.4, 300: 0.4}  # 150 was validated, not saved
+    rows = [{"kind": "valid", "step": step, "epoch": 1, "r10": x} for step, x in values.items()]
+    (tmp_path / "scalars.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for step in (100, 200, 300):
+        (tmp_path / f"checkpoint-{step}.pt").touch()
+    assert best_validated(tmp_path, "r10") == {"iter": 200}

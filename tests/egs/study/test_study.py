@@ -263,6 +263,141 @@ def test_jobs_wait_for_the_line_before_and_for_what_they_need(plan, run, tmp_pat
     assert arguments[104][arguments[104].index("--output") + 1] == f"{jobs}/%x-%j.txt"
 
 
+def test_a_step_may_be_for_every_pair_of_rows(plan, tmp_path):
+    sets = {"runs": [{"run": "a"}, {"run": "b"}], "corpora": [{"corpus": "x"}, {"corpus": "y"}]}
+    path = plan(step("{run}-{corpus}", **{"for": ["runs", "corpora"]}), sets=sets)
+    assert [one.name for one in study.read_plan(path, {})] == ["a-x", "a-y", "b-x", "b-y"]
+
+
+def test_a_group_runs_all_its_steps_for_a_row_before_the_next(plan, run, tmp_path):
+    sets = {"runs": [{"run": "a"}, {"run": "b"}], "corpora": [{"corpus": "x"}, {"corpus": "y"}]}
+    steps = [step("probe-{run}"), step("lit-{run}-{corpus}", "probe-{run}", **{"for": "corpora"})]
+    path = plan({"for": "runs", "steps": steps}, step("report", "lit-*"), sets=sets)
+    expected = ["probe-a", "lit-a-x", "lit-a-y", "probe-b", "lit-b-x", "lit-b-y", "report"]
+    assert [one.name for one in study.read_plan(path, {})] == expected
+    run(path)
+    assert (tmp_path / "order").read_text().split() == expected
+    with pytest.raises(ValueError, match="no set nothing"):
+        study.read_plan(plan({"for": "nothing", "steps": steps}), {})
+    with pytest.raises(ValueError, match="a group of steps has no name"):
+        study.read_plan(plan({"name": "x", "steps": steps}), {})
+
+
+def test_a_step_without_its_variable_is_left_out_in_one_line(plan, run, tmp_path, capsys):
+    path = plan(step("a"), step("judge", "a", when="{url}"), step("report", "judge"), url="")
+    run(path)
+    assert (tmp_path / "order").read_text().split() == ["a", "report"]
+    said = capsys.readouterr().err
+    assert "1 steps are left out (judge, ...); --set url=... brings them" in said
+    run(path, "--set", "url=http://localhost")
+    assert (tmp_path / "order").read_text().split() == ["a", "report", "judge", "report"]
+
+
+def test_the_cost_is_said_before_it_begins(plan, run, capsys):
+    costs = {"gpu_hours": "{hours}", "disk_gb": 5, "scratch_gb": 100}
+    sets = {"runs": [{"run": "a", "hours": "2"}, {"run": "b", "hours": "4"}]}
+    path = plan({"for": "runs", "steps": [step("{run}", **costs)]}, sets=sets)
+    run(path, "--dry-run", "true")
+    said = capsys.readouterr().out
+    assert "2 steps, about 6 GPU-hours; 110 GB of disk at the peak, 10 GB at the end" in said
+
+
+PAPERS = json.loads((STUDY.parents[1] / "captionstew" / "paper.json").read_text())
+CELLS = {  # table -> (row, column): the row names a system, the column the file of its results
+    table: [
+        (system, column["task"])
+        for system in PAPERS[table]["rows"]
+        for column in PAPERS[table]["columns"]
+    ]
+    for table in ("table_3a", "table_3b", "table_9")
+}
+CELLS["table_7"] = [("", column["task"]) for column in PAPERS["table_7"]["columns"]]
+CELLS["table_8"] = [("", row["task"]) for row in PAPERS["table_8"]["rows"] if row["task"]]
+CELLS["table_2"] = [
+    ("", task) for row in PAPERS["table_2"]["rows"] for task in row["results"].split()
+]
+CELLS["table_10"] = [
+    (system, f"own_retrieval_{corpus}")
+    for system in PAPERS["table_10"]["rows"]
+    for corpus in PAPERS["table_10"]["corpora"]
+]
+
+
+@pytest.fixture(scope="module")
+def paper_steps():
+    return study.read_plan(
+        STUDY / "paper.json", {"judge_url": "http://x", "audiosetcaps_embeddings": "x"}
+    )
+
+
+@pytest.fixture(scope="module")
+def unfilled():
+    listed = json.loads((STUDY / "paper.json").read_text())["unfilled"]
+    return {cell for cells in listed for cell in cells.split(", ")}
+
+
+def makes(one, task):
+    """Whether a step writes results of a task."""
+    answered = task.startswith("qa_") and any("scored.done" in path for path in one.makes)
+    judged = task in ("qa_sound", "qa_music") and one.name.startswith("judge-")
+    return judged or answered or any(f"/{task}-test" in path for path in one.makes)
+
+
+@pytest.mark.parametrize("table", CELLS)
+def test_a_command_fills_every_cell_of_the_papers_tables(table, paper_steps, unfilled):
+    """Or the plan says why not; what one of its steps claims to fill, it makes."""
+    title = table.replace("_", " ").capitalize()
+    for system, task in CELLS[table]:
+        cell = f"{title} {system}".strip()
+        if cell in unfilled:
+            continue
+        assert [one for one in paper_steps if cell in one.fills and makes(one, task)], (cell, task)
+
+
+def test_tables_of_the_corpus_and_figures_have_commands_or_reasons(paper_steps, unfilled):
+    filled = {" ".join(fill.split()[:2]) for one in paper_steps for fill in one.fills}
+    tables = {
+        f"Table {name.removeprefix('table_')}" for name in PAPERS if name.startswith("table_")
+    }
+    assert tables | {"Figure 1", "Figure 2", "Figure 3"} <= filled | unfilled
+    corpus = next(one for one in paper_steps if one.name == "corpus").command[0]
+    for reference in ("cc12m", "wikitext-103", "autoacd"):
+        assert f"/{reference}.txt" in corpus
+        assert reference in PAPERS["table_4"]["rows"] | PAPERS["table_1"]["rows"]
+
+
+def test_the_papers_runs_differ_in_nothing_but_what_is_compared(paper_steps):
+    """Rates that count steps, equal intervals, updates and precision; the same negatives."""
+    runs = [
+        line for one in paper_steps for line in one.command if "/train.py --manifest-dir" in line
+    ]
+    runs = [line for line in runs if "/captioning/" in line or "/contrastive/" in line]
+    assert len(runs) == 16
+    for line in runs:
+        assert "--lr-steps-per-epoch 10000" in line and "--valid-interval 4000" in line
+        assert f"--max-steps {600000 if '-scratch-' in line else 200000}" in line
+        assert ("--base-lr 0.0045" in line) == ("--init-encoder" in line) == ("-init-" in line)
+        assert ("--train-duplicates negative" in line) == ("/contrastive/" in line)
+    adapted = [
+        line
+        for one in paper_steps
+        for line in one.command
+        if "eval_lit/" in line and "train.py" in line
+    ]
+    assert len(adapted) == 23 * 6
+    assert all("--max-steps 3000" in line and "--world-size 8" in line for line in adapted)
+
+
+@pytest.mark.parametrize("task", ["vggsound", "voxceleb2", "cremad", "magnatagatune", "nsynth"])
+def test_schedules_of_table_7_end_halfway(task, paper_steps):
+    """The encoder's schedules end at a batch count of 20,000 (zipformer.schedules)."""
+    (line,) = (one.command[0] for one in paper_steps if one.name == f"supervised-{task}")
+    values = {name: float(re.search(rf"--{name} (\d+)", line)[1])
+              for name in ("world-size", "max-duration", "ref-duration", "max-steps")}  # fmt: skip
+    audio = values["world-size"] * values["max-duration"] * values["max-steps"]
+    assert audio / values["ref-duration"] == pytest.approx(40_000)
+
+
 def test_encoders_are_trained_on_labels_of_clips_only():
     """eval_probe/train_encoder.py refuses detection."""
     tasks = read_task_table(STUDY.parent / "eval_probe" / "tasks.json")
@@ -270,7 +405,7 @@ def test_encoders_are_trained_on_labels_of_clips_only():
     trained = [
         re.search(r"--tasks (\S+)", line)[1] for line in commands if "train_encoder.py" in line
     ]
-    assert len(trained) == 6 and not any(tasks[name].is_detection for name in trained)
+    assert len(trained) == 5 and not any(tasks[name].is_detection for name in trained)
 
 
 @pytest.mark.slow
@@ -278,7 +413,8 @@ def test_encoders_are_trained_on_labels_of_clips_only():
 def test_every_program_of_a_plan_takes_its_flags(name, repository, takes_flags):
     for one in study.read_plan(STUDY / f"{name}.json", {}):
         for line in one.command:
-            takes_flags(line, repository)
+            if line.split()[0] not in ("rm", "mkdir", "touch"):
+                takes_flags(line, repository)
 
 
 @pytest.mark.parametrize("name", ["mini", "paper"])

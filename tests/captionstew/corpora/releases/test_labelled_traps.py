@@ -3,16 +3,19 @@ are wrong.
 """
 
 import json
+from argparse import Namespace
+from collections import Counter
 
 import numpy as np
 import pytest
 import soundfile
 
+from captionstew.corpora import cremad, magnatagatune, voxceleb2
 from captionstew.corpora.audioset_strong import join_events
-from captionstew.corpora.cremad import split_of_actors
+from captionstew.corpora.cremad import ACTORS, split_of_actor
 from captionstew.corpora.labelled import held_out_for_validation
 from captionstew.corpora.magnatagatune import MAGNATAGATUNE_TAGS
-from captionstew.corpora.release import ReleaseError
+from captionstew.corpora.release import ReleaseError, Report
 from captionstew.corpora.voxceleb2 import read_vox2_utterances
 from captionstew.data.manifests.cuts import open_cuts
 
@@ -310,11 +313,55 @@ def test_a_truncated_mp3_of_magnatagatune_is_listed_as_broken(prepare_labelled, 
     ] == [["classical"]]
 
 
-def test_split_of_actors_is_of_actors_and_seeded():
-    split = split_of_actors()
-    assert (
-        list(split.values()).count("test") == 19
-        and list(split.values()).count("valid") == 9
-        and len(split) == 91
-    )
-    assert split == split_of_actors() != split_of_actors(seed=1)
+def test_cremad_has_the_public_split_and_one_of_the_papers_sizes(tmp_path):
+    parts = Counter(split_of_actor(str(actor)) for actor in ACTORS)
+    assert parts == {"train": 63, "valid": 9, "test": 19}
+    assert [split_of_actor(x) for x in ("1001", "1009", "1002")] == ["test", "valid", "train"]
+    names = [
+        f"{actor}_{sentence}_{emotion}_XX"
+        for actor in ACTORS
+        for sentence in ("DFA", "ITH", "WSI")
+        for emotion in ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
+    ]
+    rows = [f'{number},"{name}"' for number, name in enumerate(names, 1)]
+    write(tmp_path / "SentenceFilenames.csv", "\n".join(['"Stimulus_Number","Filename"', *rows]))
+    found = {}
+    for split in ("public", "paper"):
+        args = Namespace(corpus_dir=tmp_path, audio_dir=tmp_path, split=split)
+        found[split] = {clip.key: clip.split for clip in cremad.clips(args, Report())}
+    assert Counter(found["paper"].values()) == {"train": 1638 - 2 * 706, "valid": 706, "test": 706}
+    assert found["public"]["cremad:1001_DFA_ANG_XX"] == "test"
+    actors = {split: set() for split in ("train", "valid", "test")}
+    for key, split in found["public"].items():
+        actors[split].add(key[7:11])
+    assert not actors["train"] & actors["test"] and not actors["train"] & actors["valid"]
+
+
+def test_voxceleb_utterances_may_be_split_at_random_as_in_the_paper():
+    names = [f"id{n % 50:05d}/video{n % 200:06d}/{n:05d}" for n in range(80_000)]
+    of = voxceleb2.split_rule("paper", names)
+    assert Counter(map(of, names)) == {
+        "train": 80_000 - 2 * 36_693,
+        "valid": 36_693,
+        "test": 36_693,
+    }
+    public = voxceleb2.split_rule("public", names)
+    by_video = {}
+    for name in names:
+        by_video.setdefault(name.rsplit("/", 1)[0], set()).add(public(name))
+    assert all(len(parts) == 1 for parts in by_video.values())
+
+
+def test_tags_may_be_split_at_random_as_in_the_paper(tmp_path):
+    tags = [f"x{n}" for n in range(138)] + list(MAGNATAGATUNE_TAGS)
+    header = "\t".join(f'"{name}"' for name in ["clip_id", *tags, "mp3_path"])
+    lines = [
+        "\t".join([f'"{n}"', *['"0"'] * 138, *['"1"'] * 50, f'"{n % 10}/song_{n}-0-29.mp3"'])
+        for n in range(1000)
+    ]
+    write(tmp_path / "annotations_final.csv", "\n".join([header, *lines]) + "\n")
+    found = {}
+    for split in ("public", "paper"):
+        args = Namespace(corpus_dir=tmp_path, audio_dir=tmp_path, split=split)
+        found[split] = Counter(clip.split for clip in magnatagatune.clips(args, Report()))
+    assert found == {"public": {"train": 1000}, "paper": {"train": 760, "valid": 40, "test": 200}}

@@ -10,6 +10,7 @@ import contextlib
 import csv
 import gzip
 import hashlib
+import itertools
 import json
 import runpy
 from collections import defaultdict
@@ -27,7 +28,7 @@ from captionstew.corpora.build.evaluation_keys import TEST_SPLITS
 from captionstew.corpora.build.leakage import filter_tables
 from captionstew.corpora.captioned import run
 from captionstew.corpora.keys import freesound_key, group_key, paraspeech_key
-from captionstew.corpora.labelled import run_labelled
+from captionstew.corpora.labelled import held_out_for_validation, run_labelled
 from captionstew.data.tables.database import connect
 
 RECIPE = Path(__file__).parents[4] / "egs" / "captionstew"
@@ -38,7 +39,8 @@ PARTS = [f"{entry.name}:{entry.split}" for entry in ENTRIES if entry.role == "pr
 FREE = "free"
 VERSION_2 = " of version 2"  # AudioCaps
 ON_YOUTUBE = (
-    "musiccaps:eval", "vggsound:test", "audioset:eval", "audioset_strong:eval", "airbench:test",
+    "musiccaps:eval", "vggsound:valid", "vggsound:test", "audioset:eval", "audioset_strong:valid",
+    "audioset_strong:eval", "airbench:test",
 )  # fmt: skip
 IN_CLOTHO = (
     "clotho:validation", "clotho:evaluation", "clothoaqa:val", "clothoaqa:test", "airbench:test",
@@ -47,6 +49,7 @@ ON_FREESOUND = (*IN_CLOTHO, "fsd50k:dev", "fsd50k:eval", "urbansound8k:all")
 VOICES = {  # ParaSpeechCaps' own lists are of utterances, that of VoxCeleb2 is of videos
     FREE: ["voxceleb2/dev/aac/id00001/{}/00001_voicefixer.wav"],
     "voxceleb2:eval": ["voxceleb2/dev/aac/id00001/{}/00002_voicefixer.wav"],
+    "voxceleb2:valid": ["voxceleb2/dev/aac/id00001/{}/00005_voicefixer.wav"],
     "paraspeechcaps:dev": ["voxceleb1/dev/wav/id10001/{}/00003_voicefixer.wav", "p001/glad.wav"],
     "paraspeechcaps:holdout": [
         "voxceleb2/test/aac/id00017/{}/00004_voicefixer.wav",
@@ -100,9 +103,15 @@ FORMS = {
 
 
 def video(recording: str) -> str:
-    """A YouTube id; some begin with "-", "_" or "Y"."""
-    digest = hashlib.sha256(recording.encode()).digest()
-    return "-_Ya"[digest[0] % 4] + base64.urlsafe_b64encode(digest)[:10].decode()
+    """A YouTube id; some begin with "-", "_" or "Y". Of the training clips of a release, those that
+    are on a list called `valid` are the ones that its reader validates on.
+    """
+    for salt in itertools.count():
+        digest = hashlib.sha256(f"{recording}{salt or ''}".encode()).digest()
+        found = "-_Ya"[digest[0] % 4] + base64.urlsafe_b64encode(digest)[:10].decode()
+        if held_out_for_validation(f"yt:{found}") == recording.endswith(":valid"):
+            return found
+    raise AssertionError
 
 
 def sound(recording: str) -> str:
@@ -274,20 +283,21 @@ def make_audioset(folder: Path, form: Form) -> None:
 
 
 def make_audioset_strong(folder: Path, form: Form) -> None:
-    for part, recording in (("eval", "audioset_strong:eval"), ("train", FREE)):
-        path, segment = folder / form.strong.format(part), f"{video(recording)}_30000"
+    lists = {"eval": ["audioset_strong:eval"], "train": [FREE, "audioset_strong:valid"]}
+    for part, listed in lists.items():
+        path = folder / form.strong.format(part)
+        segments = [f"{video(recording)}_30000" for recording in listed]
         if path.suffix == ".jsonl":
-            write_json_lines(path, {"id": segment, "events": "[0.50-2.00] Hum"})
+            write_json_lines(path, *({"id": x, "events": "[0.50-2.00] Hum"} for x in segments))
         else:
             header = ("segment_id", "start_time_seconds", "end_time_seconds", "label")
-            write_csv(path, header, (segment, 0.5, 2.0, "/m/a"), delimiter="\t")
+            write_csv(path, header, *((x, 0.5, 2.0, "/m/a") for x in segments), delimiter="\t")
 
 
 def make_vggsound(folder: Path, form: Form) -> None:
     tested = video("vggsound:test")
-    write_csv(
-        folder / "vggsound.csv", (video(FREE), 30, "hum", "train"), (tested, 30, "hum", "test")
-    )
+    trained = [(video(name), 30, "hum", "train") for name in (FREE, "vggsound:valid")]
+    write_csv(folder / "vggsound.csv", *trained, (tested, 30, "hum", "test"))
     write_csv(folder / "test.csv", (f"{tested}_000030.mp4", "hum"))
     write_csv(folder / "stat.csv", ("hum", 1, "others"))
 
@@ -308,8 +318,11 @@ def make_urbansound8k(folder: Path, form: Form) -> None:
 
 
 def make_voxceleb(folder: Path, form: Form) -> None:
-    """Of a speaker's two videos the one with fewer utterances is tested on."""
+    """Of a speaker's videos the one with the fewest utterances is tested on, the next validated
+    on.
+    """
     utterances = [f"id00001/{video('voxceleb2:eval')}/00002"]
+    utterances += [f"id00001/{video('voxceleb2:valid')}/0000{number}" for number in (5, 6)]
     utterances += [f"id00001/{video(FREE)}/0000{number}" for number in (1, 2, 3)]
     write(folder / "vox2_dev_utterances.txt", "\n".join(utterances) + "\n")
     write(
@@ -411,15 +424,17 @@ class Study:
         return dict(found)
 
     def probed(self, output: Path):
-        """(corpus, split of its list, keys) of what probes test on, and of FSD50K's validation."""
+        """(corpus, split of its list, keys) of what probes test on, and of what they validate on
+        where a list has it.
+        """
         for name in ("audioset", "audioset_strong", "vggsound", "fsd50k", "voxceleb2"):
             corpus_dir = self.corpora / name.replace("voxceleb2", "voxceleb")
             flags = ["--corpus-dir", corpus_dir, "--output-dir", output / name, "--lists-only"]
             run_labelled(known.load(name).CORPUS, None, [str(flag) for flag in flags])
             listed = keys_by_part(output / name / "listed.parquet")
             yield name, "test" if name == "vggsound" else "eval", listed["listed:test"]
-            if name == "fsd50k":
-                yield name, "dev", listed["listed:valid"]
+            if name != "audioset":
+                yield name, "dev" if name == "fsd50k" else "valid", listed["listed:valid"]
 
 
 def keys_by_part(*tables: Path) -> dict[str, set[str]]:

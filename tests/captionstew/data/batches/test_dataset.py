@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from captionstew.data.audio import BadAudio, read_audio
+from captionstew.data.batches.captioned import MaskedFeatures
 from captionstew.data.batches.dataset import CaptionDataset
 from captionstew.data.batches.loader import make_loader
 from captionstew.data.batches.sampling import EpochBatches
-from captionstew.data.features.augment import AugmentConfig
+from captionstew.data.features.augment import AugmentConfig, SpecAugment
 from captionstew.data.features.fbank import PADDING_VALUE, Fbank, FbankConfig
 from captionstew.data.features.store import build_feature_store
 from captionstew.data.manifests.cuts import audio_part, open_cuts
@@ -248,3 +249,23 @@ def test_stores_that_do_not_fit_are_refused(cuts, tmp_path):
         CaptionDataset(store=store, waveforms=True)
     with pytest.raises(ValueError, match="this run uses"):
         CaptionDataset(FbankConfig(low=0.0), store=store)
+
+
+def test_the_transform_of_a_batch_follows_seed_epoch_and_clips_alone(cuts):
+    transform = MaskedFeatures(SpecAugment(probability=1.0))
+    plain, masked = batches_of(cuts), batches_of(cuts, transform=transform)
+    before = torch.random.get_rng_state()
+    again = batches_of(cuts, transform=transform)
+    assert torch.equal(before, torch.random.get_rng_state())
+    torch.randn(7)
+    in_processes = batches_of(cuts, num_workers=2, transform=transform)
+    for one, other, third, bare in zip(masked, again, in_processes, plain, strict=True):
+        assert_same(one, other)
+        assert_same(one, third)
+        assert not torch.equal(one["features"], bare["features"])
+    later = {tuple(batch["cut_ids"]): batch for batch in batches_of(cuts, 2, transform=transform)}
+    assert all(
+        not torch.equal(batch["features"], later[tuple(batch["cut_ids"])]["features"])
+        for batch in masked
+        if tuple(batch["cut_ids"]) in later
+    )

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from captionstew.evaluation.metrics.classification import accuracy
-from captionstew.evaluation.probing.clips import VectorClips
+from captionstew.evaluation.probing.clips import FrameClips, VectorClips
 from captionstew.evaluation.probing.fit import (
     Heads,
     Probe,
@@ -16,6 +16,7 @@ from captionstew.evaluation.probing.fit import (
     train_probe,
 )
 from captionstew.evaluation.probing.head_metrics import AccuracyPerHead, AveragePrecisionPerHead
+from captionstew.evaluation.probing.progress import Progress
 from captionstew.models.heads import LinearHead
 
 
@@ -129,3 +130,87 @@ def test_a_constant_channel_does_no_harm():
     probe = single_label((x, labels), (x, labels), settings)
     assert torch.isfinite(probe.scores(x)).all() and probe.scale[-1] == 1.0
     assert np.isfinite(probe.valid_metric).all()
+
+
+class Killed(Exception):
+    pass
+
+
+class Dying(Progress):
+    """Writes whenever it may, and dies after some writes."""
+
+    def __init__(self, path, writes):
+        super().__init__(path, "same", seconds=0.0)
+        self.writes = writes
+
+    def save(self, state):
+        super().save(state)
+        self.writes -= 1
+        if self.writes == 0:
+            raise Killed
+
+
+@pytest.mark.parametrize("writes", [1, 7, 23])
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_killed_training_ends_as_one_that_was_not(tmp_path, writes, in_memory):
+    settings = ProbeSettings(max_epochs=12, seeds=(0, 1), patience=3)
+    train, valid = (VectorClips(*toy(60, seed, noise=3)) for seed in (1, 2))
+    train.in_memory = in_memory
+
+    def run(progress):
+        return train_probe(
+            LinearHead(8, 3), train, valid, cross_entropy_per_head, AccuracyPerHead, settings,
+            progress=progress,
+        )  # fmt: skip
+
+    whole = run(None)
+    path = tmp_path / "probe.progress"
+    try:
+        run(Dying(path, writes))
+    except Killed:
+        killed = True
+    else:
+        killed = False
+    assert killed or writes == 23  # patience may have ended it
+    resumed = run(Dying(path, -1))
+    assert resumed.valid_metric == whole.valid_metric and resumed.valid_loss == whole.valid_loss
+    assert torch.equal(resumed.weights["linear_weight"], whole.weights["linear_weight"])
+
+
+def test_progress_of_other_flags_is_not_gone_on_with(tmp_path, caplog):
+    Progress(tmp_path / "x.progress", "one").save({"a": 1})
+    assert Progress(tmp_path / "x.progress", "one").load() == {"a": 1}
+    assert Progress(tmp_path / "x.progress", "other").load() is None
+    assert "of other flags" in caplog.text
+
+
+def test_a_step_limit_ends_in_the_middle_of_an_epoch():
+    seen = []
+
+    class Counted(VectorClips):
+        def batches(self, parts):
+            seen.append(len(parts))
+            return super().batches(parts)
+
+    train = Counted(*toy(60, 1))
+    settings = ProbeSettings(max_epochs=50, seeds=(0,), batch_size=20, max_steps=7)
+    train_probe(
+        LinearHead(8, 3), train, VectorClips(*toy(30, 2)), cross_entropy_per_head,
+        AccuracyPerHead, settings,
+    )  # fmt: skip
+    assert seen == [3, 3, 1]
+
+
+def test_frames_that_are_read_ahead_are_the_same():
+    def source(cut_ids):
+        lengths = torch.tensor([2 + int(name) % 3 for name in cut_ids])
+        frames = torch.stack([torch.full((4, 2), float(name)) for name in cut_ids])
+        return frames, lengths
+
+    names, targets = [str(number) for number in range(20)], torch.arange(20)
+    here, ahead = (FrameClips(source, names, targets, workers) for workers in (0, 2))
+    for parts in (torch.randperm(20).split(6), torch.arange(20).split(8)):  # processes live on
+        for one, other in zip(here.batches(parts), ahead.batches(parts), strict=True):
+            (frames, lengths), labels = one
+            assert torch.equal(frames, other[0][0]) and torch.equal(lengths, other[0][1])
+            assert torch.equal(labels, other[1])

@@ -13,6 +13,7 @@ from captionstew.evaluation.probing.tasks import (
     all_tasks,
     broken_clips,
     class_names,
+    clip_split,
     events,
     num_missing,
     num_unknown_labels,
@@ -200,3 +201,10 @@ def test_events_of_the_mini_corpus_form_are_read(manifest):
         torch.equal(targets(["a"], ProbeTask("x"), ["a"]), torch.tensor([0]))
         and np.isfinite(found.cuts.durations).all()
     )
+
+
+def test_whose_split_it_is_stands_beside_the_manifests(tmp_path):
+    manifest = tmp_path / "cuts_test.jsonl"
+    assert clip_split(manifest) == {}
+    (tmp_path / "report.json").write_text('{"corpus": "cremad", "split": "paper"}')
+    assert clip_split(manifest) == {"clip_split": "paper"}

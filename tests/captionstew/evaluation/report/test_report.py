@@ -252,6 +252,17 @@ def test_clips_that_were_trained_on_stand_beside_every_number(tmp_path, result, 
     assert clips_of(older) == ["100", "?"]
 
 
+def test_whose_split_and_whose_judgement_stand_beside_the_number(tmp_path, result):
+    result(tmp_path, task="probe_cremad", settings={"pooling": "mean", "clip_split": "paper"})
+    judged = {"scoring": "judge", "judge": "judge-1", "judge_prompt": "airbench"}
+    result(tmp_path, task="qa_sound", metrics={"judge_score": 6.5}, settings=judged)
+    tables = paper_tables(read_results(tmp_path), None)
+    assert "paper split" in " ".join(sum(table(tables, "Table 3a").rows, []))
+    assert "6.50 (n = 100; judged by judge-1, prompt airbench; " in " ".join(
+        sum(table(tables, "Table 3b").rows, [])
+    )
+
+
 def test_which_of_several_files_fills_a_cell():
     def result(split="test", **settings):
         return {"split": split, "settings": settings, "created": settings.pop("created", "")}
