@@ -52,24 +52,26 @@ def choose_weights(flags: AlignmentFlags, task: str, metric: str) -> SelectedWei
       ValueError: the run never validated.
     """
     if flags.checkpoint is None and flags.epoch == 0 and flags.iter == 0:
-        flags = replace(flags, **best_validated(flags.exp_dir, metric))
+        epoch, step = best_validated(flags.exp_dir, metric)
+        flags = replace(flags, epoch=epoch, iter=step)
     return select_weights(flags, task)
 
 
-def best_validated(exp_dir: Path, metric: str) -> dict[str, int]:
-    """{"epoch": number}, the first with the highest validation metric of those whose checkpoint is
-    there; without any, of a run that counts steps, {"iter": step} of a checkpoint's own step.
+def best_validated(exp_dir: Path, metric: str) -> tuple[int, int]:
+    """--epoch and --iter, one of them 0: the first epoch with the highest validation metric of
+    those whose checkpoint is there; without any, of a run that counts steps, the step.
 
     With --valid-interval, an epoch's metric is its last one, the nearest to its checkpoint.
     """
     records = [
         record for record in read_scalars(exp_dir) if record["kind"] == "valid" and metric in record
     ]
-    for name, key, file in (("epoch", "epoch", "epoch"), ("iter", "step", "checkpoint")):
+    for key, file in (("epoch", "epoch"), ("step", "checkpoint")):
         metrics = {record[key]: record[metric] for record in records}
         there = [x for x in metrics if (exp_dir / f"{file}-{x}.pt").is_file()]
         if there:
-            return {name: max(there, key=metrics.__getitem__)}
+            best = max(there, key=metrics.__getitem__)
+            return (best, 0) if key == "epoch" else (0, best)
     raise ValueError(
         f"{exp_dir}: no checkpoint with a validation {metric}; name one with --epoch or --iter"
     )

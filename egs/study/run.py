@@ -203,11 +203,13 @@ def _step(row: dict[str, Any], variables: dict[str, str], path: Path, group: int
 
         return re.sub(r"\{(\w+)\}", value, text)
 
-    lists = ("needs", "command", "makes", "fills")
-    texts = {key: tuple(map(filled, row.get(key, ()))) for key in lists}
-    costs = {name: float(filled(str(row.get(name, 0)))) for name in COSTS}
+    values: dict[str, Any] = {
+        name: tuple(map(filled, row.get(name, ())))
+        for name in ("needs", "command", "makes", "fills")
+    }
+    values |= {name: float(filled(str(row.get(name, 0)))) for name in COSTS}
     when = filled(row.get("when", "always"))
-    return Step(filled(row["name"]), **texts, when=when, group=group, **costs)
+    return Step(filled(row["name"]), **values, when=when, group=group)
 
 
 def say_what_is_left_out(path: Path, steps: list[Step]) -> None:

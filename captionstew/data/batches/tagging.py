@@ -101,9 +101,14 @@ class TargetsAndMixup:
         labels = [clip_labels(custom, self.label_field) for custom in batch["custom"]]
         batch = batch | {"targets": multi_hot(labels, self.places)}
         if self.probability > 0:
-            names = ("features", "feature_lengths", "targets")
-            mixed = mixup(*(batch[name] for name in names), self.probability, self.alpha)
-            batch |= dict(zip(names, mixed))
+            features, lengths, targets = mixup(
+                batch["features"],
+                batch["feature_lengths"],
+                batch["targets"],
+                self.probability,
+                self.alpha,
+            )
+            batch |= {"features": features, "feature_lengths": lengths, "targets": targets}
         return batch if self.then is None else self.then(batch)
 
 

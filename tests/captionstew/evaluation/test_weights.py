@@ -83,7 +83,7 @@ def test_validation_chooses_the_epoch(flags, tmp_path, metrics, best):
     (tmp_path / "scalars.jsonl").write_text(
         "".join(json.dumps(record) + "\n" for record in records)
     )
-    assert best_validated(tmp_path, "r10") == {"epoch": best}
+    assert best_validated(tmp_path, "r10") == (best, 0)
     with pytest.raises(ValueError, match="rouge_l"):
         best_validated(tmp_path, "rouge_l")
 
@@ -94,4 +94,4 @@ def test_validation_chooses_the_step_of_a_run_that_counts_steps(tmp_path):
     (tmp_path / "scalars.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for step in (100, 200, 300):
         (tmp_path / f"checkpoint-{step}.pt").touch()
-    assert best_validated(tmp_path, "r10") == {"iter": 200}
+    assert best_validated(tmp_path, "r10") == (0, 200)
