@@ -411,7 +411,8 @@ def test_encoders_are_trained_on_labels_of_clips_only():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mini", "paper"])
 def test_every_program_of_a_plan_takes_its_flags(name, repository, takes_flags):
-    given = {"judge_url": "http://localhost/v1"} if name == "paper" else {}
+    judged = {"judge_url": "http://localhost/v1", "judge_prompt": "--judge-prompt ours"}
+    given = judged if name == "paper" else {}
     for one in study.read_plan(STUDY / f"{name}.json", given):
         for line in one.command:
             if line.split()[0] not in ("rm", "mkdir", "touch"):
