@@ -117,6 +117,7 @@ def result_fields(
             "weights": selected.choice,
             "windows": "whole clip",
             "max_caption_tokens": selected.config["max_caption_tokens"],
+            "num_train": selected.config.get("num_train"),
             "listed_clips": coverage.get(split, {}).get("total", {}).get("listed", len(cuts)),
             "seed": flags.seed,
         },

@@ -61,6 +61,13 @@ memory_gb=3
 cd "$here"
 
 if [ ! -f "$corpora" ]; then option_error "--corpora $corpora: no such list of corpora; relative to $here"; fi
+# What the last stage needs is asked for before hours of the first ones.
+for text in $reference_texts; do
+  if [ ! -f "$text" ]; then option_error "--reference-texts: $text is not there"; fi
+done
+if [ -n "$sentence_model" ] && ! python -c "import sentence_transformers" 2> /dev/null; then
+  option_error "--sentence-model needs pip install sentence-transformers; without the option the figure uses TF-IDF"
+fi
 done_dir=$data_dir/.done
 programs=../../local
 known_corpora=$(python "$programs/prepare_corpus.py" --list | tr '\n' ' ')

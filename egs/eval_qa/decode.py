@@ -115,6 +115,7 @@ def main() -> None:
         "answers_sha256": sha256_of_file(path),
         "max_answer_tokens": flags.max_answer_tokens,
         "token_rate": config["token_rate"],
+        "num_train": config.get("num_train"),
         "trained_parameters": sum(p.numel() for p in adaptor.parameters()),
         "frozen_parameters": llm.num_parameters + sum(p.numel() for p in encoder.parameters()),
     }

@@ -101,14 +101,14 @@ class Flags:
 def write_scores(
     flags: Flags, about: dict, task: str, replies: list[Reply], metrics: dict, scoring: dict
 ) -> None:
-    names = ("llm", "weights", "max_answer_tokens", "token_rate", "answers_sha256")
+    names = ("llm", "weights", "max_answer_tokens", "token_rate", "answers_sha256", "num_train")
     write_result(
         flags.exp_dir,
         task=task,
         metrics=metrics,
         num_clips=len(replies),
         trained_clips=about.get("trained_clips"),
-        settings={name: about[name] for name in names} | scoring | {"seed": flags.seed},
+        settings={name: about.get(name) for name in names} | scoring | {"seed": flags.seed},
         variant="" if scoring["scoring"] == "choices" else scoring["scoring"],
         **{name: about[name] for name in ("split", "system", "encoder", "checkpoint")},
         **{name: about[name] for name in ("trained_parameters", "frozen_parameters")},

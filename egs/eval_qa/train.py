@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from captionstew.data.batches.dataset import Batch
-from captionstew.data.batches.questions import QaBatches, qa_items
+from captionstew.data.batches.questions import QaBatches, qa_items, questions_by_source
 from captionstew.data.manifests.cuts import filter_by_duration, open_cuts
 from captionstew.distributed import Rank
 from captionstew.errors import run_main
@@ -139,6 +139,7 @@ def run(rank: Rank, flags: Flags) -> None:
         qa_items(split, table, encode, flags.token_rate, llm.fixed_tokens)
         for split, table in zip(cuts, tables)
     )
+    task.config |= {"num_train": questions_by_source(train_questions.items)}
     data = QaBatches(
         train_questions, tables[0], valid_questions, tables[1], flags, rank.rank, rank.world_size
     )

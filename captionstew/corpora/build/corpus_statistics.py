@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from captionstew.corpora.build.diversity import MAX_ORDER, TOKENISATIONS, diversity
+from captionstew.corpora.keys import group_key
 from captionstew.errors import UserError
 from captionstew.hashing import key_hash
 from captionstew.paper import paper
@@ -53,27 +54,48 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def count_corpora(tables: Mapping[str, Path]) -> dict[str, dict[str, int]]:
-    """Corpus -> clips and captions, from its table."""
+    """Corpus -> clips, recordings that they were cut from (tracks, videos), and captions, from its
+    table.
+    """
     counts = {}
     for name, table in tables.items():
-        captions, seen = 0, set[int]()
+        captions, seen, recordings = 0, set[int](), set[int]()
         for batch in pq.ParquetFile(table).iter_batches(columns=["audio_key"]):
             found = batch["audio_key"].to_pylist()
             captions += len(found)
             seen.update(hash(key) for key in found)
+            recordings.update(hash(group_key(key)) for key in found)
         if "num_captions" in pq.read_schema(table).names:
             captions = int(
                 np.sum(pq.read_table(table, columns=["num_captions"])["num_captions"].to_numpy())
             )
-        counts[name] = {"clips": len(seen), "captions": captions}
+        counts[name] = {"clips": len(seen), "recordings": len(recordings), "captions": captions}
     return counts
+
+
+def count_before_filter(tables: Mapping[str, Path]) -> dict[str, dict[str, int]]:
+    """Corpus -> captions and vocabulary of its release, where the paper's Table 1 counted them."""
+    found = {
+        name: diversity((caption for _, caption in captions_of(table)))
+        for name, table in tables.items()
+    }
+    return {
+        name: {key: words[key] for key in ("captions", "vocabulary")}
+        for name, words in found.items()
+    }
+
+
+def reference_name(path: Path) -> str:
+    """The row of a text file: the paper's, where it has one of that name (`cc12m.txt`)."""
+    printed = paper()["table_1"]["rows"] | paper()["table_4"]["rows"]
+    return path.stem if path.stem in printed else f"text:{path.name}"
 
 
 def lexical_statistics(
     tables: Mapping[str, Path], references: Sequence[Path], seed: int
 ) -> dict[str, dict]:
     """Name -> tokenisation -> diversity of all its captions, and `equal_size`: of a sample of
-    EQUAL_SIZE captions.
+    EQUAL_SIZE captions. Reference texts follow, by `reference_name`.
     """
     statistics = {}
     for name, table in tables.items():
@@ -86,7 +108,7 @@ def lexical_statistics(
         whole = {x: diversity(read_lines(path), x) for x in TOKENISATIONS}
         lines = nsmallest(EQUAL_SIZE, ((key_hash(line, seed), line) for line in read_lines(path)))
         sample = [line for _, line in lines]
-        statistics[f"text:{path.name}"] = {
+        statistics[reference_name(path)] = {
             **whole,
             "equal_size": {x: diversity(sample, x) for x in TOKENISATIONS},
         }
@@ -174,11 +196,11 @@ def table_rows(
         table_4.append(
             [name, f"{words['captions']:,}", *ours, f"{equal['captions']:,}", *sampled, *theirs]
         )
-        if name in counts:
+        if name in counts or name in printed[1]:
             theirs = printed[1].get(name, ["-"] * 3)[1:]
-            table_1.append(
-                [name, f"{counts[name]['captions']:,}", f"{words['vocabulary']:,}", *theirs]
-            )
+            pairs = counts.get(name, words)["captions"]
+            table_1.append([name, f"{pairs:,}", f"{words['vocabulary']:,}", *theirs])
+        if name in counts:
             both = f"{counts[name]['clips']:,} / {counts[name]['captions']:,}"
             table_5.append([name, both, printed[5].get(name, ["-"] * 2)[1]])
     distinct = [f"distinct-{n}" for n in range(1, MAX_ORDER + 1)]

@@ -14,6 +14,7 @@ seconds.
 
 import hashlib
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -183,6 +184,12 @@ def qa_items(
     rows = {cut_id: row for row, cut_id in enumerate(dict.fromkeys(item.cut_id for item in found))}
     clips = cuts.select([rows[item.cut_id] for item in items])
     return QaItems(clips, items, encode(items), token_rate, fixed_tokens)
+
+
+def questions_by_source(items: Sequence[QaItem]) -> dict[str, int]:
+    """Number of questions of each data set; those about speakers (`speakerqa_<corpus>`) are one."""
+    names = ("speakerqa" if x.dataset.startswith("speakerqa_") else x.dataset for x in items)
+    return dict(Counter(names))
 
 
 def qa_batches(

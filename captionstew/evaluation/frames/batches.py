@@ -68,6 +68,7 @@ class FrameBatches:
             for split in ("train", "valid")
         )
         self.train_cuts = train
+        self.num_train = len(train)
         self.valid_cuts = validation_share(valid, flags.valid_clips, rank.rank, rank.world_size)
         self._train_table = frame_table(encoder, train, flags, rank)
         self._valid_table = frame_table(encoder, valid, flags, rank)

@@ -126,7 +126,14 @@ def _other_size(result: Result) -> list[str]:
         .replace("lit_captioning_", "lit_retrieval_")
         .replace("own_retrieval_", "lit_retrieval_")
     )
-    printed = next((row["test"] for row in paper()["table_8"]["rows"] if row["task"] == task), "")
+    printed = next(
+        (
+            row["test"]
+            for row in paper()["table_8"]["rows"]
+            if row["task"] == task and "questions" not in row
+        ),
+        "",
+    )
     return [] if printed == f"{result['num_clips']:,}" else [f"n = {result['num_clips']:,}"]
 
 

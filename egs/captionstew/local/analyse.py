@@ -16,6 +16,7 @@ from captionstew.corpora.build.corpus_statistics import (
     NoFigure,
     as_markdown,
     as_page,
+    count_before_filter,
     count_corpora,
     draw_sources,
     embed_captions,
@@ -49,6 +50,7 @@ def main() -> None:
     tables = {**sources, WHOLE: args.data_dir / "clips.parquet"}
     statistics = lexical_statistics(tables, args.reference_texts, args.seed)
     counts = count_corpora(tables)
+    released = {path.stem: path for path in sorted((args.data_dir / "tables").glob("*.parquet"))}
     method = make_figure(sources, output, args)
     notes = [
         f"After the leakage filter and the duration rule. Tokens: {TOKENISATIONS['words']}.",
@@ -62,9 +64,9 @@ def main() -> None:
         ),
     ]
     rows = table_rows(statistics, counts)
-    write_json(
-        output / "analysis.json", {"statistics": statistics, "counts": counts, "figure": method}
-    )
+    content = {"statistics": statistics, "counts": counts, "figure": method}
+    content["before_filter"] = count_before_filter(released)
+    write_json(output / "analysis.json", content)
     (output / "analysis.md").write_text(as_markdown(rows, notes), encoding="utf-8")
     figure = output / "sources.png" if method else None
     (output / "index.html").write_text(as_page(rows, notes, figure), encoding="utf-8")

@@ -112,7 +112,7 @@ def run(rank: Rank, flags: Flags) -> None:
     model = freeze_all_but_cross_attention(CaptioningModel(frames, decoder))
     log_parameters(model, encoder)
     task = CaptioningTask(flags, encoder, model, tokenizer)
-    task.config |= {"coverage": data.coverage}
+    task.config |= {"coverage": data.coverage, "num_train": data.num_train}
     train(model, task, data, flags, rank)
 
 

@@ -118,7 +118,7 @@ def run(rank: Rank, flags: Flags) -> None:
     model = ContrastiveModel(frames, tower, flags.embedding_dim, flags.temperature)
     log_parameters(model, encoder)
     task = RetrievalTask(flags, encoder, model, tokenizer)
-    task.config |= {"coverage": data.coverage}
+    task.config |= {"coverage": data.coverage, "num_train": data.num_train}
     train(model, task, data, flags, rank)
 
 

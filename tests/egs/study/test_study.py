@@ -312,7 +312,7 @@ CELLS = {  # table -> (row, column): the row names a system, the column the file
     for table in ("table_3a", "table_3b", "table_9")
 }
 CELLS["table_7"] = [("", column["task"]) for column in PAPERS["table_7"]["columns"]]
-CELLS["table_8"] = [("", row["task"]) for row in PAPERS["table_8"]["rows"] if row["task"]]
+CELLS["table_8"] = [("", row["task"]) for row in PAPERS["table_8"]["rows"]]
 CELLS["table_2"] = [
     ("", task) for row in PAPERS["table_2"]["rows"] for task in row["results"].split()
 ]

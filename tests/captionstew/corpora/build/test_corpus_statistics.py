@@ -10,6 +10,7 @@ from captionstew.corpora.build.corpus_statistics import (
     NoFigure,
     as_markdown,
     as_page,
+    count_before_filter,
     count_corpora,
     draw_sources,
     embed_captions,
@@ -45,8 +46,8 @@ def test_tables_show_the_papers_numbers_beside_ours(tables, tmp_path):
     statistics = lexical_statistics(tables, [tmp_path / "text.txt"], seed=0)
     counts = count_corpora(tables)
     assert counts == {
-        "audiocaps": {"clips": 30, "captions": 60},
-        "mine": {"clips": 40, "captions": 40},
+        "audiocaps": {"clips": 30, "recordings": 30, "captions": 60},
+        "mine": {"clips": 40, "recordings": 40, "captions": 40},
     }
     rows = table_rows(statistics, counts)
     table_1 = {row[0]: row for row in rows["Table 1: captions and vocabulary"][1]}
@@ -154,3 +155,24 @@ def test_captions_that_are_too_few_for_a_figure(captions, tmp_path):
         embed_captions(captions, None, 0)
     page = as_page({"T": (["a"], [["1"]])}, ["note"], None)
     assert "Figure 3" not in page and "<td>1</td>" in page
+
+
+def test_texts_of_the_papers_names_fill_its_rows(tables, tmp_path):
+    for name in ("cc12m", "autoacd"):
+        (tmp_path / f"{name}.txt").write_text("A line of text.\nAnother line.\n")
+    texts = [tmp_path / "cc12m.txt", tmp_path / "autoacd.txt"]
+    statistics = lexical_statistics(tables, texts, seed=0)
+    rows = table_rows(statistics, count_corpora(tables))
+    table_1 = {row[0]: row for row in rows["Table 1: captions and vocabulary"][1]}
+    assert table_1["autoacd"] == ["autoacd", "2", "5", "1.5M", "20,491"] and "cc12m" not in table_1
+    table_4 = {row[0]: row for row in rows["Table 4: lexical diversity"][1]}
+    assert table_4["cc12m"][1:3] == ["2", "5"] and table_4["cc12m"][-6] == "366,175"
+
+
+def test_segments_of_a_track_are_clips_of_one_recording(make_table):
+    segments = [(f"jamendo:7:{start}", "slow piano") for start in (0, 30, 60)]
+    table = make_table("jamendomaxcaps", [*segments, ("jamendo:8:0", "a loud guitar")])
+    counts = count_corpora({"jamendomaxcaps": table})
+    assert counts == {"jamendomaxcaps": {"clips": 4, "recordings": 2, "captions": 4}}
+    before = count_before_filter({"jamendomaxcaps": table})
+    assert before == {"jamendomaxcaps": {"captions": 4, "vocabulary": 5}}

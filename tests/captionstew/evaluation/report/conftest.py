@@ -96,11 +96,14 @@ def analysis(tmp_path):
     statistics = {
         name: {"words": words, "equal_size": {"words": words}} for name in ("audiocaps", "mine")
     }
-    counts = {name: {"clips": 30, "captions": 60} for name in statistics}
+    counts = {name: {"clips": 30, "recordings": 20, "captions": 60} for name in statistics}
+    before = {"audiocaps": {"captions": 70, "vocabulary": 4400}}
     folder = tmp_path / "analysis"
     folder.mkdir()
     (folder / "analysis.json").write_text(
-        json.dumps({"statistics": statistics, "counts": counts, "figure": "x"})
+        json.dumps(
+            {"statistics": statistics, "counts": counts, "before_filter": before, "figure": "x"}
+        )
     )
     rows = (
         'x,y,source,caption\n0,0,audiocaps,"a dog,'
