@@ -398,6 +398,27 @@ def test_schedules_of_table_7_end_halfway(task, paper_steps):
     assert audio / values["ref-duration"] == pytest.approx(40_000)
 
 
+def test_the_costs_in_the_readme_are_those_of_the_plan(paper_steps):
+    lines = (STUDY / "README.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    listed = {row[0].strip("`"): row[1:] for row in rows if len(row) == 6 and row[0][0] == "`"}
+    counted = set()
+    for pattern, cells in sorted(listed.items(), key=lambda item: -len(item[0])):
+        own = [x for x in paper_steps if fnmatch.fnmatch(x.name, pattern) and x.name not in counted]
+        counted |= {one.name for one in own}
+        numbers = [float(cell.replace(",", "") or 0) for cell in cells]
+        sums = [sum(getattr(x, name) for x in own) for name in ("gpu_hours", "hours", "disk_gb")]
+        expected = [len(own), *sums, max(x.scratch_gb for x in own)]
+        assert numbers == pytest.approx(expected), pattern
+    free = {x.name for x in paper_steps} - counted
+    assert all(name == "report" or name.startswith("frames-removed-") for name in free)
+    peak = max(
+        sum(x.scratch_gb for x in paper_steps if x.group == group)
+        for group in {x.group for x in paper_steps}
+    )
+    assert f"at most {peak:,.0f} GB of them" in (STUDY / "README.md").read_text()
+
+
 def test_encoders_are_trained_on_labels_of_clips_only():
     """eval_probe/train_encoder.py refuses detection."""
     tasks = read_task_table(STUDY.parent / "eval_probe" / "tasks.json")
