@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captionstew.corpora.keys import IdentityError, name_stem, without_ending
-from captionstew.data.audio import AUDIO_ENDINGS, UNREADABLE
+from captionstew.data.audio import AUDIO_ENDINGS
 from captionstew.data.captions import normalise_caption
 from captionstew.data.tables.caption_table import write_rows
 
+ENCODED = ".m4a"  # where a decoded copy lies beside it, the copy is taken: it is read faster
 CHUNK = 2**22  # characters read at a time from a JSON list; longer than any record
 csv.field_size_limit(2**24)
 
@@ -230,7 +231,7 @@ class AudioFolder:
         self._by_path: dict[str, str] = {}
         for root, folders, files in os.walk(folder):
             folders.sort()
-            for name in sorted(files, key=lambda name: (name.lower().endswith(UNREADABLE), name)):
+            for name in sorted(files, key=lambda name: (name.lower().endswith(ENCODED), name)):
                 if name.lower().endswith(AUDIO_ENDINGS):
                     path = os.path.relpath(os.path.join(root, name), folder)
                     self._by_stem.setdefault(name_stem(name), path)
