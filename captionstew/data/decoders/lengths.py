@@ -48,7 +48,8 @@ def doubt_about(content: int, size: int, file: soundfile.SoundFile) -> Doubt | N
     if file.frames >= UNKNOWN:
         return Doubt.ABSENT
     if file.format == "FLAC":
-        return Doubt.BYTES if _last_flac_sample(content, size) > file.frames else None
+        last = _last_flac_sample(content, size)
+        return Doubt.BYTES if last >= max(1, file.frames) else None
     if file.format == "MP3":
         return _doubt_about_mp3(content, size)
     return Doubt.BYTES if _unread_bytes(content, size, file) else None
@@ -77,6 +78,8 @@ def _flac_frame_number(header: bytes) -> int | None:
     if len(header) < 16 or header[3] & 1:
         return None
     ones = 8 - (header[4] ^ 0xFF).bit_length()  # as UTF-8 says how many bytes follow
+    if ones in (1, 8):
+        return None
     follow = max(0, ones - 1)
     number = header[4] & (0x7F >> ones)
     for byte in header[5 : 5 + follow]:

@@ -33,7 +33,7 @@ def flac(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("announced", [0, 1000, 40_000])
+@pytest.mark.parametrize("announced", [0, 1000, 40_960])
 def test_flac_that_announces_less_than_it_holds(flac, announced):
     path = flac(announced)
     info = inspect_audio(path)
