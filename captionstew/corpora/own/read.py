@@ -28,7 +28,7 @@ from captionstew.corpora.own.audio_names import AudioNames, normal_name
 from captionstew.corpora.own.csv_rows import FolderError, Row, read_rows
 from captionstew.corpora.own.split import parse_fold, parse_split
 from captionstew.data.audio import MAX_DURATION, AudioInfo, BadAudio, inspect_audio
-from captionstew.data.captions import normalise_caption
+from captionstew.data.captions import has_hidden_characters, normalise_caption
 from captionstew.data.manifests.cuts import make_cut
 from captionstew.data.manifests.rows import RESERVED
 from captionstew.files import atomic_write
@@ -65,6 +65,7 @@ class FolderReport:
     rejected: list[Rejected] = field(default_factory=list)
     skipped_folders: list[str] = field(default_factory=list)
     without_row: list[str] = field(default_factory=list)  # audio files that no table names
+    cleaned: list[str] = field(default_factory=list)  # rows whose hidden characters were removed
     decoders: Counter[str] = field(default_factory=Counter)  # name -> clips kept
     cancelling: list[str] = field(default_factory=list)  # clips kept, the mean next to silence
 
@@ -96,6 +97,7 @@ class FolderReport:
             "rejected": self.counts(),
             "skipped_folders": self.skipped_folders,
             "without_row": self.without_row,
+            "cleaned": len(self.cleaned),
             "decoders": dict(sorted(self.decoders.items())),
             "cancelling": self.cancelling,
         }
@@ -104,6 +106,13 @@ class FolderReport:
         """One line that counts the audio files that no table names."""
         verb = "file has" if len(self.without_row) == 1 else "files have"
         return f"{len(self.without_row)} audio {verb} no row: {_first(self.without_row)}"
+
+    def cleaned_line(self) -> str:
+        """One line that counts the captions that were cleaned."""
+        return (
+            f"{len(self.cleaned)} captions had hidden characters, which were removed:"
+            f" {_first(self.cleaned)}"
+        )
 
     def cancelling_line(self) -> str:
         """One line that counts the clips whose channels cancel."""
@@ -299,6 +308,8 @@ def _read_captions(
             report.reject(table, f"repeats an earlier row of {file!r}", "duplicate row", row.line)
         else:
             captions.setdefault(file, []).append(caption)
+            if has_hidden_characters(row.values["caption"]):
+                report.cleaned.append(f"{table}, line {row.line}")
     return captions
 
 

@@ -177,3 +177,11 @@ def test_clips_whose_channels_cancel_are_kept_and_listed(table):
     found, report = captions(folder)
     assert len(found) == 2 and report.to_dict()["cancelling"] == ["set/b.wav"]
     assert report.cancelling_line().startswith("1 clip has channels that cancel")
+
+
+def test_hidden_characters_of_captions_are_removed_and_counted(table):
+    text = "file,caption\na.wav,A\u200b dog\x00\nb.wav,\u200b\nc.wav,C\n"
+    found, report = captions(table(text))
+    assert found == {"set/a.wav": ["A dog"], "set/c.wav": ["C"]}
+    assert report.to_dict()["cleaned"] == 1 and report.counts() == {"empty caption": 1}
+    assert report.cleaned_line().endswith("were removed: captions.csv, line 2")

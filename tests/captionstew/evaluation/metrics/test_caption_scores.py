@@ -16,6 +16,7 @@ from captionstew.corpora.release import open_text
 from captionstew.evaluation.metrics.caption_scores import (
     bleu,
     caption_scores,
+    caption_units,
     cider,
     longest_common_subsequence,
     rouge_l_coco,
@@ -190,6 +191,40 @@ def test_words_of_all_real_captions_equal_stanfords(shared_dir, tmp_path):
         if ptb_tokenize(caption) != expected:
             different.append((caption, expected))
     assert len(different) <= 5, different[:20]
+
+
+CHINESE = ["一只狗在叫，然后下雨。", "人们在大厅里鼓掌。", "汽车驶过湿滑的街道。"]
+JAPANESE = ["犬が二回吠えます。", "カフェで音楽が流れる", "雨の中を車が走る。"]
+THAI = ["สุนัขเห่าสองครั้ง", "ฝนตกบนหลังคา", "คนปรบมือในห้องโถง"]
+
+
+@pytest.mark.parametrize("captions", [CHINESE, JAPANESE, THAI])
+def test_scripts_without_blanks_count_characters(captions, caplog):
+    references = [[caption] for caption in captions]
+    assert caption_units(references) == "characters"
+    same = caption_scores(captions, references)
+    assert "count characters" in caplog.text
+    assert all(same[name] == pytest.approx(1) for name in same if name != "cider")
+    assert same["cider"] == pytest.approx(10)
+    changed = [captions[0][:5] + captions[1][3:], *captions[1:]]
+    part = caption_scores(changed, references)
+    assert all(0 < part[name] < same[name] for name in same)
+    other = caption_scores([captions[1], captions[2], captions[0]], references)
+    assert other["bleu_4"] < 0.1 and other["rouge_l_hf"] < 0.5
+
+
+def test_captions_of_other_alphabets_count_words():
+    russian = ["Собака громко лает", "Дождь стучит по крыше"]
+    scores = caption_scores(russian, [[text] for text in russian])
+    assert caption_units([[text] for text in russian]) == "words"
+    assert scores["rouge_l_hf"] == scores["rouge_l"] == pytest.approx(1)
+
+
+def test_some_foreign_letters_in_english_captions_change_nothing(caplog):
+    references = [["a crowd's 欢呼声 is heard"], ["rain falls"]]
+    assert caption_units(references) == "words"
+    assert caption_scores(["a crowd 欢呼", "rain"], references)["rouge_l"] < 0.6
+    assert not caplog.text
 
 
 def test_worked_rouge_l():
