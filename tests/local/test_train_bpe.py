@@ -46,7 +46,7 @@ def test_bytes_can_be_refused_and_asked_for(train, capsys):
         f"a {animal} in the {place}" for animal in ("dog", "cat") for place in ("hall", "rain")
     ]
     train(captions, "--vocab-size", 400)
-    assert "bytes" not in capsys.readouterr().out
+    assert "written as bytes" not in capsys.readouterr().out
     tokenizer = train(captions, "--vocab-size", 400, "--byte-fallback", "true")
     assert "all others are written as bytes" in capsys.readouterr().out
     assert tokenizer.decode(tokenizer.encode(["犬 barks"], 50)[0]) == ["犬 barks"]
