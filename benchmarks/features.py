@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 import torch
 
-from captionstew.data.audio import AudioInfo, inspect_audio, read_audio, resample
+from captionstew.data.audio import AudioInfo, inspect_audio, read_audio
 from captionstew.data.batches.dataset import CaptionDataset
 from captionstew.data.batches.loader import make_loader
 from captionstew.data.batches.sampling import EpochBatches
@@ -27,6 +27,7 @@ from captionstew.data.features.augment import SpecAugment
 from captionstew.data.features.fbank import BACKENDS, Fbank, FbankConfig
 from captionstew.data.features.store import build_feature_store
 from captionstew.data.manifests.cuts import make_cut, open_cuts, write_cuts
+from captionstew.data.resampling import resample
 
 
 class Clock:

@@ -102,7 +102,7 @@ def classify(options: argparse.Namespace) -> int:
     """file, label, probability among the labels: the likeliest labels of each file"""
     from captionstew.inference.retriever import load_retriever
 
-    labels = [label.strip() for label in options.labels.split(",") if label.strip()]
+    labels = _labels(options.labels)
     retriever = load_retriever(options.checkpoint, _device(options))
     files = _files(options)
     scores = retriever.classify(
@@ -271,6 +271,25 @@ def _print_row(*values: str) -> None:
 def _printable(text: str) -> str:
     """File names and captions may hold anything, control characters of terminals among it."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _labels(text: str) -> list[str]:
+    """Labels given with commas; those that make the same sentence are one."""
+    labels: dict[str, str] = {}
+    repeated = []
+    for label in (label.strip() for label in text.split(",")):
+        sentence = label.replace("_", " ")
+        if sentence in labels:
+            repeated.append(label)
+        elif label:
+            labels[sentence] = label
+    if repeated:
+        print(
+            f"captionstew: --labels names these more than once, which counts once:"
+            f" {', '.join(dict.fromkeys(repeated))}",
+            file=sys.stderr,
+        )
+    return list(labels.values())
 
 
 def _lines(stream: Iterable[str]) -> Iterable[str]:

@@ -5,16 +5,44 @@
         --vocab-size 2000
 
 The result is a sentencepiece model with BART's ids (<s> 0, <pad> 1, </s> 2, <unk> 3) and a <mask>.
-A small corpus gives fewer pieces than asked for.
+A small corpus gives fewer pieces than asked for. Where the captions have more kinds of characters
+than the pieces can hold, the rare ones are written as bytes (--byte-fallback).
 """
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 from captionstew.data.manifests.cuts import open_cuts
-from captionstew.data.tokenizer import SentencePieceTokenizer, train_sentencepiece
+from captionstew.data.manifests.index import IndexedCuts
+from captionstew.data.tokenizer import (
+    SentencePieceTokenizer,
+    TooManyCharacters,
+    train_sentencepiece,
+    train_with_bytes,
+)
 from captionstew.errors import run_main
 from captionstew.files import atomic_write
+
+
+class Captions:
+    """The captions of all clips, as often as they are asked for."""
+
+    def __init__(self, cuts: IndexedCuts) -> None:
+        self.cuts = cuts
+
+    def __iter__(self) -> Iterator[str]:
+        for cut in self.cuts:
+            yield from cut.supervisions[0].custom["captions"]
+
+
+def with_bytes(captions: Captions, args: argparse.Namespace) -> bytes:
+    model, kept, kinds = train_with_bytes(captions, args.vocab_size, args.character_coverage)
+    print(
+        f"{kept} of {kinds} kinds of characters are pieces, all others are written as bytes;"
+        " a larger --vocab-size keeps more"
+    )
+    return model
 
 
 def main() -> None:
@@ -31,12 +59,26 @@ def main() -> None:
     parser.add_argument(
         "--character-coverage", type=float, default=0.9995, help="share of the text's characters"
     )
+    parser.add_argument(
+        "--byte-fallback",
+        choices=("auto", "true", "false"),
+        default="auto",
+        help="write rare characters as bytes (auto: where the pieces cannot hold all of them)",
+    )
     args = parser.parse_args()
-    if not 0 < args.character_coverage <= 1:
-        parser.error(f"--character-coverage {args.character_coverage} is not above 0 and up to 1")
+    if not 0.98 <= args.character_coverage <= 1:
+        parser.error(f"--character-coverage {args.character_coverage} is not between 0.98 and 1")
     cuts = open_cuts(args.manifest)
-    captions = (caption for cut in cuts for caption in cut.supervisions[0].custom["captions"])
-    model = train_sentencepiece(captions, args.vocab_size, args.character_coverage)
+    captions = Captions(cuts)
+    try:
+        if args.byte_fallback == "true":
+            model = with_bytes(captions, args)
+        else:
+            model = train_sentencepiece(captions, args.vocab_size, args.character_coverage)
+    except TooManyCharacters:
+        if args.byte_fallback == "false":
+            raise
+        model = with_bytes(captions, args)
     with atomic_write(args.output) as file:
         file.write(model)
     print(

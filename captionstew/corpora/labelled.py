@@ -50,10 +50,6 @@ LISTED_SCHEMA = pa.schema(
         ("labels", pa.string()),  # JSON
     ]
 )
-DECODE_M4A = (
-    "find . -name '*.m4a' -exec sh -c 'ffmpeg -nostdin -loglevel error -i \"$0\" -ar 16000"
-    " \"${0%.m4a}.wav\"' {} ';'"
-)
 
 
 @dataclass(frozen=True)
@@ -290,10 +286,5 @@ def _print_report(report: dict, dropped: Report, output: Path) -> None:
                 f"  {row['broken']} clips of {split} cannot be used; see"
                 f" {output / f'broken_{split}.jsonl'}"
             )
-            if ".m4a" in (output / f"broken_{split}.jsonl").read_text(encoding="utf-8"):
-                print(
-                    "  libsndfile does not read .m4a: decode them once, in the audio folder:"
-                    f" {DECODE_M4A}"
-                )
         if row.get("found", row["listed"]) == 0:
             print(f"  {split} has no clip")

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captionstew.corpora.keys import IdentityError, name_stem, without_ending
-from captionstew.data.audio import AUDIO_ENDINGS, UNREADABLE
-from captionstew.data.captions import normalise_caption
+from captionstew.data.audio import AUDIO_ENDINGS
+from captionstew.data.captions import has_hidden_characters, normalise_caption
 from captionstew.data.tables.caption_table import write_rows
 
+ENCODED = ".m4a"  # where a decoded copy lies beside it, the copy is taken: it is read faster
 CHUNK = 2**22  # characters read at a time from a JSON list; longer than any record
 csv.field_size_limit(2**24)
 
@@ -29,14 +30,15 @@ class ReleaseError(ValueError):
 
 
 class Report:
-    """Counts what a reader read, kept and dropped, with the reason and the first examples of
-    each.
+    """Counts what a reader read, kept, cleaned and dropped, with the reason and the first examples
+    of each.
     """
 
     def __init__(self) -> None:
         self.read: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
+        self.cleaned: Counter[str] = Counter()  # captions that had hidden characters
         self.examples: dict[str, list[str]] = {}
 
     def drop(self, reason: str, example: object) -> None:
@@ -47,11 +49,12 @@ class Report:
     def row(self, caption: str | None, source: str, **columns) -> Iterator[dict]:
         """One table row, or none if the caption is empty; `yield from report.row(...)`."""
         self.read[source] += 1
-        text = normalise_caption((caption or "").replace("\x00", ""))
+        text = normalise_caption(caption or "")
         if not text:
             self.drop("empty caption", columns.get("audio_key"))
             return
         self.kept[source] += 1
+        self.cleaned[source] += has_hidden_characters(caption or "")
         yield {"caption": text, "source": source, "offset": 0.0, "duration": None, **columns}
 
     @contextmanager
@@ -67,6 +70,7 @@ class Report:
     def as_dict(self) -> dict:
         return {
             "rows": dict(sorted(self.kept.items())),
+            "cleaned": dict(sorted((+self.cleaned).items())),
             "dropped": {
                 reason: {"rows": count, "examples": self.examples[reason]}
                 for reason, count in sorted(self.dropped.items())
@@ -75,6 +79,10 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"  {source}: {count} captions" for source, count in sorted(self.kept.items())]
+        lines += [
+            f"  {source}: {count} captions had hidden characters, which were removed"
+            for source, count in sorted((+self.cleaned).items())
+        ]
         lines += [
             f"  dropped {count}: {reason} (e.g. {self.examples[reason][0]})"
             for reason, count in sorted(self.dropped.items())
@@ -230,7 +238,7 @@ class AudioFolder:
         self._by_path: dict[str, str] = {}
         for root, folders, files in os.walk(folder):
             folders.sort()
-            for name in sorted(files, key=lambda name: (name.lower().endswith(UNREADABLE), name)):
+            for name in sorted(files, key=lambda name: (name.lower().endswith(ENCODED), name)):
                 if name.lower().endswith(AUDIO_ENDINGS):
                     path = os.path.relpath(os.path.join(root, name), folder)
                     self._by_stem.setdefault(name_stem(name), path)

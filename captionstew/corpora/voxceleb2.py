@@ -3,11 +3,8 @@ al., 2018.
 
 Release: https://mm.kaist.ac.kr/datasets/voxceleb (registration; annotations under CC BY 4.0),
 vox2_meta.csv and the tree voxceleb2/dev/aac/ into CORPUS_DIR, a folder `voxceleb` wherever several
-corpora lie side by side. The audio is .m4a, which libsndfile does not read: decode it once to .wav
-beside it, in the folder of the tree with
-
-    find . -name '*.m4a' -exec \\
-        sh -c 'ffmpeg -nostdin -loglevel error -i "$0" -ar 16000 "${0%.m4a}.wav"' {} ';'
+corpora lie side by side. The audio is .m4a; where a decoded .wav lies beside it, that is read,
+which is faster.
 
 There is no official identification split (the release's test speakers are others). With `--split
 public`, of every speaker whole videos, 3.4 % of the utterances and at least one video, are held

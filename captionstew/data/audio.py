@@ -1,16 +1,17 @@
-"""Reading audio: one decoder, one resampler, one rule for every irregularity.
+"""Reading audio: one contract whatever the format, one resampler, one rule for every irregularity.
 
     from captionstew.data.audio import inspect_audio, read_audio
     samples = read_audio("dog.wav")            # float32 (N,), mono, 16 kHz, within [-1, 1]
 
 The rules, in the order in which they apply:
 
-1. libsndfile decodes (WAV, FLAC, OGG, MP3, ...), by content and not by file name. A file that it
-   cannot decode to the end is bad; a length announced in the header is never trusted.
-2. NaN or infinite samples make a file bad.
+1. libsndfile decodes (WAV, FLAC, OGG, MP3, ...), by content and not by file name; FFmpeg decodes
+   what libsndfile does not open (M4A, WebM, WMA, ...) and files whose announced length is not that
+   of their audio. A file that cannot be decoded to its end is bad.
+2. NaN or infinite samples make a file bad, and so does a sampling rate outside 1 kHz to 1 MHz.
 3. Channels are averaged.
-4. Other rates are converted by lhotse's sinc resampler, and by nothing else: features would
-   otherwise depend on which packages happen to be installed.
+4. Other rates are converted by one windowed sinc (`resampling`), and by nothing else: features
+   would otherwise depend on which packages happen to be installed.
 5. What goes beyond full scale (float files, lossy decoders, the resampler's overshoot) is divided
    by its peak, so that the waveform keeps its shape and lies within [-1, 1].
 6. A clip shorter than 0.25 s is zero-padded at its end to 0.25 s.
@@ -19,51 +20,34 @@ The rules, in the order in which they apply:
 import hashlib
 import math
 import os
-import re
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from captionstew.errors import UserError
+from captionstew.data.decoders.contract import BadAudio, Decoder
+from captionstew.data.decoders.opening import open_audio
+from captionstew.data.resampling import resample
 
 # Every format that a decoder may open; whether it does is found out by trying.
 AUDIO_ENDINGS = (
-    ".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".mp4", ".webm", ".mkv",
-    ".wma", ".aif", ".aiff", ".au", ".snd", ".caf", ".w64", ".rf64", ".sph",
+    ".wav", ".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf",
+    ".sph", ".nist", ".voc", ".flac", ".mp3", ".mp2", ".mpga", ".ogg", ".oga", ".opus", ".spx",
+    ".m4a", ".m4b", ".mp4", ".3gp", ".mov", ".aac", ".adts", ".ac3", ".eac3", ".amr", ".webm",
+    ".weba", ".mkv", ".mka", ".wma", ".wmv", ".asf", ".avi", ".flv", ".ape", ".tak", ".tta", ".wv",
+    ".mpc", ".dsf",
 )  # fmt: skip
-UNREADABLE = ".m4a"  # by libsndfile: where a decoded copy lies beside it, the copy is taken
 
 SAMPLING_RATE = 16000  # Hz
+MIN_RATE, MAX_RATE = 1_000, 1_000_000  # Hz; others are mistakes of a header
 MIN_DURATION = 0.25  # seconds; shorter clips are zero-padded
 MAX_DURATION = 60.0  # seconds; longer clips are left out when a corpus is prepared
 
-# Samples per channel decoded at a time: bounds the memory whatever the header announces.
+# Samples of all channels decoded at a time: bounds the memory whatever the header announces.
 BLOCK = 1 << 20
-UNKNOWN_LENGTH = 1 << 62  # samples; what libsndfile says of FLAC streams, which it then cannot read
-# Elements (256 MiB); rates with no common divisor need kernels of gigabytes.
-MAX_RESAMPLER_KERNEL = 1 << 26
-# What downloads leave in the place of audio, by how a file begins: what it is, what to do.
-NOT_AUDIO = (
-    (rb"<(!doctype\s+html|html|head|body)", "an HTML page; download the file again"),
-    (rb"version https://git-lfs", "a Git LFS pointer; fetch the file with `git lfs pull`"),
-    (rb"<\?xml|<error", "an XML error message; download the file again"),
-    (rb"[{\[]\s*[\"{\[]", "JSON, perhaps an error message; download the file again"),
-)
-
-
-class BadAudio(UserError):
-    """An audio file that cannot be used. Attributes: `path` and `reason` (one line)."""
-
-    def __init__(self, path: str | os.PathLike, reason: str) -> None:
-        super().__init__(path, reason)  # both, so that the exception survives a process boundary
-        self.path = str(path)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+# Channels cancel where their mean has less than this share of their energy (20 dB).
+CANCELLING = 0.01
 
 
 @dataclass(frozen=True)
@@ -72,7 +56,8 @@ class AudioInfo:
 
     `duration` is in seconds, `sampling_rate` in Hz, `num_samples` counts samples per channel at
     that rate, and `fingerprint` is a hash of the decoded samples: two files with one fingerprint
-    hold the same recording.
+    hold the same recording. `decoder` read it; `cancelling` channels leave next to nothing when
+    they are averaged.
     """
 
     duration: float
@@ -80,6 +65,8 @@ class AudioInfo:
     channels: int
     num_samples: int
     fingerprint: str
+    decoder: str = "libsndfile"
+    cancelling: bool = False
 
 
 def inspect_audio(path: str | os.PathLike) -> AudioInfo:
@@ -88,23 +75,23 @@ def inspect_audio(path: str | os.PathLike) -> AudioInfo:
     """
     digest = hashlib.blake2b(digest_size=16)
     num_samples = 0
-    with _open(path) as file:
+    energy = np.zeros(2)  # of the mean of the channels, and the mean of theirs
+    with closing(_open(path)) as file:
         for block in _blocks(path, file, None):
             digest.update(block.tobytes())
             num_samples += len(block)
+            if file.channels > 1:
+                energy += _energy(block.mean(axis=1)), _energy(block) / file.channels
         if num_samples == 0:
             raise BadAudio(path, "holds no audio samples")
-        if _resampler_kernel(file.samplerate, SAMPLING_RATE) > MAX_RESAMPLER_KERNEL:
-            raise BadAudio(
-                path,
-                f"sampling rate {file.samplerate} Hz cannot be converted to {SAMPLING_RATE} Hz",
-            )
         return AudioInfo(
-            duration=num_samples / file.samplerate,
-            sampling_rate=file.samplerate,
+            duration=num_samples / file.sampling_rate,
+            sampling_rate=file.sampling_rate,
             channels=file.channels,
             num_samples=num_samples,
             fingerprint=digest.hexdigest(),
+            decoder=file.name,
+            cancelling=bool(energy[0] < CANCELLING * energy[1]),
         )
 
 
@@ -120,15 +107,11 @@ def read_audio(
     Raises BadAudio when the file cannot be decoded, holds NaN, or ends more than 0.25 s before the
     asked part does.
     """
-    with _open(path) as file:
-        source_rate = file.samplerate
-        if _resampler_kernel(source_rate, sampling_rate) > MAX_RESAMPLER_KERNEL:
-            raise BadAudio(
-                path, f"sampling rate {source_rate} Hz cannot be converted to {sampling_rate} Hz"
-            )
+    with closing(_open(path, skip=offset > 0)) as file:
+        source_rate = file.sampling_rate
         wanted = None if duration is None else round(duration * source_rate)
         if offset > 0:
-            _seek(path, file, round(offset * source_rate))
+            file.skip_to(round(offset * source_rate))
         blocks = [block.mean(axis=1, dtype=np.float32) for block in _blocks(path, file, wanted)]
     samples = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
     if len(samples) == 0:
@@ -148,104 +131,33 @@ def read_audio(
     return np.pad(samples, (0, missing)) if missing > 0 else samples
 
 
-def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
-    """(N,) float32 at `source_rate` -> (ceil(N * target_rate / source_rate),) float32 at
-    `target_rate`.
-
-    The kernels are cached per pair of rates and process; two threads that meet at an empty cache
-    both compute the same kernel.
-    """
-    if source_rate == target_rate:
-        return samples
-    import torch
-    from lhotse.augmentation import get_or_create_resampler
-
-    with torch.no_grad(), one_thread():
-        return get_or_create_resampler(source_rate, target_rate)(torch.from_numpy(samples)).numpy()
+def audio_duration(path: str | os.PathLike) -> float:
+    """Seconds of a file: as its header says where that can be trusted, else by decoding it."""
+    with closing(_open(path)) as file:
+        announced = file.duration
+    return inspect_audio(path).duration if announced is None else announced
 
 
-@contextmanager
-def one_thread():
-    """PyTorch on one CPU thread inside the block.
-
-    Convolutions and matrix products of a short clip differ in the last bit with the number of
-    threads; samples and features must be the same in a loader's worker, which has one, and in the
-    main process.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _resampler_kernel(source_rate: int, target_rate: int) -> int:
-    """Elements of the sinc kernel: one filter per output phase, each as long as the rates'
-    period.
-    """
-    if source_rate == target_rate:
-        return 0
-    divisor = math.gcd(source_rate, target_rate)
-    return (source_rate // divisor) * (target_rate // divisor)
-
-
-def _open(path: str | os.PathLike) -> soundfile.SoundFile:
-    if not Path(path).is_file():  # never opens what could block, as a FIFO does
-        raise BadAudio(path, _why_no_file(Path(path)))
-    if os.path.getsize(path) == 0:
-        raise BadAudio(path, "file is empty (0 bytes)")
-    try:
-        file = soundfile.SoundFile(os.fspath(path))
-    except soundfile.LibsndfileError as error:
-        kind = _kind_of(Path(path))
-        reason = f"not audio: looks like {kind}" if kind else "is not readable audio"
-        raise BadAudio(path, f"{reason} ({_message(error)})") from error
-    if file.frames >= UNKNOWN_LENGTH:
+def _open(path: str | os.PathLike, skip: bool = False) -> Decoder:
+    file = open_audio(path, skip)
+    if not MIN_RATE <= file.sampling_rate <= MAX_RATE:
         file.close()
         raise BadAudio(
-            path, "announces no length, as FLAC streams do; libsndfile needs one: encode it again"
+            path,
+            f"has a sampling rate of {file.sampling_rate} Hz, outside {MIN_RATE} to {MAX_RATE}:"
+            " correct its header",
         )
     return file
 
 
-def _why_no_file(path: Path) -> str:
-    if not path.exists():
-        return "file does not exist"
-    return "is a folder" if path.is_dir() else "is no regular file, but a device, pipe or socket"
-
-
-def _kind_of(path: Path) -> str | None:
-    """What a file that is no audio is, by how it begins, and what to do; None if unknown."""
-    with open(path, "rb") as file:
-        start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    return next((kind for form, kind in NOT_AUDIO if re.match(form, start)), None)
-
-
-def _seek(path: str | os.PathLike, file: soundfile.SoundFile, start: int) -> None:
-    try:
-        file.seek(start)
-    except soundfile.LibsndfileError as error:
-        raise BadAudio(
-            path, f"has no audio at {start / file.samplerate:.3f} s ({_message(error)})"
-        ) from error
-
-
-def _blocks(path: str | os.PathLike, file: soundfile.SoundFile, wanted: int | None):
+def _blocks(path: str | os.PathLike, file: Decoder, wanted: int | None) -> Iterator[np.ndarray]:
     """Yields float32 (n, channels) blocks up to `wanted` samples or the real end; raises
     BadAudio.
     """
+    most = max(1, BLOCK // file.channels)
     done = 0
     while wanted is None or done < wanted:
-        size = BLOCK if wanted is None else min(BLOCK, wanted - done)
-        try:
-            block = file.read(size, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise BadAudio(
-                path, f"damaged: cannot be decoded to its end ({_message(error)})"
-            ) from error
+        block = file.read(most if wanted is None else min(most, wanted - done))
         if len(block) == 0:
             return
         if not np.isfinite(block).all():
@@ -256,5 +168,5 @@ def _blocks(path: str | os.PathLike, file: soundfile.SoundFile, wanted: int | No
         yield block
 
 
-def _message(error: soundfile.LibsndfileError) -> str:
-    return str(error.error_string).strip().rstrip(".") or f"libsndfile error {error.code}"
+def _energy(samples: np.ndarray) -> float:
+    return float(np.square(samples, dtype=np.float64).sum())

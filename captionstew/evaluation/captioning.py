@@ -15,7 +15,7 @@ import torch
 
 from captionstew.data.captions import normalise_caption
 from captionstew.data.manifests.index import IndexedCuts
-from captionstew.data.tokenizer import Tokenizer
+from captionstew.data.tokenizer import Tokenizer, warn_of_cut
 from captionstew.distributed import gather_objects, sum_over_ranks
 from captionstew.evaluation.metrics.bootstrap import bootstrap_interval
 from captionstew.evaluation.metrics.caption_scores import caption_scores, rouge_l_per_clip
@@ -125,6 +125,7 @@ def captioning_validation(
     sums = dict.fromkeys(("clips", "tokens", "autoregressive", "parallel"), 0.0)
     rows: list[CaptionedRow] = []
     failed: list[tuple[str, str]] = []
+    texts_seen: list[str] = []
     for batch in batches:
         failed.extend(batch.get("failed", ()))
         if not batch["cut_ids"]:
@@ -132,6 +133,7 @@ def captioning_validation(
         memory, lengths = model.encode_audio(
             batch["features"].to(device), batch["feature_lengths"].to(device)
         )
+        texts_seen.extend(batch["captions"])
         ids, id_lengths = (
             part.to(device) for part in tokenizer.encode(batch["captions"], max_tokens)
         )
@@ -147,6 +149,7 @@ def captioning_validation(
                 model.decoder.generate(memory[:missing], lengths[:missing], 1, max_tokens),
             )
             rows.extend(zip(batch["cut_ids"], texts, batch["all_captions"]))
+    warn_of_cut(tokenizer, texts_seen, max_tokens)
     clips, tokens, *losses = sum_over_ranks(list(sums.values()), device)
     captions = _gathered(rows, failed)
     metrics: dict[str, float] = {}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from captionstew.data.tokenizer import Tokenizer
+from captionstew.data.tokenizer import Tokenizer, warn_of_cut
 from captionstew.distributed import gather_objects
 from captionstew.evaluation.metrics.bootstrap import (
     bootstrap_interval,
@@ -124,6 +124,7 @@ def embed_texts(
     max_tokens: int,
 ) -> np.ndarray:
     """Texts -> unit vectors (texts, E)."""
+    warn_of_cut(tokenizer, texts, max_tokens)
     vectors = []
     for start in range(0, len(texts), TEXT_BATCH):
         ids, lengths = tokenizer.encode(texts[start : start + TEXT_BATCH], max_tokens)

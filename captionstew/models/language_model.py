@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from captionstew.hashing import hash_of, sha256_of_file
 from captionstew.models.qa import FrozenLanguageModel
@@ -72,7 +73,13 @@ def load_language_model(
             "quantization_config": _quantization(bits, device),
             "device_map": {"": str(device)},
         }
-    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, **options)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, **options)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{folder}: its weights are broken ({error}); fetch them again, or name another model"
+            " with --llm"
+        ) from error
     tokenizer = AutoTokenizer.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
     )

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -223,10 +224,11 @@ def _load_bart(name_or_path: str, tokenizer: Tokenizer, parallel_positions: int)
                 name_or_path, dtype=torch.float32, output_loading_info=True
             ),
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"text decoder {name_or_path}: neither {', '.join(ARCHITECTURES)} nor a BART checkpoint"
-            f" ({str(error).splitlines()[0]})"
+            f" ({str(error).splitlines()[0]}); name another with --text-decoder, or --init-text in"
+            " pretraining"
         ) from error
     if missing := [
         key for key in report["missing_keys"] if key.startswith(("model.decoder", "model.shared"))

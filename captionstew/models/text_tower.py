@@ -5,6 +5,7 @@ pretrained.
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel, PreTrainedModel
 
@@ -91,10 +92,11 @@ def _load_pretrained(name_or_path: str, vocab_size: int) -> TextTower:
         model, report = AutoModel.from_pretrained(
             name_or_path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"text tower {name_or_path}: neither {', '.join(ARCHITECTURES)} nor a checkpoint of"
-            f" transformers ({str(error).splitlines()[0]})"
+            f" transformers ({str(error).splitlines()[0]}); name another with --text-tower, or"
+            " --init-text in pretraining"
         ) from error
     if model.config.is_encoder_decoder:
         raise ValueError(

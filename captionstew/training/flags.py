@@ -45,6 +45,16 @@ class BatchFlags:
     def check(self) -> None:
         if not self.max_duration > 0:
             raise ValueError(f"--max-duration must be positive, not {self.max_duration}")
+        if self.max_caption_tokens < 3:
+            raise ValueError(
+                f"--max-caption-tokens counts <s> and </s>: {self.max_caption_tokens} leave no"
+                " caption"
+            )
+        if self.num_buckets < 1 or self.num_workers < 0 or self.valid_clips < 1:
+            raise ValueError(
+                f"--num-buckets {self.num_buckets}, --num-workers {self.num_workers} and"
+                f" --valid-clips {self.valid_clips} must be at least 1, 0 and 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -65,8 +75,8 @@ class TrainingFlags(BatchFlags):
     )
     resume_mode: str = free_flag(
         "exact",
-        "exact: refuse to resume under other sampling settings; reseed: accept them and begin the"
-        " epoch again",
+        "exact: refuse to resume under other settings; reseed: accept them, and begin the epoch"
+        " again with new random numbers",
         choices=("exact", "reseed"),
     )
     base_lr: float = free_flag(0.045, "ScaledAdam's base learning rate")

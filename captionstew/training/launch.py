@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -109,6 +110,7 @@ def launch(
     elif world_size == 1:
         function(Rank(0, 0, 1, pick_device(device, 0)), *args)
     else:
+        _refuse_used_port(master_port)
         os.environ["MASTER_ADDR"] = "localhost"
         os.environ["MASTER_PORT"] = str(master_port)
         children = [_start(rank, world_size, device, function, args) for rank in range(world_size)]
@@ -118,6 +120,19 @@ def launch(
         finally:
             for child in children:
                 child.process.kill()
+
+
+def _refuse_used_port(port: int) -> None:
+    """Raises ValueError where the processes could not meet."""
+    try:
+        with socket.socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(("", port))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"--master-port {port} cannot be used ({reason}); take another, such as {port + 1}"
+        ) from error
 
 
 def _start(rank: int, world_size: int, device: str, function: Callable, args: tuple) -> Child:
@@ -158,7 +173,14 @@ def _run_rank(
 ) -> None:
     device = pick_device(device_name, local_rank)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=TIMEOUT)
+    try:
+        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=TIMEOUT)
+    except dist.DistNetworkError as error:
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise UserError(
+            f"process {rank} of {world_size} cannot meet the others at {place}"
+            f" ({str(error).splitlines()[0]}); is the port in use? Take another: --master-port"
+        ) from error
     try:
         function(Rank(rank, local_rank, world_size, device), *args)
     except RuntimeError as error:

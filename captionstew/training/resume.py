@@ -3,7 +3,8 @@
 An exact resume gives the losses of a run that was never interrupted. So everything that decides
 what a step computes must be as it was: the number of processes, the sampler's settings, the model's
 configuration with its tokenizer, and all flags but the free ones (flags.free_flag). `--resume-mode
-reseed` accepts other flags, batches and processes, never another model.
+reseed` accepts other flags, batches and processes, never another model; it begins the epoch again,
+with new random numbers.
 """
 
 import dataclasses
@@ -80,9 +81,15 @@ def restore(trainer: TrainerState) -> None:
     trainer.step, trainer.epoch = content["step"], content["epoch"]
     trainer.position, trainer.nonfinite = content["position"], content["nonfinite"]
     trainer.task.config[ENTRY] = content["config"].get(ENTRY)
+    if flags.resume_mode == "reseed" and trainer.position is not None:
+        logging.warning(
+            "--resume-mode reseed: epoch %d starts again, after %d of its batches; random numbers"
+            " are new", trainer.epoch, trainer.position["consumed"],
+        )  # fmt: skip
+        trainer.position = None
     ranks = content["ranks"]
     load_training_state(trainer.model, ranks[rank.rank % len(ranks)]["encoder"])
-    if len(ranks) == rank.world_size:
+    if len(ranks) == rank.world_size and flags.resume_mode == "exact":
         checkpoints.set_random_state(ranks[rank.rank]["random"])
     else:
         torch.manual_seed(flags.seed + trainer.step + rank.rank)
@@ -152,8 +159,8 @@ def _check_same(trainer: TrainerState, path: Path, content: dict[str, Any]) -> N
     if len(content["ranks"]) != world_size:
         raise CheckpointError(
             f"{path}: was written by {len(content['ranks'])} processes, this run has"
-            f" {world_size}: use the same number, or --resume-mode reseed to go on with other"
-            " random numbers"
+            f" {world_size}: use the same number, or --resume-mode reseed to begin the epoch"
+            " again with other random numbers"
         )
     fixed = {item.name for item in dataclasses.fields(flags) if not item.metadata["may_change"]}
     theirs = {name: value for name, value in content["flags"].items() if name in fixed}
@@ -164,7 +171,7 @@ def _check_same(trainer: TrainerState, path: Path, content: dict[str, Any]) -> N
     if changed:
         raise CheckpointError(
             f"{path}: cannot be continued exactly, these have changed: {changed}. Restore the old"
-            " values, or --resume-mode reseed to go on with the new ones"
+            " values, or --resume-mode reseed to begin the epoch again with the new ones"
         )
 
 

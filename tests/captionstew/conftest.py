@@ -1,6 +1,7 @@
 """Small things that many tests need: an encoder of a few thousand weights, captions, a tokenizer,
 caption tables, the mini corpus."""
 
+import av
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -113,6 +114,37 @@ def write_sounds(tmp_path):
             )
             soundfile.write(folder / name, samples.astype(np.float32), 16000, subtype="FLOAT")
         return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def encode():
+    """encode(path, samples (channels, N), rate, codec) -> path, written by FFmpeg."""
+
+    def write(path, samples, rate, codec, **options):
+        samples = np.atleast_2d(samples).astype(np.float32)
+        layout = {1: "mono", 2: "stereo"}[len(samples)]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(path, "w", options=options) as container:
+            stream = container.add_stream(codec, rate=rate, layout=layout)
+            stream.bit_rate = 128_000
+            stream.codec_context.options = {"strict": "-2"}  # Vorbis' encoder is experimental
+            stream.codec_context.open()
+            convert = av.AudioResampler(stream.codec_context.format.name, layout, rate)
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+            frame.sample_rate = rate
+            queue = av.AudioFifo()
+            for converted in convert.resample(frame):
+                converted.pts = None
+                queue.write(converted)
+            done = 0
+            size = stream.codec_context.frame_size or 1024
+            while (part := queue.read(size, partial=True)) is not None:
+                part.pts, done = done, done + part.samples
+                container.mux(stream.encode(part))
+            container.mux(stream.encode(None))
+        return path
 
     return write
 

@@ -272,6 +272,20 @@ def test_an_index_of_another_checkpoint_or_kind_is_refused(folder, contrastive, 
         run("search", folder, "--checkpoint", contrastive, "--index", index, "--query", "rain")
 
 
+def test_labels_given_twice_count_once(folder, contrastive, capsys):
+    arguments = ("classify", folder, "--checkpoint", contrastive, "--top", 9, "--labels")
+    assert run(*arguments, "car_horn,dog") == 0
+    once = capsys.readouterr()
+    assert run(*arguments, "car_horn, dog,car horn,dog,dog") == 0
+    twice = capsys.readouterr()
+    assert twice.out == once.out and not once.err
+    assert twice.err == (
+        "captionstew: --labels names these more than once, which counts once: car horn, dog\n"
+    )
+    with pytest.raises(ValueError, match="at least two different labels"):
+        run(*arguments, "dog,dog")
+
+
 def test_classify(folder, contrastive, capsys):
     labels = ["dog", "car_horn", "rain"]
     assert (

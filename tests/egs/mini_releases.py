@@ -24,7 +24,8 @@ from captionstew.corpora.magnatagatune import MAGNATAGATUNE_TAGS
 from captionstew.corpora.mini.synthesis import EVENTS, INSTRUMENTS, VOWELS, normalised, vowel
 from captionstew.corpora.vggsound import VGGSOUND_EXTRA_LABEL
 from captionstew.corpora.voxceleb2 import vox2_identification_split
-from captionstew.data.audio import SAMPLING_RATE, read_audio, resample
+from captionstew.data.audio import SAMPLING_RATE, read_audio
+from captionstew.data.resampling import resample
 from captionstew.hashing import stable_hash
 
 FOLDERS = {"voxceleb2": "voxceleb"}  # elsewhere the folder is named after the task

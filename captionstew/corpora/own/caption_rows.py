@@ -62,6 +62,7 @@ def own_clips(folder: Path, report: Report, tables: tuple[str, ...] = (CAPTIONS,
         report.drop(rejected.kind, rejected)
     for file in found.without_row:
         report.drop("audio file that no table names", file)
+    report.cleaned[plain_name(folder_name(folder))] += len(found.cleaned)
     splits = choose_splits([(clip.source, clip.key, clip.facts) for clip in clips])
     name = plain_name(folder_name(folder)).lower()
     single = any((folder / table).is_file() for table in tables)

@@ -143,6 +143,10 @@ def print_report(report: dict, found: FolderReport, output_dir: Path) -> None:
         print(f"skipped folder {folder}: it has no captions.csv")
     if found.without_row:
         print(found.without_row_line())
+    if found.cleaned:
+        print(found.cleaned_line())
+    if found.cancelling:
+        print(found.cancelling_line())
     left_out = (
         ", ".join(f"{count} {kind}" for kind, count in report["rejected"].items()) or "nothing"
     )

@@ -28,7 +28,7 @@ from captionstew.corpora.own.audio_names import AudioNames, normal_name
 from captionstew.corpora.own.csv_rows import FolderError, Row, read_rows
 from captionstew.corpora.own.split import parse_fold, parse_split
 from captionstew.data.audio import MAX_DURATION, AudioInfo, BadAudio, inspect_audio
-from captionstew.data.captions import normalise_caption
+from captionstew.data.captions import has_hidden_characters, normalise_caption
 from captionstew.data.manifests.cuts import make_cut
 from captionstew.data.manifests.rows import RESERVED
 from captionstew.files import atomic_write
@@ -65,15 +65,21 @@ class FolderReport:
     rejected: list[Rejected] = field(default_factory=list)
     skipped_folders: list[str] = field(default_factory=list)
     without_row: list[str] = field(default_factory=list)  # audio files that no table names
+    cleaned: list[str] = field(default_factory=list)  # rows whose hidden characters were removed
+    decoders: Counter[str] = field(default_factory=Counter)  # name -> clips kept
+    cancelling: list[str] = field(default_factory=list)  # clips kept, the mean next to silence
 
     def reject(self, file: str, reason: str, kind: str, row: int | None = None) -> None:
         self.rejected.append(Rejected(file, reason, kind, row))
 
-    def count(self, clip: "Clip", duration: float) -> None:
+    def count(self, clip: "Clip", found: AudioInfo) -> None:
         source = clip.source
         self.clips[source] = self.clips.get(source, 0) + 1
         self.captions[source] = self.captions.get(source, 0) + len(clip.captions)
-        self.hours[source] = self.hours.get(source, 0.0) + duration / 3600
+        self.hours[source] = self.hours.get(source, 0.0) + found.duration / 3600
+        self.decoders[found.decoder] += 1
+        if found.cancelling:
+            self.cancelling.append(clip.key)
 
     def counts(self) -> dict[str, int]:
         """Kind of rejection -> how many."""
@@ -91,13 +97,35 @@ class FolderReport:
             "rejected": self.counts(),
             "skipped_folders": self.skipped_folders,
             "without_row": self.without_row,
+            "cleaned": len(self.cleaned),
+            "decoders": dict(sorted(self.decoders.items())),
+            "cancelling": self.cancelling,
         }
 
     def without_row_line(self) -> str:
         """One line that counts the audio files that no table names."""
-        shown = ", ".join(self.without_row[:3]) + (", ..." if len(self.without_row) > 3 else "")
         verb = "file has" if len(self.without_row) == 1 else "files have"
-        return f"{len(self.without_row)} audio {verb} no row: {shown}"
+        return f"{len(self.without_row)} audio {verb} no row: {_first(self.without_row)}"
+
+    def cleaned_line(self) -> str:
+        """One line that counts the captions that were cleaned."""
+        return (
+            f"{len(self.cleaned)} captions had hidden characters, which were removed:"
+            f" {_first(self.cleaned)}"
+        )
+
+    def cancelling_line(self) -> str:
+        """One line that counts the clips whose channels cancel."""
+        count = len(self.cancelling)
+        verb = "clip has" if count == 1 else "clips have"
+        return (
+            f"{count} {verb} channels that cancel, and are next to silence as their mean:"
+            f" {_first(self.cancelling)}"
+        )
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 @dataclass(frozen=True)
@@ -199,7 +227,7 @@ def read_folder(
             sources = [clip.source] * len(clip.captions)
             labels = clip.facts | {"fingerprint": found.fingerprint}
             cuts.append(make_cut(clip.key, clip.path, found, clip.captions, sources, labels))
-            report.count(clip, found.duration)
+            report.count(clip, found)
     if not cuts:
         raise FolderError(f"{folder}: no usable audio is left; {_advice(report)}")
     return cuts, report
@@ -280,6 +308,8 @@ def _read_captions(
             report.reject(table, f"repeats an earlier row of {file!r}", "duplicate row", row.line)
         else:
             captions.setdefault(file, []).append(caption)
+            if has_hidden_characters(row.values["caption"]):
+                report.cleaned.append(f"{table}, line {row.line}")
     return captions
 
 

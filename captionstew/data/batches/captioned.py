@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from captionstew.data.batches.dataset import Batch, CaptionDataset
 from captionstew.data.batches.flags import FeatureFlags
 from captionstew.data.batches.loader import make_loader
-from captionstew.data.batches.sampling import ClipsT, EpochBatches, ResumeMismatch
+from captionstew.data.batches.sampling import ClipsT, EpochBatches
 from captionstew.data.features.augment import AugmentConfig, SpecAugment
 from captionstew.data.features.fbank import FbankConfig
 from captionstew.data.features.store import FeatureStore
@@ -81,7 +81,7 @@ class TrainingBatches:
         """The batches of an epoch from a place on; one whose clips are all broken comes empty, as
         every rank must get the same number.
         """
-        return batches_from(self.sampler, self._loader, epoch, position, self._flags.resume_mode)
+        return batches_from(self.sampler, self._loader, epoch, position)
 
     def batch_of(self, positions: Sequence[int]) -> Batch:
         """The training batch of the cuts at these positions, made in this process."""
@@ -117,24 +117,18 @@ def batches_from(
     loader: DataLoader,
     epoch: int,
     position: dict[str, Any] | None,
-    resume_mode: str,
 ) -> Iterator[Batch]:
     """The loader's batches of an epoch, from its start or from after `position`; each says its own
     position.
 
     Raises:
-      ResumeMismatch: `position` was left under other sampler settings, and `resume_mode` is exact.
+      ResumeMismatch: `position` was left under other sampler settings.
     """
     sampler.set_epoch(epoch)
     consumed = 0
     if position is not None:
-        try:
-            sampler.load_state_dict(position)
-            consumed = position["consumed"]
-        except ResumeMismatch:
-            if resume_mode == "exact":
-                raise
-            sampler.set_epoch(epoch)
+        sampler.load_state_dict(position)
+        consumed = position["consumed"]
     for number, batch in enumerate(loader, start=consumed + 1):
         yield batch | {"position": sampler.state_dict(number)}
 

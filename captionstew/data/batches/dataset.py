@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from captionstew.data.audio import MIN_DURATION, BadAudio, one_thread, read_audio
+from captionstew.data.audio import MIN_DURATION, BadAudio, read_audio
 from captionstew.data.captions import choose_caption
 from captionstew.data.features.augment import (
     AugmentConfig,
@@ -39,6 +39,7 @@ from captionstew.data.features.augment import (
 )
 from captionstew.data.features.fbank import PADDING_VALUE, Fbank, FbankConfig, pad_features
 from captionstew.data.manifests.cuts import audio_part
+from captionstew.data.resampling import one_thread
 from captionstew.hashing import stable_hash
 
 if TYPE_CHECKING:

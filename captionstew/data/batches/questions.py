@@ -234,7 +234,7 @@ class QaBatches:
 
     def train_batches(self, epoch: int, position: dict[str, Any] | None) -> Iterator[Batch]:
         """The batches of an epoch, from its start or from after `position`."""
-        return batches_from(self.sampler, self._loader, epoch, position, self._flags.resume_mode)
+        return batches_from(self.sampler, self._loader, epoch, position)
 
     def batch_of(self, positions: Sequence[int]) -> Batch:
         """The training batch of the questions at these positions, made in this process."""

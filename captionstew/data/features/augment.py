@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captionstew.data.audio import MIN_DURATION, SAMPLING_RATE, one_thread, resample
+from captionstew.data.audio import MIN_DURATION, SAMPLING_RATE
 from captionstew.data.features.fbank import PADDING_VALUE
+from captionstew.data.resampling import one_thread, resample
 from captionstew.hashing import stable_hash
 
 

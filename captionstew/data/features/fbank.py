@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from captionstew.data.audio import one_thread
+from captionstew.data.resampling import one_thread
 
 # Log-mel value of digital silence, ln(2^-23) (the energy floor is float32's epsilon): what padding
 # is made of.

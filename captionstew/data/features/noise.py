@@ -8,9 +8,14 @@ import os
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from captionstew.data.audio import AUDIO_ENDINGS, SAMPLING_RATE, read_audio
+from captionstew.data.audio import (
+    AUDIO_ENDINGS,
+    SAMPLING_RATE,
+    BadAudio,
+    audio_duration,
+    read_audio,
+)
 from captionstew.hashing import stable_hash
 
 
@@ -29,7 +34,7 @@ class NoiseMixer:
         probability: float = 0.5,
         snr_db: tuple[float, float] = (10, 20),
     ) -> None:
-        """Reads the headers of all recordings.
+        """Reads how long all recordings are.
 
         Raises:
           ValueError: no recording there, one cannot be opened, or an impossible probability or
@@ -93,8 +98,8 @@ def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarr
 
 def _duration(path: Path) -> float:
     try:
-        return soundfile.info(str(path)).duration
-    except soundfile.LibsndfileError as error:
+        return audio_duration(path)
+    except BadAudio as error:
         raise ValueError(
-            f"{path}: this noise cannot be opened ({error.error_string}); remove or repair it"
+            f"{path}: this noise cannot be opened ({error.reason}); remove or repair it"
         ) from error

@@ -40,7 +40,15 @@ CHECK_SCHEMA = pa.schema(
         ("channels", pa.int32()),
         ("num_samples", pa.int64()),
         ("fingerprint", pa.string()),
+        ("decoder", pa.string()),
+        ("cancelling", pa.bool_()),  # channels whose mean is next to nothing
     ]
+)
+CANCEL = "the mean of its channels is next to silence"
+LISTS = (  # file, and the clips it lists: column and values
+    ("missing", "status", (MISSING,)),
+    ("broken", "status", (BROKEN, TOO_LONG)),
+    ("cancelling", "cancelling", (True,)),
 )
 CHECKED_SCHEMA = pa.schema([*CLIP_SCHEMA, *CHECK_SCHEMA])
 
@@ -67,18 +75,19 @@ def check_audio(
     """Decode the audio of every clip; returns the coverage table (see `coverage`).
 
     Writes to `folder`: checked.parquet (clips with audio), missing.txt and broken.txt (one path and
-    reason a line), coverage.json and coverage.md. An interrupted check goes on where it stopped; a
-    finished one starts anew, because audio may have come since.
+    reason a line), cancelling.txt (clips whose channels cancel, which are used), coverage.json and
+    coverage.md. An interrupted check goes on where it stopped; a finished one starts anew, because
+    audio may have come since.
     """
     parts = inspect_clips(clips, folder, max_duration, num_jobs, dask_scheduler, clips_per_share)
     table = coverage(parts)
     write_batches(
         folder / "checked.parquet", CHECKED_SCHEMA, _select(parts, lambda status: status == FOUND)
     )
-    for name, statuses in (("missing", (MISSING,)), ("broken", (BROKEN, TOO_LONG))):
+    for name, column, values in LISTS:
         lines = (
-            f"{clip['audio_key']}\t{clip['path']}\t{clip['reason']}\n"
-            for batch in _select(parts, statuses.__contains__)
+            f"{clip['audio_key']}\t{clip['path']}\t{clip['reason'] or CANCEL}\n"
+            for batch in _select(parts, values.__contains__, column)
             for clip in batch.to_pylist()
         )
         _write_lines(folder / f"{name}.txt", lines)
@@ -172,6 +181,8 @@ def check_clip(
                 "channels": info.channels,
                 "num_samples": info.num_samples,
                 "fingerprint": info.fingerprint,
+                "decoder": info.decoder,
+                "cancelling": info.cancelling,
             }
         failures.append((status, reason, file))
     # A broken file is worth more attention than a second place where nothing was expected.
@@ -208,23 +219,32 @@ def _judge(
     return FOUND, None, duration
 
 
-def _select(parts: list[Path], wanted: Callable[[str], bool]) -> Iterator[pa.RecordBatch]:
+def _select(
+    parts: list[Path], wanted: Callable[[object], bool], column: str = "status"
+) -> Iterator[pa.RecordBatch]:
     for part in parts:
         for batch in pq.ParquetFile(part).iter_batches():
             yield batch.filter(
-                pa.array([wanted(status) for status in batch["status"].to_pylist()], pa.bool_())
+                pa.array([wanted(value) for value in batch[column].to_pylist()], pa.bool_())
             )
 
 
 def coverage(parts: list[Path]) -> dict:
-    """Per source and in all: clips listed, found, missing, broken, too long, and hours found.
+    """Per source and in all: clips listed, found, missing, broken, too long, and hours found; how
+    many each decoder read, and of how many the channels cancel.
 
     A clip counts for each of its sources, and once in the total.
     """
+    columns = ["sources", "status", "clip_duration", "decoder", "cancelling"]
+    decoders: Counter[str] = Counter()
+    cancelling = 0
     clips: dict[str, Counter] = defaultdict(Counter)
     seconds: defaultdict[str, float] = defaultdict(float)
     for part in parts:
-        for clip in pq.read_table(part, columns=["sources", "status", "clip_duration"]).to_pylist():
+        for clip in pq.read_table(part, columns=columns).to_pylist():
+            if clip["status"] == FOUND:
+                decoders[clip["decoder"]] += 1
+                cancelling += clip["cancelling"]
             for source in {"all"} | {x for names in clip["sources"] for x in names.split("+")}:
                 clips[source][clip["status"]] += 1
                 clips[source]["listed"] += 1
@@ -237,7 +257,12 @@ def coverage(parts: list[Path]) -> dict:
         for source, counts in clips.items()
     }
     total = rows.pop("all", dict.fromkeys(("listed", FOUND, MISSING, BROKEN, TOO_LONG, "hours"), 0))
-    return {"total": total, "sources": dict(sorted(rows.items()))}
+    return {
+        "total": total,
+        "sources": dict(sorted(rows.items())),
+        "decoders": dict(sorted(decoders.items())),
+        "cancelling": cancelling,
+    }
 
 
 def coverage_as_markdown(table: dict) -> str:
@@ -251,6 +276,13 @@ def coverage_as_markdown(table: dict) -> str:
     for source, row in {**table["sources"], "all": table["total"]}.items():
         cells = [str(row[x]) for x in ("listed", FOUND, MISSING, BROKEN, TOO_LONG)]
         lines.append(f"| {source} | {' | '.join(cells)} | {row['hours']:.2f} |")
+    read = ", ".join(f"{name} {count}" for name, count in table["decoders"].items()) or "none"
+    lines += ["", f"Clips by decoder: {read}."]
+    if table["cancelling"]:
+        lines.append(
+            f"Clips whose channels cancel, so that their mean is next to silence:"
+            f" {table['cancelling']} (cancelling.txt)."
+        )
     return "\n".join(lines) + "\n"
 
 

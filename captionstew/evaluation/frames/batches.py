@@ -81,9 +81,7 @@ class FrameBatches:
 
     def train_batches(self, epoch: int, position: dict[str, Any] | None) -> Iterator[Batch]:
         """The batches of an epoch, from its start or from after `position`."""
-        for batch in batches_from(
-            self.sampler, self._loader, epoch, position, self._flags.resume_mode
-        ):
+        for batch in batches_from(self.sampler, self._loader, epoch, position):
             yield with_frames(batch, self.encoder, self._train_table)
 
     def batch_of(self, positions: Sequence[int]) -> Batch:

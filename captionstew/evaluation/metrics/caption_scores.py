@@ -6,9 +6,14 @@ BLEU, CIDEr and `rouge_l_coco` are those of the COCO caption evaluation, on Penn
 (`ptb_tokenizer`). `rouge_l_hf` is the rouge-score package's, which is F1 on words of a-z and 0-9.
 The paper does not say which of the two it prints; `rouge_l` is COCO's, which is what audio
 captioning reports. Scores are shares in [0, 1], CIDEr in [0, 10].
+
+In scripts that put no blanks between words (Chinese, Japanese, Thai, ...) all of them count
+characters (`caption_units`), and a line says so.
 """
 
+import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -19,6 +24,13 @@ from captionstew.evaluation.metrics.ptb_tokenizer import ptb_tokenize
 ROUGE_BETA = 1.2
 MAX_ORDER = 4  # of n-grams, in BLEU and CIDEr
 CIDER_SIGMA = 6.0  # of the penalty on differences of length
+# Letters of scripts without blanks: Thai, Lao, Tibetan, Burmese, Khmer, kana, Chinese.
+UNSPACED = re.compile(
+    r"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uf900-\ufaff]"
+)
+UNSPACED_PUNCTUATION = re.compile(
+    r"[\u3000-\u3003\u3008-\u3011\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f]"
+)
 TINY, SMALL = 1e-15, 1e-9  # COCO's BLEU adds them to numerators and denominators
 
 
@@ -32,6 +44,11 @@ def caption_scores(
           number.
     """
     _check(candidates, references)
+    if caption_units(references) == "characters":
+        logging.warning(
+            "the captions' script has no blanks between words: ROUGE, BLEU and CIDEr count"
+            " characters"
+        )
     words, reference_words = _tokenize(candidates, references)
     rouge = float(np.mean(rouge_l_coco(words, reference_words)))
     return {
@@ -47,6 +64,16 @@ def rouge_l_per_clip(candidates: Sequence[str], references: Sequence[Sequence[st
     """`rouge_l` of each clip (N,), for bootstrap intervals; raises as `caption_scores`."""
     _check(candidates, references)
     return rouge_l_coco(*_tokenize(candidates, references))
+
+
+def caption_units(references: Sequence[Sequence[str]]) -> str:
+    """What is counted of captions: "words", or "characters" where most letters of the references
+    are of scripts without blanks.
+    """
+    texts = [text for own in references for text in own]
+    letters = sum(letter.isalpha() for text in texts for letter in text)
+    unspaced = sum(len(UNSPACED.findall(text)) for text in texts)
+    return "characters" if 2 * unspaced > letters else "words"
 
 
 def rouge_l_coco(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
@@ -88,15 +115,33 @@ def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> i
 def rouge_l_hf(
     candidates: Sequence[str], references: Sequence[Sequence[str]], use_stemmer: bool = False
 ) -> np.ndarray:
-    """F1 of each clip (N,) by the rouge-score package; of several references the best."""
+    """F1 of each clip (N,) by the rouge-score package; of several references the best.
+
+    The package drops all but a-z and 0-9: where that would be most letters of the references, it
+    gets the words (or characters) of the other metrics.
+    """
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rougeL"], use_stemmer=use_stemmer)
+    texts = [text for own in references for text in own]
+    letters = sum(letter.isalpha() for text in texts for letter in text)
+    latin = sum(letter.isascii() and letter.isalpha() for text in texts for letter in text)
+    other = _Splitter(caption_units(references)) if 2 * latin < letters else None
+    scorer = RougeScorer(["rougeL"], use_stemmer=use_stemmer, tokenizer=other)
     scores = [
         scorer.score_multi(own, candidate)["rougeL"].fmeasure
         for candidate, own in zip(candidates, references)
     ]
     return np.array(scores)
+
+
+class _Splitter:
+    """Words of a text, as the rouge-score package asks for them."""
+
+    def __init__(self, units: str) -> None:
+        self.units = units
+
+    def tokenize(self, text: str) -> list[str]:
+        return _split(text, self.units).split()
 
 
 def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
@@ -184,9 +229,17 @@ def _all_ngrams(caption: str) -> set[tuple[str, ...]]:
 def _tokenize(
     candidates: Sequence[str], references: Sequence[Sequence[str]]
 ) -> tuple[list[str], list[list[str]]]:
-    return [ptb_tokenize(text) for text in candidates], [
-        [ptb_tokenize(text) for text in own] for own in references
+    units = caption_units(references)
+    return [_split(text, units) for text in candidates], [
+        [_split(text, units) for text in own] for own in references
     ]
+
+
+def _split(text: str, units: str) -> str:
+    """The units of a text, joined by single blanks."""
+    if units == "characters":
+        text = UNSPACED.sub(r" \g<0> ", UNSPACED_PUNCTUATION.sub(" ", text))
+    return ptb_tokenize(text)
 
 
 def _check(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> None:

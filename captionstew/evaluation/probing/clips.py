@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from captionstew.data.audio import one_thread
 from captionstew.data.batches.loader import read_ahead
+from captionstew.data.resampling import one_thread
 from captionstew.evaluation.probing.detection import (
     frame_targets,
     num_detection_frames,

@@ -19,6 +19,7 @@ from captionstew.data.tokenizer import tokenizer_from_dict
 from captionstew.distributed import pick_device
 from captionstew.errors import run_main
 from captionstew.evaluation.captioning import caption_clips, captioning_report, training_captions
+from captionstew.evaluation.metrics.caption_scores import caption_units
 from captionstew.evaluation.report.examples import examples_of_cuts, write_examples
 from captionstew.evaluation.results import result_path, sized_system, write_result
 from captionstew.evaluation.weights import SelectionFlags, select_weights
@@ -92,6 +93,7 @@ def main() -> None:
         settings={
             "corpus": flags.manifest.resolve().parent.name,
             "decoding": variant,
+            "caption_units": caption_units(clips.references),
             "max_caption_tokens": config["max_caption_tokens"],
             "parallel_fraction": config["parallel_fraction"],
             "baseline_captions": len(known),

@@ -76,11 +76,6 @@ class Flags(TrainingFlags, DataFlags, EncoderFlags, InitFlags, TextFlags):
             raise ValueError(
                 f"--parallel-fraction is a share between 0 and 1, not {self.parallel_fraction}"
             )
-        if self.max_caption_tokens < 3:
-            raise ValueError(
-                f"--max-caption-tokens counts <s> and </s>: {self.max_caption_tokens} leave no"
-                " caption"
-            )
 
 
 class CaptioningTask:
@@ -139,7 +134,9 @@ def initial_model(flags: Flags, tokenizer: Tokenizer) -> CaptioningModel[Zipform
 
 
 def run(rank: Rank, flags: Flags) -> None:
-    tokenizer = load_tokenizer(flags.tokenizer or flags.init_text)
+    tokenizer = load_tokenizer(
+        flags.tokenizer or flags.init_text, "--tokenizer" if flags.tokenizer else "--init-text"
+    )
     model = initial_model(flags, tokenizer)
     task = CaptioningTask(flags, tokenizer, model)
     data = TrainingBatches(flags, rank.rank, rank.world_size)

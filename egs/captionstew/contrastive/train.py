@@ -124,7 +124,9 @@ def initial_model(flags: Flags, tokenizer: Tokenizer) -> ContrastiveModel[Zipfor
 
 
 def run(rank: Rank, flags: Flags) -> None:
-    tokenizer = load_tokenizer(flags.tokenizer or flags.init_text)
+    tokenizer = load_tokenizer(
+        flags.tokenizer or flags.init_text, "--tokenizer" if flags.tokenizer else "--init-text"
+    )
     model = initial_model(flags, tokenizer)
     task = ContrastiveTask(flags, tokenizer, model)
     data = TrainingBatches(flags, rank.rank, rank.world_size)

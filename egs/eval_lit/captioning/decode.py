@@ -41,6 +41,7 @@ from captionstew.evaluation.lit import (
     evaluation_batches,
     result_fields,
 )
+from captionstew.evaluation.metrics.caption_scores import caption_units
 from captionstew.evaluation.report.examples import examples_of_cuts, write_examples
 from captionstew.evaluation.results import result_path, sized_system, write_result
 from captionstew.evaluation.trained_clips import summed
@@ -121,6 +122,7 @@ def main() -> None:
     clips.write(result_path(flags.exp_dir, task, fields["split"], variant).with_suffix(".jsonl"))
     if other is not None:
         clips, variant = clips.joined(other), f"{variant}-joined"
+    fields["settings"]["caption_units"] = caption_units(clips.references)
     fields["num_clips"] = len(clips.cut_ids)
     generated = dict(zip(clips.cut_ids, clips.candidates))
     shown = sized_system(fields["system"], encoder.description.get("data_size"))

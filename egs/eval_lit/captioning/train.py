@@ -104,7 +104,7 @@ class CaptioningTask:
 
 def run(rank: Rank, flags: Flags) -> None:
     encoder = load_encoder(flags.encoder, rank.device)
-    tokenizer = load_tokenizer(flags.text_decoder)
+    tokenizer = load_tokenizer(flags.text_decoder, "--text-decoder")
     decoder = build_text_decoder(flags.text_decoder, tokenizer, flags.max_caption_tokens - 1)
     decoder.lr_scale = flags.text_lr_scale
     data = FrameBatches(encoder, flags, rank)

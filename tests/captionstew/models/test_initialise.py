@@ -3,6 +3,7 @@ log says.
 """
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -266,3 +267,13 @@ def test_text_checkpoints_that_do_not_fit(pretrained, tmp_path):
     model.save_pretrained(tmp_path / "partial", state_dict=state)
     with pytest.raises(ValueError, match="weights are missing, e.g. encoder.layer.1.output"):
         build_text_tower(str(tmp_path / "partial"), vocab_size=120, pad_id=1)
+
+
+def test_broken_weights_of_a_text_tower_are_one_line(pretrained, tmp_path):
+    shutil.copytree(pretrained[0], tmp_path / "broken")
+    weights = tmp_path / "broken" / "model.safetensors"
+    for content in (weights.read_bytes()[: weights.stat().st_size // 2], b"", b"<html>404</html>"):
+        weights.write_bytes(content)
+        with pytest.raises(ValueError, match="name another with --text-tower") as error:
+            build_text_tower(str(tmp_path / "broken"), vocab_size=120, pad_id=1)
+        assert "\n" not in str(error.value)

@@ -279,6 +279,22 @@ def test_an_exact_resume_refuses_what_would_change_it(toy_run, toy_data, toy_tas
     )
 
 
+def test_reseed_says_that_the_epoch_begins_again_and_does(toy_run, toy_task, caplog):
+    toy_run(max_steps=3)
+    task = toy_task()
+    toy_run(task=task, resume=True, resume_mode="reseed", num_epochs=1)
+    assert "--resume-mode reseed: epoch 1 starts again, after 3 of its batches" in caplog.text
+    assert [ids[0] for ids in task.seen] == [f"clip-1-{number}-0" for number in range(6)]
+
+
+def test_reseed_at_the_end_of_an_epoch_goes_on_with_the_next(toy_run, toy_task, caplog):
+    toy_run(num_epochs=1)
+    task = toy_task()
+    toy_run(task=task, resume=True, resume_mode="reseed", num_epochs=2)
+    assert "starts again" not in caplog.text
+    assert [ids[0] for ids in task.seen] == [f"clip-2-{number}-0" for number in range(6)]
+
+
 def test_no_resume_continues_another_model(toy_run, toy_task):
     task = toy_task()
     task.config |= {"tokenizer": {"model": torch.arange(300)}, "coverage": {"any": 2}}

@@ -157,3 +157,31 @@ def test_formats_of_libsndfile_are_found(table, ending):
     (folder / "captions.csv").write_text(f"file,caption\na.{ending},A\n")
     found, report = captions(folder)
     assert found == {f"set/a.{ending}": ["A"]} and report.without_row == [f"b.{ending.upper()}"]
+
+
+def test_formats_of_ffmpeg_are_found_and_its_clips_counted(table, encode):
+    folder = table("file,caption\na.wav,A\nb.m4a,B\nc.webm,C\n")
+    for name in ("b", "c"):
+        (folder / f"{name}.wav").unlink()
+    encode(folder / "b.m4a", 0.1 * np.ones(16000), 16000, "aac")
+    encode(folder / "c.webm", 0.1 * np.ones(48000), 48000, "libopus")
+    found, report = captions(folder)
+    assert found == {"set/a.wav": ["A"], "set/b.m4a": ["B"], "set/c.webm": ["C"]}
+    assert report.to_dict()["decoders"] == {"ffmpeg": 2, "libsndfile": 1}
+
+
+def test_clips_whose_channels_cancel_are_kept_and_listed(table):
+    folder = table("file,caption\na.wav,A\nb.wav,B\n")
+    tone = 0.1 * np.sin(np.arange(8000) * 0.1)
+    soundfile.write(folder / "b.wav", np.stack([tone, -tone], axis=1), 16000)
+    found, report = captions(folder)
+    assert len(found) == 2 and report.to_dict()["cancelling"] == ["set/b.wav"]
+    assert report.cancelling_line().startswith("1 clip has channels that cancel")
+
+
+def test_hidden_characters_of_captions_are_removed_and_counted(table):
+    text = "file,caption\na.wav,A\u200b dog\x00\nb.wav,\u200b\nc.wav,C\n"
+    found, report = captions(table(text))
+    assert found == {"set/a.wav": ["A dog"], "set/c.wav": ["C"]}
+    assert report.to_dict()["cleaned"] == 1 and report.counts() == {"empty caption": 1}
+    assert report.cleaned_line().endswith("were removed: captions.csv, line 2")

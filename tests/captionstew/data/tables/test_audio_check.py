@@ -151,3 +151,28 @@ def test_new_audio_is_seen_by_the_next_check(clips, tmp_path):
     assert check_audio(clips, tmp_path / "check")["total"]["missing"] == 8
     tone(tmp_path / "audio" / "0.wav", 1.0)
     assert check_audio(clips, tmp_path / "check")["total"]["missing"] == 7
+
+
+def test_decoders_and_cancelling_channels_are_counted(tmp_path, connection, make_starts, encode):
+    tone(tmp_path / "a.wav", 1.0)
+    wave = 0.1 * np.sin(np.arange(16_000) * 0.1)
+    soundfile.write(tmp_path / "b.wav", np.stack([wave, -wave], axis=1), 16_000)
+    encode(tmp_path / "c.m4a", wave, 16_000, "aac")
+    row = {"source": "s", "offset": 0.0, "duration": None, "split": "train", "license": "free"}
+    names = ("a.wav", "b.wav", "c.m4a")
+    rows = [
+        row | {"audio_key": f"mine:{name}", "caption": name, "audio_path": str(tmp_path / name)}
+        for name in names
+    ]
+    write_table(tmp_path / "mine.parquet", rows)
+    clips = tmp_path / "clips.parquet"
+    consolidate(connection, [tmp_path / "mine.parquet"], make_starts({}), clips)
+    table = check_audio(clips, tmp_path / "check")
+    assert table["decoders"] == {"ffmpeg": 1, "libsndfile": 2} and table["cancelling"] == 1
+    page = (tmp_path / "check" / "coverage.md").read_text()
+    assert "Clips by decoder: ffmpeg 1, libsndfile 2." in page and "silence: 1" in page
+    key, path, reason = (tmp_path / "check" / "cancelling.txt").read_text().strip().split("\t")
+    assert (key, path) == ("mine:b.wav", str(tmp_path / "b.wav")) and "silence" in reason
+    checked = pq.read_table(tmp_path / "check" / "checked.parquet")
+    assert checked["decoder"].to_pylist() == ["libsndfile", "libsndfile", "ffmpeg"]
+    assert checked["cancelling"].to_pylist() == [False, True, False]

@@ -44,7 +44,7 @@ def flags(write_sounds, tmp_path):
     (folder / f"{BROKEN}.wav").write_bytes(b"no audio")
     return SimpleNamespace(
         manifest_dir=tmp_path, max_duration=4.0, num_buckets=2, num_workers=0, seed=1,
-        valid_clips=2, cache_dir=tmp_path / "cache", resume_mode="exact", cache="frames",
+        valid_clips=2, cache_dir=tmp_path / "cache", cache="frames",
     )  # fmt: skip
 
 

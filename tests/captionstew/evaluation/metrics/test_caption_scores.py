@@ -1,13 +1,22 @@
 """Caption metrics equal pycocoevalcap and rouge-score, and worked cases."""
 
+import csv
+import importlib.util
+import json
 import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from captionstew.corpora.release import open_text
 from captionstew.evaluation.metrics.caption_scores import (
     bleu,
     caption_scores,
+    caption_units,
     cider,
     longest_common_subsequence,
     rouge_l_coco,
@@ -104,6 +113,118 @@ def test_words(caption, words):
         else words
     )
     assert ptb_tokenize(caption) == expected
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        ("This is instrumental.The end", "this is instrumental.the end"),
+        ("what!no, what?no. c.h.e.e.s.e", "what!no what?no c.h.e.e.s.e"),
+        ("He's.And d.j.-ing, speed.and-then", "he 's and d.j.-ing speed.and-then"),
+        ("dog barks.. then .... and .....", "dog barks then and"),
+        ("a c# major, f#3, a g#4, the g#major", "a c# major f# 3 a g # 4 the g #major"),
+        ("push 'em, an 'emotional mood 'cause", "push 'em an 'em otional mood 'cause"),
+        ("dogs, cats, etc. (rain, etc.)", "dogs cats etc. -lrb- rain etc. -rrb-"),
+        ("no. 3, no. Then ca. 5", "no. 3 no then ca. 5"),
+        ("so do I. The dog, plan b. x, by J. Smith", "so do i the dog plan b. x by j. smith"),
+        ("on Mon. or so., and Mass. in mass.", "on mon. or so. and mass. in mass"),
+        ("the crowd's欢呼声 is loud, crowd’s too", "the crowd 's 欢呼声 is loud crowd 's too"),
+        ("y'know, y’know, d'you, O’Brien, 8 o’clock", "y' know y’ know d'you o’brien 8 o’clock"),
+        ("don't-don't, c'mon; a '70s song", "do n't do n't c'mon a '70s song"),
+        ("hip-hop/rap, post-grunge/pop at .5 or -40", "hip-hop/rap post-grunge/pop at .5 or -40"),
+        ("It works :) or :D", "it works :-rrb- or :d"),
+        ("He has a Ph.D. in R&B", "he has a ph.d. in r&b"),
+    ],
+)
+def test_words_as_stanford_counts_them(caption, words):
+    assert ptb_tokenize(caption) == words
+
+
+def real_captions(folder):
+    """Every caption and sentence of the metadata of real releases, each once."""
+    key = re.compile("caption|description|utterance|value|transcript|text|sentence", re.I)
+
+    def strings(value, name=""):
+        if isinstance(value, dict):
+            for inner, content in value.items():
+                yield from strings(content, str(inner))
+        elif isinstance(value, list):
+            for content in value:
+                yield from strings(content, name)
+        elif isinstance(value, str) and key.search(name):
+            yield " ".join(value.split())
+
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.name.removesuffix(".gz")
+        if name.endswith((".csv", ".json", ".jsonl")):
+            with open_text(path) as stream:
+                if name.endswith(".csv"):
+                    rows = list(csv.DictReader(stream))
+                elif name.endswith(".json"):
+                    rows = json.load(stream)
+                else:
+                    rows = [json.loads(line) for line in stream]
+            found.update(dict.fromkeys(strings(rows)))
+    return [caption for caption in found if caption]
+
+
+@pytest.mark.slow
+def test_words_of_all_real_captions_equal_stanfords(shared_dir, tmp_path):
+    """Where Java and the tokeniser's archive are there: all but five captions split alike."""
+    package = importlib.util.find_spec("pycocoevalcap")
+    if shutil.which("java") is None or package is None:
+        pytest.skip("needs java and `pip install --no-deps pycocoevalcap`")
+    (archive,) = Path(package.submodule_search_locations[0]).glob("tokenizer/*.jar")
+    captions = real_captions(shared_dir / "metadata")
+    assert len(captions) > 131_602
+    # A line between them, since Stanford's looks at the beginning of the next one.
+    (tmp_path / "captions").write_text("\nnext\n".join(captions), encoding="utf-8")
+    command = ["java", "-Dfile.encoding=UTF-8", "-cp", str(archive)]
+    command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
+    shown = subprocess.run([*command, str(tmp_path / "captions")], capture_output=True, check=True)
+    lines = shown.stdout.decode().split("\n")[::2]
+    dropped = {"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"}
+    different = []
+    for caption, line in zip(captions, lines, strict=True):
+        expected = " ".join(word for word in line.split() if word not in dropped)
+        if ptb_tokenize(caption) != expected:
+            different.append((caption, expected))
+    assert len(different) <= 5, different[:20]
+
+
+CHINESE = ["一只狗在叫，然后下雨。", "人们在大厅里鼓掌。", "汽车驶过湿滑的街道。"]
+JAPANESE = ["犬が二回吠えます。", "カフェで音楽が流れる", "雨の中を車が走る。"]
+THAI = ["สุนัขเห่าสองครั้ง", "ฝนตกบนหลังคา", "คนปรบมือในห้องโถง"]
+
+
+@pytest.mark.parametrize("captions", [CHINESE, JAPANESE, THAI])
+def test_scripts_without_blanks_count_characters(captions, caplog):
+    references = [[caption] for caption in captions]
+    assert caption_units(references) == "characters"
+    same = caption_scores(captions, references)
+    assert "count characters" in caplog.text
+    assert all(same[name] == pytest.approx(1) for name in same if name != "cider")
+    assert same["cider"] == pytest.approx(10)
+    changed = [captions[0][:5] + captions[1][3:], *captions[1:]]
+    part = caption_scores(changed, references)
+    assert all(0 < part[name] < same[name] for name in same)
+    other = caption_scores([captions[1], captions[2], captions[0]], references)
+    assert other["bleu_4"] < 0.1 and other["rouge_l_hf"] < 0.5
+
+
+def test_captions_of_other_alphabets_count_words():
+    russian = ["Собака громко лает", "Дождь стучит по крыше"]
+    scores = caption_scores(russian, [[text] for text in russian])
+    assert caption_units([[text] for text in russian]) == "words"
+    assert scores["rouge_l_hf"] == scores["rouge_l"] == pytest.approx(1)
+
+
+def test_some_foreign_letters_in_english_captions_change_nothing(caplog):
+    references = [["a crowd's 欢呼声 is heard"], ["rain falls"]]
+    assert caption_units(references) == "words"
+    assert caption_scores(["a crowd 欢呼", "rain"], references)["rouge_l"] < 0.6
+    assert not caplog.text
 
 
 def test_worked_rouge_l():
