@@ -20,7 +20,14 @@ from pathlib import Path
 
 from captionstew.corpora.captioned import Corpus, Part
 from captionstew.corpora.keys import video_key, youtube_id, youtube_key
-from captionstew.corpora.release import AudioFolder, Report, find_release_file, present, read_csv
+from captionstew.corpora.release import (
+    AudioFolder,
+    EvaluationList,
+    Report,
+    find_release_file,
+    present,
+    read_csv,
+)
 
 HOME = "https://github.com/cdjkim/audiocaps"
 LICENSE = "MIT, academic use"
@@ -34,7 +41,10 @@ def files(version: int, split: str) -> list[str]:
     return [f"{place}{split}.csv" for place in FOLDERS[version]]
 
 
-def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+SIZES = {"val": 495, "test": 975}  # clips; both versions have the same
+
+
+def evaluation_list(corpora: Path, split: str) -> EvaluationList:
     """The videos of a split, in every version of which any file is there.
 
     Raises ReleaseError where such a version lacks the split's file, or where there is none.
@@ -45,10 +55,10 @@ def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
         for version in FOLDERS
         if any(present(folder, files(version, part)) for part in SPLITS)
     ]
-    for version in versions or [1]:
-        path = find_release_file(folder, files(version, split), HOME)
-        for row in read_csv(path, ("youtube_id",)):
-            yield video_key(row["youtube_id"])
+    paths = [find_release_file(folder, files(version, split), HOME) for version in versions or [1]]
+    rows = (row["youtube_id"] for path in paths for row in read_csv(path, ("youtube_id",)))
+    clips = ((video, [video_key(video)]) for video in rows)
+    return EvaluationList(paths, clips, SIZES[split], HOME, (split,))
 
 
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:

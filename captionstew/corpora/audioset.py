@@ -28,6 +28,7 @@ from captionstew.corpora.keys import video_key, youtube_id, youtube_key
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus, held_out_for_validation
 from captionstew.corpora.release import (
     AudioFolder,
+    EvaluationList,
     ReleaseError,
     Report,
     find_release_file,
@@ -38,6 +39,9 @@ from captionstew.corpora.release import (
 from captionstew.data.manifests.labels import read_class_list
 
 HOME = "https://research.google.com/audioset/download.html"
+
+
+AUDIO_SPLITS = {"eval": ("test",)}  # of a segment list
 
 
 def files(part: str) -> list[str]:
@@ -70,11 +74,15 @@ def read_audioset_segments(path: Path) -> Iterator[Segment]:
             yield Segment(youtube_id(row[0]), float(row[1]), float(row[2]), row[3].split(","))
 
 
-def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+SIZES = {"eval": 20_371, "balanced_train": 22_160}
+
+
+def evaluation_list(corpora: Path, split: str) -> EvaluationList:
     """The videos of a segment list."""
     path = find_release_file(corpora / "audioset", files(split), HOME)
-    for segment in read_audioset_segments(path):
-        yield video_key(segment.video)
+    videos = (segment.video for segment in read_audioset_segments(path))
+    clips = ((video, [video_key(video)]) for video in videos)
+    return EvaluationList([path], clips, SIZES.get(split, 1), HOME, AUDIO_SPLITS.get(split, ()))
 
 
 def segment_starts(corpora: Path) -> Iterator[tuple[str, int]]:

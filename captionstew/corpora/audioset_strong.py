@@ -31,6 +31,7 @@ from captionstew.corpora.labelled import (
 )
 from captionstew.corpora.release import (
     AudioFolder,
+    EvaluationList,
     ReleaseError,
     Report,
     find_release_file,
@@ -89,11 +90,18 @@ def read_strong_classes(path: Path) -> list[tuple[str, str]]:
     return [(row["mid"], row["name"]) for row in read_csv(path, ("mid", "name"), header=False)]
 
 
-def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+SIZES = {"eval": 16_996, "train": 103_463}
+# the copy in JSON lines leaves out what it could not download; AudioSet eval has all of it
+REPACKAGED_SIZES = {"eval": 16_678, "train": 101_791}
+
+
+def evaluation_list(corpora: Path, split: str) -> EvaluationList:
     """The videos of a split."""
     path = find_release_file(corpora / "audioset_strong", files(split), HOME)
-    for clip in read_audioset_strong(path):
-        yield video_key(clip.video)
+    sizes = REPACKAGED_SIZES if ".jsonl" in path.suffixes else SIZES
+    clips = ((clip.video, [video_key(clip.video)]) for clip in read_audioset_strong(path))
+    splits = ("test",) if split == "eval" else ("train", "valid")
+    return EvaluationList([path], clips, sizes[split], HOME, splits)
 
 
 def segment_starts(corpora: Path) -> Iterator[tuple[str, int]]:

@@ -1,7 +1,7 @@
 """The corpora that are known by name, each with the one module that owns its facts.
 
 What a module has says what the corpus is for: `CORPUS` is read by `local/prepare_corpus.py`,
-`evaluation_keys(corpora, split)` names what pretraining may not hear.
+`evaluation_list(corpora, split)` names what pretraining may not hear.
 """
 
 import importlib
@@ -50,7 +50,7 @@ def prepared() -> list[str]:
 
 def is_evaluated(name: str) -> bool:
     """Whether this is a known corpus with evaluation lists."""
-    return name in MODULES and hasattr(load(name), "evaluation_keys")
+    return name in MODULES and hasattr(load(name), "evaluation_list")
 
 
 def evaluated() -> list[str]:

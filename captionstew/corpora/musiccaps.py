@@ -24,6 +24,7 @@ from captionstew.corpora.captioned import Corpus, Part
 from captionstew.corpora.keys import video_key, youtube_id, youtube_key
 from captionstew.corpora.release import (
     AudioFolder,
+    EvaluationList,
     ReleaseError,
     Report,
     find_release_file,
@@ -31,13 +32,14 @@ from captionstew.corpora.release import (
 )
 
 HOME = "https://www.kaggle.com/datasets/googleai/musiccaps"
+FILES = ["musiccaps-public.csv"]
 
 
 def read_musiccaps(folder: Path) -> Iterator[dict[str, str]]:
     """Rows of musiccaps-public.csv (five captions span lines) with `split`: eval if in AudioSet
     eval, else train.
     """
-    path = find_release_file(folder, ["musiccaps-public.csv"], HOME)
+    path = find_release_file(folder, FILES, HOME)
     splits = {"True": "eval", "False": "train"}
     for row in read_csv(
         path, ("ytid", "start_s", "end_s", "aspect_list", "caption", "is_audioset_eval")
@@ -49,11 +51,15 @@ def read_musiccaps(folder: Path) -> Iterator[dict[str, str]]:
         yield {**row, "split": splits[row["is_audioset_eval"]]}
 
 
-def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+SIZES = {"train": 2_663, "eval": 2_858}
+
+
+def evaluation_list(corpora: Path, split: str) -> EvaluationList:
     """The videos of a split."""
-    for row in read_musiccaps(corpora / "musiccaps"):
-        if row["split"] == split:
-            yield video_key(row["ytid"])
+    path = find_release_file(corpora / "musiccaps", FILES, HOME)
+    rows = read_musiccaps(corpora / "musiccaps")
+    clips = ((row["ytid"], [video_key(row["ytid"])]) for row in rows if row["split"] == split)
+    return EvaluationList([path], clips, SIZES[split], HOME, (split,))
 
 
 LICENSE = "CC-BY-SA-4.0"

@@ -30,6 +30,7 @@ from captionstew.corpora.captioned import Corpus, Part
 from captionstew.corpora.keys import paraspeech_key
 from captionstew.corpora.release import (
     AudioFolder,
+    EvaluationList,
     Report,
     find_release_file,
     read_jsonl,
@@ -45,23 +46,33 @@ def read_paraspeech_split(
     """Records of one ParaSpeechCaps split: the release's Parquet files, or the JSON lines of a
     mirror (`id`, `caption`).
     """
+    for file in split_files(folder, split):
+        if file.suffix == ".parquet":
+            yield from read_parquet(file, ("relative_audio_path", *columns))
+            continue
+        for record in read_jsonl(file):
+            texts = [record["caption"]] if "caption" in record else []
+            yield {**record, "relative_audio_path": record["id"], "text_description": texts}
+
+
+def split_files(folder: Path, split: str) -> list[Path]:
+    """The files of a split: the release's, or a mirror's. Raises ReleaseError if there is none."""
     files = sorted(folder.glob(f"**/{split}-*.parquet")) or sorted(
         folder.glob(f"**/{split}.parquet")
     )
-    if files:
-        for file in files:
-            yield from read_parquet(file, ("relative_audio_path", *columns))
-        return
     names = [f"{split}.parquet", f"psc_{split}_captions.jsonl", f"psc_{split}_ids.jsonl"]
-    for record in read_jsonl(find_release_file(folder, names, HOME)):
-        texts = [record["caption"]] if "caption" in record else []
-        yield {**record, "relative_audio_path": record["id"], "text_description": texts}
+    return files or [find_release_file(folder, names, HOME)]
 
 
-def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+SIZES = {"train_base": 116_516, "train_scaled": 924_651, "dev": 11_967, "holdout": 14_756}
+
+
+def evaluation_list(corpora: Path, split: str) -> EvaluationList:
     """The utterances of a split."""
-    for record in read_paraspeech_split(corpora / "paraspeechcaps", split):
-        yield paraspeech_key(record["relative_audio_path"])
+    folder = corpora / "paraspeechcaps"
+    paths = (record["relative_audio_path"] for record in read_paraspeech_split(folder, split))
+    clips = ((path, [paraspeech_key(path)]) for path in paths)
+    return EvaluationList(split_files(folder, split), clips, SIZES.get(split, 1), HOME, (split,))
 
 
 LICENSE = "CC-BY-NC-SA-4.0"

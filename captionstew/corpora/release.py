@@ -7,8 +7,9 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,6 +29,22 @@ class ReleaseError(ValueError):
     """A release that is not there or not in its documented form; the message says what to do."""
 
 
+@dataclass(frozen=True)
+class EvaluationList:
+    """A list of recordings that may not be in pretraining.
+
+    `clips` gives each of its clips by name, with the keys that protect it (without a name: keys
+    of recordings that may be on it). `size`: how many clips it is known to have. `audio_splits`:
+    the splits under which the corpus' reader finds their audio; none where it has no reader.
+    """
+
+    files: Sequence[Path]
+    clips: Iterable[tuple[str | None, Sequence[str]]]
+    size: int
+    home: str
+    audio_splits: Sequence[str] = ()
+
+
 class Report:
     """Counts what a reader read, kept and dropped, with the reason and the first examples of
     each.
@@ -38,6 +55,7 @@ class Report:
         self.kept: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
+        self.unprotected: list[str] = []  # what the leakage filter cannot know of these rows
 
     def drop(self, reason: str, example: object) -> None:
         self.dropped[reason] += 1
@@ -71,6 +89,7 @@ class Report:
                 reason: {"rows": count, "examples": self.examples[reason]}
                 for reason, count in sorted(self.dropped.items())
             },
+            "unprotected": self.unprotected,
         }
 
     def __str__(self) -> str:
@@ -79,7 +98,7 @@ class Report:
             f"  dropped {count}: {reason} (e.g. {self.examples[reason][0]})"
             for reason, count in sorted(self.dropped.items())
         ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  not protected: {text}" for text in self.unprotected)])
 
 
 def find_release_file(folder: Path, names: Sequence[str], home: str) -> Path:

@@ -29,6 +29,7 @@ from captionstew.corpora.labelled import (
 )
 from captionstew.corpora.release import (
     AudioFolder,
+    EvaluationList,
     ReleaseError,
     Report,
     find_release_file,
@@ -36,6 +37,7 @@ from captionstew.corpora.release import (
 )
 
 HOME = "https://github.com/hche11/VGGSound"
+TEST_FILES = ["test.csv", "data/test.csv"]
 
 
 # vggsound.csv has 182 training clips of a 310th label that neither stat.csv nor the test set knows.
@@ -53,7 +55,7 @@ def read_vggsound(folder: Path) -> Iterator[tuple[str, int, str, str]]:
 
 def read_vggsound_test(folder: Path) -> Iterator[tuple[str, int, str]]:
     """(video, start second, label) of the official test.csv (15,446 clips), which has no header."""
-    path = find_release_file(folder, ["test.csv", "data/test.csv"], HOME)
+    path = find_release_file(folder, TEST_FILES, HOME)
     for row in read_csv(path, ("name", "label"), header=False):
         video, start = youtube_segment(row["name"])
         if start is None:
@@ -67,10 +69,16 @@ def read_vggsound_classes(folder: Path) -> list[str]:
     return [row["label"] for row in read_csv(path, ("label", "count", "category"), header=False)]
 
 
-def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+TEST_CLIPS = 15_446
+
+
+def evaluation_list(corpora: Path, split: str) -> EvaluationList:
     """The videos of the test list."""
-    for video, _, _ in read_vggsound_test(corpora / "vggsound"):
-        yield video_key(video)
+    folder = corpora / "vggsound"
+    path = find_release_file(folder, TEST_FILES, HOME)
+    listed = read_vggsound_test(folder)
+    clips = ((f"{video}_{start}", [video_key(video)]) for video, start, _ in listed)
+    return EvaluationList([path], clips, TEST_CLIPS, HOME, ("test",))
 
 
 DURATION = 10.0

@@ -35,6 +35,7 @@ from captionstew.corpora.keys import IdentityError, voxceleb_key
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus
 from captionstew.corpora.release import (
     AudioFolder,
+    EvaluationList,
     ReleaseError,
     Report,
     find_release_file,
@@ -43,6 +44,8 @@ from captionstew.corpora.release import (
 from captionstew.data.audio import AUDIO_ENDINGS
 
 HOME = "https://mm.kaist.ac.kr/datasets/voxceleb"
+LISTED, TREE = "vox2_dev_utterances.txt", "voxceleb2/dev/aac"
+UTTERANCES = 1_092_009  # of the dev part
 
 
 def read_vox2_speakers(path: Path) -> dict[str, tuple[str, str]]:
@@ -75,8 +78,7 @@ def read_vox2_utterances(folder: Path) -> Iterator[str]:
     """`<speaker>/<video>/<utterance>` of VoxCeleb2 dev: vox2_dev_utterances.txt, or else the folder
     tree of the audio.
     """
-    listed = folder / "vox2_dev_utterances.txt"
-    tree = folder / "voxceleb2" / "dev" / "aac"
+    listed, tree = folder / LISTED, folder / TREE
     if listed.is_file():
         with open_text(listed) as stream:
             lines = (line.strip() for line in stream)
@@ -135,12 +137,19 @@ def vox2_identification_split(
     return held_out
 
 
-def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
-    """The recordings that speaker identification tests on."""
-    for speaker, video in sorted(
-        vox2_identification_split(read_vox2_utterances(corpora / "voxceleb"))
-    ):
-        yield f"vox:v2:{speaker}:{video}"
+def evaluation_list(corpora: Path, split: str) -> EvaluationList:
+    """The recordings that speaker identification tests on; the split is that of all utterances."""
+    folder = corpora / "voxceleb"
+    listed = folder / LISTED
+    source = listed if listed.is_file() else folder / TREE
+    return EvaluationList([source], _held_out(folder), UTTERANCES, HOME, ("test",))
+
+
+def _held_out(folder: Path) -> Iterator[tuple[str | None, list[str]]]:
+    utterances = list(read_vox2_utterances(folder))
+    yield from ((utterance, []) for utterance in utterances)
+    for speaker, video in sorted(vox2_identification_split(utterances)):
+        yield None, [f"vox:v2:{speaker}:{video}"]
 
 
 def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[LabelledClip]]:
@@ -150,7 +159,7 @@ def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[
 
 
 def clips(args: argparse.Namespace, report: Report, speakers: set[str]) -> Iterator[LabelledClip]:
-    listed = (args.corpus_dir / "vox2_dev_utterances.txt").is_file()
+    listed = (args.corpus_dir / LISTED).is_file()
     utterances = list(read_vox2_utterances(args.corpus_dir if listed else args.audio_dir))
     test = vox2_identification_split(utterances)
     rest = (x for x in utterances if tuple(x.split("/")[:2]) not in test)

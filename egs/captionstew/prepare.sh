@@ -16,7 +16,8 @@
 #   --data-dir data            receives everything
 #   --audiocaps-version 1      or 2: the captions of dataset2.0/; evaluation lists of every version that is there protect
 #   --leakage strict           or test-only: drop what test splits use, keep what development splits use
-#   --allow-missing-lists false  true: go on without evaluation lists that are not there (they are reported)
+#   --allow-missing-lists false  true: go on without evaluation lists that are not there or not whole, and with
+#                              Clotho clips without a Freesound id; leakage.md says which
 #   --license-filter ""        shell patterns of licenses to leave out, e.g. "*-NC-*,*academic*"
 #   --max-duration 60          seconds
 #   --subsets "400k 1M 4M all" numbers of captions
@@ -76,6 +77,7 @@ prepare_corpus() {
   local arguments=(--corpus-dir "$corpora_dir/$name" --output-dir "$data_dir/tables")
   if [ -n "$audio_dir" ]; then arguments+=(--audio-dir "$audio_dir/$name"); fi
   if [ "$name" = audiocaps ]; then arguments+=(--version "$audiocaps_version"); fi
+  if [ "$name" = clotho ] && [ "$allow_missing_lists" = true ]; then arguments+=(--allow-missing-ids); fi
   if [ "$name" = mini ]; then arguments+=(--num-clips "$mini_clips"); fi
   if [ $# -gt 0 ]; then arguments+=(--splits "$@"); fi
   python "$programs/prepare_corpus.py" "$reader" "${arguments[@]}"
@@ -122,7 +124,7 @@ if in_stage 1 "Caption tables and evaluation lists"; then
   ./local/list_corpora.py "$corpora" pretrain > /dev/null
   while read -r name splits; do
     # shellcheck disable=SC2086  # one word per split
-    run_unless_done "$done_dir/1-tables-$name" "$(fingerprint_of "$corpora_dir" "$audio_dir" "$audiocaps_version" "$name $splits")" \
+    run_unless_done "$done_dir/1-tables-$name" "$(fingerprint_of "$corpora_dir" "$audio_dir" "$audiocaps_version" "$allow_missing_lists" "$name $splits")" \
       prepare_corpus "$name" $splits < /dev/null
   done < <(./local/list_corpora.py "$corpora" pretrain)
   run_unless_done "$done_dir/1-evaluation-lists" "$tables" gather_evaluation_lists

@@ -32,11 +32,13 @@ def filter_tables(
     output: Path,
     mode: str = "strict",
     license_filter: Sequence[str] = (),
+    lists: Sequence[str] = (),
 ) -> dict:
     """Write to `output`/<name>.parquet what may be trained on, and return the report.
 
     `mode` strict applies every list, test-only those of test splits. `license_filter`: shell
-    patterns, without regard to case, of licenses to leave out. Every split listed for pretraining
+    patterns, without regard to case, of licenses to leave out. `lists`: those that were asked for,
+    which the report names even where they have no key. Every split listed for pretraining
     must hold rows.
     """
     if mode not in MODES:
@@ -44,7 +46,8 @@ def filter_tables(
     _load_keys(connection, evaluation_keys, mode)
     sources: dict[str, dict] = {}
     report = {"mode": mode, "license_filter": list(license_filter), "sources": sources}
-    report["lists"] = _list_sizes(connection)
+    applied = [name for name in lists if mode == "strict" or name.split(":")[1] in TEST_SPLITS]
+    report["lists"] = dict.fromkeys(sorted(applied), 0) | _list_sizes(connection)
     for name in dict.fromkeys(entry.name for entry in entries if entry.role == "pretrain"):
         splits = [
             e.split for e in entries if e.name == name and e.role == "pretrain" and e.weight > 0
@@ -188,7 +191,10 @@ def report_as_markdown(report: dict) -> str:
     if report["license_filter"]:
         lines += [f"Licenses left out: {', '.join(report['license_filter'])}", ""]
     for name, reason in sorted(report.get("missing_lists", {}).items()):
-        lines += [f"**Not protected: {name}** ({reason})", ""]
+        part = " but in part" if report["lists"].get(name) else ""
+        lines += [f"**Not protected{part}: {name}** ({reason})", ""]
+    for name, reasons in sorted(report.get("unprotected", {}).items()):
+        lines += [f"**Not protected: clips of {name}** ({reason})\n" for reason in reasons]
     lines += [
         "| source | clips | kept | leaked | captions | kept | refused license |",
         "|---|---|---|---|---|---|---|",

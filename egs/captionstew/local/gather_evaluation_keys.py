@@ -29,9 +29,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from captionstew.corpora.build.evaluation_keys import audioset_starts, evaluation_keys
-from captionstew.corpora.keys import IdentityError
-from captionstew.corpora.release import ReleaseError, write_records
+from captionstew.corpora.build.evaluation_keys import audioset_starts, gather_list
+from captionstew.corpora.release import write_records
 from captionstew.errors import run_main
 from captionstew.files import write_json
 
@@ -57,8 +56,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--allow-missing",
         action="store_true",
         help=(
-            "go on without lists that are not there; the report says which evaluations are then"
-            " unprotected"
+            "go on without lists that are not there or not whole; the report says which"
+            " evaluations are then unprotected"
         ),
     )
     return parser
@@ -66,24 +65,19 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
-    rows, missing = [], {}
-    for entry in args.sets:
-        name, _, split = entry.partition(":")
-        try:
-            rows += [
-                {"evaluation_set": name, "split": split, "key": key}
-                for key in evaluation_keys(args.corpora_dir, name, split)
-            ]
-        except ReleaseError as error:
-            missing[entry] = str(error)
-        except IdentityError as error:
-            sys.exit(f"{entry}: {error}")
+    lists = {entry: gather_list(args.corpora_dir, *entry.split(":", 1)) for entry in args.sets}
+    missing = {entry: found.problem for entry, found in lists.items() if found.problem}
     if missing and not args.allow_missing:
-        lines = "\n".join(f"  {entry}: {error}" for entry, error in missing.items())
+        lines = "\n".join(f"  {entry}: {problem}" for entry, problem in missing.items())
         sys.exit(
-            "evaluation lists are missing; get them, take them out of the list of corpora, or pass "
-            f"--allow-missing:\n{lines}"
+            "evaluation lists are missing or not whole; get them, take them out of the list of"
+            f" corpora, or pass --allow-missing:\n{lines}"
         )
+    rows = [
+        dict(zip(KEYS.names, (*entry.split(":", 1), key), strict=True))
+        for entry, found in lists.items()
+        for key in found.keys
+    ]
     write_records(args.output_dir / "evaluation_keys.parquet", KEYS, iter(rows))
     starts = (
         {"video": video, "start": start}
@@ -94,8 +88,8 @@ def main(argv: list[str] | None = None) -> None:
         args.output_dir / "evaluation_lists.json", {"missing": missing, "sets": sorted(args.sets)}
     )
     print(
-        f"{len(rows)} evaluation keys of {len(args.sets) - len(missing)} lists, {len(missing)}"
-        " missing"
+        f"{len(rows)} evaluation keys of {len(lists) - len(missing)} lists, {len(missing)} missing"
+        " or not whole"
     )
 
 

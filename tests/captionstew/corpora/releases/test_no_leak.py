@@ -13,14 +13,15 @@ import hashlib
 import json
 import runpy
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from captionstew.corpora import known, lit_splits, urbansound8k
+from captionstew.corpora import clotho, known, lit_splits, urbansound8k
+from captionstew.corpora.build import evaluation_keys
 from captionstew.corpora.build.consolidate import consolidate
 from captionstew.corpora.build.corpus_list import read_corpora
 from captionstew.corpora.build.evaluation_keys import TEST_SPLITS
@@ -374,6 +375,8 @@ class Study:
         flags = ["--corpus-dir", self.corpora / name, "--output-dir", output, "--splits", *splits]
         if name == "audiocaps":
             flags += ["--version", version or self.form.audiocaps[0]]
+        if name == "clotho" and not self.form.clotho_metadata:
+            flags += ["--allow-missing-ids"]
         return run(known.load(name).CORPUS, None, [str(flag) for flag in flags])
 
     def filter(self, lists: list[str], mode: str, output: Path) -> None:
@@ -434,6 +437,16 @@ def trained(folder: Path) -> dict[str, set[str]]:
     """Recordings of every training part in the tables of a folder."""
     parts = keys_by_part(*folder.glob("*.parquet"))
     return {part: recordings(keys) for part, keys in parts.items()}
+
+
+@pytest.fixture(autouse=True)
+def short_lists(monkeypatch):
+    """Lists of one clip are whole."""
+    find_list = evaluation_keys.find_list
+    monkeypatch.setattr(
+        evaluation_keys, "find_list", lambda *names: replace(find_list(*names), size=1)
+    )
+    monkeypatch.setattr(clotho, "ALL_IDS_SIZE", 1)
 
 
 @pytest.fixture(scope="module")

@@ -206,9 +206,12 @@ def test_clotho_latin1_metadata_and_awkward_names(prepare, tmp_path):
     )
     write(release / "clotho_metadata_development.csv", metadata, "latin-1")
     write(tmp_path / "audio/development/Intersection Wet_Metro Pass.wav", "x")
-    rows = prepare(
-        "clotho", release, "--audio-dir", str(tmp_path / "audio"), "--splits", "development"
-    )
+    flags = ["--audio-dir", str(tmp_path / "audio"), "--splits", "development"]
+    with pytest.raises(ReleaseError, match="1 of 3 clips have no Freesound id.*allow-missing-ids"):
+        prepare("clotho", release, *flags)
+    rows = prepare("clotho", release, *flags, "--allow-missing-ids")
+    report = json.loads((tmp_path / "tables" / "clotho.report.json").read_text())
+    assert "1 of 3 clips have no Freesound id" in report["unprotected"][0]
     assert [row["audio_key"] for row in rows[::5]] == [
         "fs:123456",
         "clotho:Intersection Wet : Metro Pass.wav",
