@@ -14,7 +14,7 @@ choice (emotion, gender and age of the speaker), `chat` open questions that a ju
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
@@ -59,7 +59,7 @@ def evaluation_list(corpora: Path, split: str) -> EvaluationList:
 
 def _clips(
     records: list[tuple[str, str, str]], metadata: dict[str, dict[str, str]]
-) -> Iterator[tuple[str, list[str]]]:
+) -> Iterator[tuple[str, Sequence[str]]]:
     """Every recording with its keys; then raises ReleaseError if names were not understood."""
     unknown = []
     for item, dataset, path in records:
@@ -80,7 +80,7 @@ def plain(dataset: str) -> str:
     return re.sub(r"[^a-z0-9]", "", dataset.lower())
 
 
-def leak_keys(dataset: str, path: str, metadata: dict[str, dict[str, str]]) -> list[str]:
+def leak_keys(dataset: str, path: str, metadata: dict[str, dict[str, str]]) -> Sequence[str]:
     """The keys under which a training corpus may hold the recording; none where none can.
 
     Raises IdentityError for a name that is not of its data set's form.

@@ -35,12 +35,18 @@ MODULES = {
 }
 
 
+FOLDERS = {"voxceleb2": "voxceleb"}  # of releases that are not named like the corpus
 ONLY_HELD_OUT = ("urbansound8k",)  # evaluation lists alone, nothing to prepare
 
 
 def load(name: str) -> ModuleType:
     """The module of a known corpus. Raises KeyError for others."""
     return importlib.import_module(MODULES[name])
+
+
+def folder(name: str) -> str:
+    """The folder of a corpus' release among the others."""
+    return FOLDERS.get(name, name)
 
 
 def prepared() -> list[str]:

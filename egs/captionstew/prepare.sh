@@ -87,13 +87,14 @@ gather_evaluation_lists() {
   local sets
   sets=$(./local/list_corpora.py "$corpora" evaluation --pairs) || return
   local arguments=(--corpora-dir "$corpora_dir" --output-dir "$data_dir")
+  if [ -n "$audio_dir" ]; then arguments+=(--audio-dir "$audio_dir"); fi
   if [ "$allow_missing_lists" = true ]; then arguments+=(--allow-missing); fi
   # shellcheck disable=SC2086  # one word per list
   ./local/gather_evaluation_keys.py "${arguments[@]}" --sets $sets
 }
 
 check_audio() {
-  local arguments=(--data-dir "$data_dir" --max-duration "$max_duration" --num-jobs "$num_jobs")
+  local arguments=(--data-dir "$data_dir" --max-duration "$max_duration" --num-jobs "$num_jobs" --leakage "$leakage")
   if [ -n "$dask_scheduler" ]; then arguments+=(--dask-scheduler "$dask_scheduler"); fi
   ./local/check_audio.py "${arguments[@]}"
 }

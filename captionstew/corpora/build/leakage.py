@@ -195,6 +195,8 @@ def report_as_markdown(report: dict) -> str:
         lines += [f"**Not protected{part}: {name}** ({reason})", ""]
     for name, reasons in sorted(report.get("unprotected", {}).items()):
         lines += [f"**Not protected: clips of {name}** ({reason})\n" for reason in reasons]
+    for name, reason in sorted(report.get("unheard_lists", {}).items()):
+        lines += [f"Its audio is not compared: {name} ({reason})", ""]
     lines += [
         "| source | clips | kept | leaked | captions | kept | refused license |",
         "|---|---|---|---|---|---|---|",

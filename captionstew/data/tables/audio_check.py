@@ -6,15 +6,17 @@ file is never an error: it is counted per source, and listed so that it can be f
 """
 
 import hashlib
+import math
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from captionstew.data.audio import MAX_DURATION, AudioInfo, BadAudio, inspect_audio
@@ -28,6 +30,7 @@ CLIPS_PER_SHARE = 2_000
 # whole video
 EXCESS = 2.0
 FOUND, MISSING, BROKEN, TOO_LONG = "found", "missing", "broken", "too long"
+HELD_OUT = "held out"  # the very samples of an evaluation clip
 CHECK_SCHEMA = pa.schema(
     [
         ("status", pa.string()),
@@ -63,22 +66,26 @@ def check_audio(
     num_jobs: int = 1,
     dask_scheduler: str | None = None,
     clips_per_share: int = CLIPS_PER_SHARE,
+    held_out: Mapping[str, str] | None = None,
 ) -> dict:
     """Decode the audio of every clip; returns the coverage table (see `coverage`).
 
-    Writes to `folder`: checked.parquet (clips with audio), missing.txt and broken.txt (one path and
-    reason a line), coverage.json and coverage.md. An interrupted check goes on where it stopped; a
-    finished one starts anew, because audio may have come since.
+    Writes to `folder`: checked.parquet (clips with audio), missing.txt, broken.txt and held_out.txt
+    (one path and reason a line), coverage.json and coverage.md. `held_out`: fingerprint -> the
+    evaluation clip that has it; clips of that sound are left out. An interrupted check goes on
+    where it stopped; a finished one starts anew, because audio may have come since.
     """
     parts = inspect_clips(clips, folder, max_duration, num_jobs, dask_scheduler, clips_per_share)
-    table = coverage(parts)
+    checked = _Checked(parts, held_out or {})
+    table = coverage(checked)
     write_batches(
-        folder / "checked.parquet", CHECKED_SCHEMA, _select(parts, lambda status: status == FOUND)
+        folder / "checked.parquet", CHECKED_SCHEMA, checked.select(lambda status: status == FOUND)
     )
-    for name, statuses in (("missing", (MISSING,)), ("broken", (BROKEN, TOO_LONG))):
+    lists = {"missing": (MISSING,), "broken": (BROKEN, TOO_LONG), "held_out": (HELD_OUT,)}
+    for name, statuses in lists.items():
         lines = (
             f"{clip['audio_key']}\t{clip['path']}\t{clip['reason']}\n"
-            for batch in _select(parts, statuses.__contains__)
+            for batch in checked.select(statuses.__contains__)
             for clip in batch.to_pylist()
         )
         _write_lines(folder / f"{name}.txt", lines)
@@ -208,49 +215,94 @@ def _judge(
     return FOUND, None, duration
 
 
-def _select(parts: list[Path], wanted: Callable[[str], bool]) -> Iterator[pa.RecordBatch]:
+def fingerprints(
+    clips: Path,
+    folder: Path,
+    num_jobs: int = 1,
+    dask_scheduler: str | None = None,
+) -> dict[str, str]:
+    """Fingerprint -> "<key> (<list>)" of evaluation clips, a table with `list`, `audio_key` and
+    `files`; clips that cannot be read have none.
+    """
+    found: dict[str, str] = {}
+    parts = inspect_clips(clips, folder, math.inf, num_jobs, dask_scheduler)
     for part in parts:
-        for batch in pq.ParquetFile(part).iter_batches():
-            yield batch.filter(
-                pa.array([wanted(status) for status in batch["status"].to_pylist()], pa.bool_())
-            )
+        for clip in pq.read_table(part, columns=["list", "audio_key", "fingerprint"]).to_pylist():
+            if clip["fingerprint"] is not None:
+                found.setdefault(clip["fingerprint"], f"{clip['audio_key']} ({clip['list']})")
+    remove_shares(folder)
+    return found
 
 
-def coverage(parts: list[Path]) -> dict:
-    """Per source and in all: clips listed, found, missing, broken, too long, and hours found.
+class _Checked:
+    """The inspected clips, those of held-out sounds marked as such."""
+
+    def __init__(self, parts: list[Path], held_out: Mapping[str, str]) -> None:
+        self.parts = parts
+        self.held_out = held_out
+        self._fingerprints = pa.array(list(held_out), pa.string())
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        for part in self.parts:
+            for batch in pq.ParquetFile(part).iter_batches():
+                yield self._mark(batch)
+
+    def _mark(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        held = pc.is_in(batch["fingerprint"], value_set=self._fingerprints)
+        if not pc.any(held).as_py():
+            return batch
+        names = pc.if_else(held, batch["fingerprint"], None).to_pylist()
+        reasons = [f"the same sound as {self.held_out[x]}" if x else None for x in names]
+        marked = {
+            "status": pc.if_else(held, HELD_OUT, batch["status"]),
+            "reason": pc.if_else(held, pa.array(reasons, pa.string()), batch["reason"]),
+        }
+        columns = [marked.get(name, batch[name]) for name in batch.schema.names]
+        return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+    def select(self, wanted: Callable[[str], bool]) -> Iterator[pa.RecordBatch]:
+        for batch in self.batches():
+            mask = [wanted(status) for status in batch["status"].to_pylist()]
+            yield batch.filter(pa.array(mask, pa.bool_()))
+
+
+def coverage(checked: _Checked) -> dict:
+    """Per source and in all: clips listed, found, missing, broken, too long, held out if any are,
+    and hours found.
 
     A clip counts for each of its sources, and once in the total.
     """
     clips: dict[str, Counter] = defaultdict(Counter)
     seconds: defaultdict[str, float] = defaultdict(float)
-    for part in parts:
-        for clip in pq.read_table(part, columns=["sources", "status", "clip_duration"]).to_pylist():
+    for batch in checked.batches():
+        for clip in batch.select(["sources", "status", "clip_duration"]).to_pylist():
             for source in {"all"} | {x for names in clip["sources"] for x in names.split("+")}:
                 clips[source][clip["status"]] += 1
                 clips[source]["listed"] += 1
-                seconds[source] += clip["clip_duration"] or 0.0
+                if clip["status"] == FOUND:
+                    seconds[source] += clip["clip_duration"]
+    columns = ["listed", FOUND, MISSING, BROKEN, TOO_LONG]
+    columns += [HELD_OUT] if any(counts[HELD_OUT] for counts in clips.values()) else []
     rows = {
         source: (
-            {name: counts[name] for name in ("listed", FOUND, MISSING, BROKEN, TOO_LONG)}
-            | {"hours": round(seconds[source] / 3600, 4)}
+            {name: counts[name] for name in columns} | {"hours": round(seconds[source] / 3600, 4)}
         )
         for source, counts in clips.items()
     }
-    total = rows.pop("all", dict.fromkeys(("listed", FOUND, MISSING, BROKEN, TOO_LONG, "hours"), 0))
+    total = rows.pop("all", dict.fromkeys([*columns, "hours"], 0))
     return {"total": total, "sources": dict(sorted(rows.items()))}
 
 
 def coverage_as_markdown(table: dict) -> str:
     """The coverage table as a page."""
-    lines = [
-        "# Audio found, per source",
-        "",
-        "| source | listed | found | missing | broken | too long | hours |",
-    ]
-    lines.append("|---|---|---|---|---|---|---|")
+    columns = [name for name in table["total"] if name != "hours"]
+    lines = ["# Audio found, per source", "", f"| source | {' | '.join(columns)} | hours |"]
+    lines.append("|" + "---|" * (len(columns) + 2))
     for source, row in {**table["sources"], "all": table["total"]}.items():
-        cells = [str(row[x]) for x in ("listed", FOUND, MISSING, BROKEN, TOO_LONG)]
+        cells = [str(row[x]) for x in columns]
         lines.append(f"| {source} | {' | '.join(cells)} | {row['hours']:.2f} |")
+    if HELD_OUT in columns:
+        lines += ["", "Held out: the same samples as an evaluation clip; see held_out.txt."]
     return "\n".join(lines) + "\n"
 
 

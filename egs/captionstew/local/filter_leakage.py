@@ -48,6 +48,7 @@ def main() -> None:
             gathered["sets"],
         )
     report["missing_lists"] = gathered["missing"]
+    report["unheard_lists"] = gathered["unheard"]
     report["unprotected"] = read_unprotected(entries, data / "tables")
     write_json(data / "leakage.json", report)
     (data / "leakage.md").write_text(report_as_markdown(report), encoding="utf-8")

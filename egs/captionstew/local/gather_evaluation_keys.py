@@ -25,12 +25,14 @@ A row of AudioSet (no header, a blank after each comma):
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
+from captionstew.corpora.build.evaluation_audio import SCHEMA, evaluation_audio
 from captionstew.corpora.build.evaluation_keys import audioset_starts, gather_list
-from captionstew.corpora.release import write_records
+from captionstew.corpora.release import ReleaseError, write_records
 from captionstew.errors import run_main
 from captionstew.files import write_json
 
@@ -44,10 +46,13 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--corpora-dir", type=Path, required=True, help="one folder per corpus")
     parser.add_argument(
+        "--audio-dir", type=Path, help="has audio as <name>/ (default: in the releases' folders)"
+    )
+    parser.add_argument(
         "--output-dir",
         type=Path,
         required=True,
-        help="evaluation_keys.parquet, audioset_starts.parquet",
+        help="evaluation_keys.parquet, evaluation_audio.parquet, audioset_starts.parquet",
     )
     parser.add_argument(
         "--sets", nargs="*", default=[], metavar="NAME:SPLIT", help="evaluation lists to read"
@@ -84,13 +89,28 @@ def main(argv: list[str] | None = None) -> None:
         for video, start in sorted(set(audioset_starts(args.corpora_dir)))
     )
     write_records(args.output_dir / "audioset_starts.parquet", STARTS, starts)
+    unheard: dict[str, str] = {}
+    audio = heard(args.corpora_dir, args.audio_dir, set(args.sets) - set(missing), unheard)
+    heard_clips = write_records(args.output_dir / "evaluation_audio.parquet", SCHEMA, audio)
     write_json(
-        args.output_dir / "evaluation_lists.json", {"missing": missing, "sets": sorted(args.sets)}
+        args.output_dir / "evaluation_lists.json",
+        {"missing": missing, "unheard": unheard, "sets": sorted(args.sets)},
     )
     print(
         f"{len(rows)} evaluation keys of {len(lists) - len(missing)} lists, {len(missing)} missing"
-        " or not whole"
+        f" or not whole; {heard_clips} of their clips have audio to compare with"
     )
+
+
+def heard(
+    corpora: Path, audio_dir: Path | None, lists: set[str], unheard: dict[str, str]
+) -> Iterator[dict]:
+    """The audio of all lists; those that cannot be read go to `unheard` with the reason."""
+    for entry in sorted(lists):
+        try:
+            yield from evaluation_audio(corpora, audio_dir, entry)
+        except ReleaseError as error:
+            unheard[entry] = str(error)
 
 
 if __name__ == "__main__":

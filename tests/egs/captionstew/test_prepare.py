@@ -150,6 +150,32 @@ def test_clear_errors(prepare, download, tmp_path):
     assert "**Not protected: fsd50k:eval**" in (tmp_path / "data" / "leakage.md").read_text()
 
 
+def test_recordings_of_an_evaluation_folder_leave_training_under_any_name(
+    prepare, download, shared_dir, tmp_path
+):
+    """Three files of `mydata` are byte for byte files of `myeval`; both lists say `*`."""
+    case = shared_dir / "cases" / "corpus" / "own_evaluation_folder"
+    shutil.copytree(case, download, dirs_exist_ok=True)
+    for mode in ("strict", "test-only"):
+        data = tmp_path / mode
+        status, output = prepare(data, "--subsets", "all", "--leakage", mode)
+        assert status == 0, output
+        total = json.loads((data / "audio_check" / "coverage.json").read_text())["total"]
+        assert total["listed"] == 6 and total["found"] == 3 and total["held out"] == 3
+        held_out = (data / "audio_check" / "held_out.txt").read_text().splitlines()
+        assert len(held_out) == 3 and all(
+            line.endswith(f"the same sound as myeval:audio/other{n}.wav (myeval:*)")
+            for n, line in enumerate(sorted(held_out, key=lambda line: line[-20:]))
+        )
+        cuts = [
+            cut for part in ("train", "valid") for cut in open_cuts(data / f"all/cuts_{part}.jsonl")
+        ]
+        held = {line.split("\t")[0] for line in held_out}
+        assert len(cuts) == 3
+        assert not held & {cut.supervisions[0].custom["audio_key"] for cut in cuts}
+        assert "| held out |" in (data / "audio_check" / "coverage.md").read_text()
+
+
 def readme_steps(repository):
     """README, "Your own data": the list of corpora, and the commands of steps 1, 4 and 5."""
     text = (repository / "egs" / "captionstew" / "README.md").read_text(encoding="utf-8")

@@ -1,13 +1,20 @@
 """The audio check: what counts as found, and where the rest is listed."""
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
 
 from captionstew.corpora.build.consolidate import consolidate
-from captionstew.data.tables.audio_check import check_audio, check_clip, coverage_as_markdown
-from captionstew.data.tables.caption_table import write_table
+from captionstew.data.tables.audio_check import (
+    check_audio,
+    check_clip,
+    coverage_as_markdown,
+    fingerprints,
+)
+from captionstew.data.tables.caption_table import write_rows, write_table
+from captionstew.data.tables.clip_table import FILE
 
 
 def tone(path, seconds, rate=16_000):
@@ -151,3 +158,28 @@ def test_new_audio_is_seen_by_the_next_check(clips, tmp_path):
     assert check_audio(clips, tmp_path / "check")["total"]["missing"] == 8
     tone(tmp_path / "audio" / "0.wav", 1.0)
     assert check_audio(clips, tmp_path / "check")["total"]["missing"] == 7
+
+
+def test_the_sound_of_an_evaluation_clip_is_left_out_under_any_name(clips, tmp_path):
+    copy = tmp_path / "evaluation" / "renamed.wav"
+    copy.parent.mkdir()
+    copy.write_bytes((tmp_path / "audio" / "7.wav").read_bytes())
+    (tmp_path / "evaluation" / "broken.wav").write_text("not audio")
+    columns = [("list", pa.string()), ("audio_key", pa.string()), ("files", pa.list_(FILE))]
+    table = tmp_path / "evaluation.parquet"
+    listed = [
+        {"list": "other:test", "audio_key": f"other:{x}", "files": [file(copy.parent / x)]}
+        for x in ("renamed.wav", "broken.wav")
+    ]
+    write_rows(table, pa.schema(columns), listed)
+    held_out = fingerprints(table, tmp_path / "evaluation")
+    assert list(held_out.values()) == ["other:renamed.wav (other:test)"]
+    result = check_audio(clips, tmp_path / "check", held_out=held_out)
+    assert result["total"]["found"] == 47 and result["total"]["held out"] == 1
+    assert result["sources"]["b"]["held out"] == 1
+    kept = pq.read_table(tmp_path / "check" / "checked.parquet")["audio_key"].to_pylist()
+    assert len(kept) == 47 and "mine:07" not in kept
+    line = (tmp_path / "check" / "held_out.txt").read_text()
+    assert line == (
+        f"mine:07\t{tmp_path / 'audio/7.wav'}\tthe same sound as other:renamed.wav (other:test)\n"
+    )
