@@ -3,9 +3,10 @@
 Release: https://github.com/cdjkim/audiocaps, folders `dataset/` (version 1) and `dataset2.0/`
 (version 2), files train.csv, val.csv, test.csv. Audio: 10 s of YouTube video each, to be requested
 through https://audiocaps.github.io. Put the CSVs of version 1 in CORPUS_DIR or its `dataset/`,
-those of version 2 in its `dataset2.0/` or `v2/` (read with `--version 2`); the corrected training
-captions of https://github.com/Labbeti/aac-datasets go there as train_fixed.csv and are read with
-`--splits train_fixed`.
+those of version 2 in its `dataset2.0/` or `v2/` (read with `--version 2`; copies go about in which
+captions with commas have no quotes); the corrected training captions of
+https://github.com/Labbeti/aac-datasets go there as train_fixed.csv and are read with `--splits
+train_fixed`.
 
     audiocap_id,youtube_id,start_time,caption
     91139,r1nicOVtvkQ,130,A woman talks nearby as water pours
@@ -32,6 +33,7 @@ from captionstew.corpora.release import (
 HOME = "https://github.com/cdjkim/audiocaps"
 LICENSE = "MIT, academic use"
 FOLDERS = {1: ("dataset/", ""), 2: ("dataset2.0/", "v2/")}  # where the files of a version lie
+COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 SPLITS = ("train", "val", "test", "train_fixed")
 LIT_PARTS = {"train": Part("train"), "valid": Part("val"), "test": Part("test")}
 
@@ -66,7 +68,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     audio = AudioFolder(args.audio_dir)
     for split in args.splits:
         path = find_release_file(args.corpus_dir, files(args.version, split), HOME)
-        for row in read_csv(path, ("audiocap_id", "youtube_id", "start_time", "caption")):
+        for row in read_csv(path, COLUMNS, open_end=args.version == 2, report=report):
             with report.counting_bad_names(row):
                 video, start = youtube_id(row["youtube_id"]), row["start_time"]
                 yield from report.row(

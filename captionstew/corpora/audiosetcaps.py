@@ -50,7 +50,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     audio = AudioFolder(args.audio_dir)
     for part in args.splits:
         path = find_release_file(args.corpus_dir, [f"Dataset/{FILES[part]}", FILES[part]], HOME)
-        for row in read_csv(path, ("id", "caption")):
+        for row in read_csv(path, ("id", "caption"), report=report):
             clip_id = row["id"].strip()
             with report.counting_bad_names(clip_id):
                 key = audio_key(part, clip_id)

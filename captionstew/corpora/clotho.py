@@ -32,6 +32,7 @@ from captionstew.corpora.release import (
     present,
     read_csv,
 )
+from captionstew.data.audio import AUDIO_ENDINGS
 
 HOME = "https://zenodo.org/records/4783391"
 OTHER_NAMES = {"development": "train", "validation": "val", "evaluation": "test"}
@@ -155,8 +156,11 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
         metadata = read_clotho_metadata(args.corpus_dir, split)
         require_ids(path, metadata, args.allow_missing_ids, report)
         excerpts: dict[str, str] = {}  # key -> the file that it stands for
-        for row in read_csv(path, ("file_name", *CAPTIONS)):
+        for row in read_csv(path, ("file_name", *CAPTIONS), report=report):
             name = row["file_name"].strip()
+            if not name.lower().endswith(AUDIO_ENDINGS):
+                report.damage("no name of an audio file", name)
+                continue
             found = metadata.get(name, {})
             key = clotho_key(name, found)
             if (

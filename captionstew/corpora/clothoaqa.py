@@ -33,6 +33,7 @@ from captionstew.data.tables.question_table import QA_FIELDS
 HOME = "https://zenodo.org/records/6473207"
 
 
+COLUMNS = ("file_name", "QuestionText", "answer")
 FILES = {"train": 1_174, "val": 344, "test": 473}  # audio files of a split
 
 
@@ -55,7 +56,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     for split in args.splits:
         path = find_release_file(args.corpus_dir, [f"clotho_aqa_{split}.csv"], HOME)
         answers: dict[tuple[str, str], Counter[str]] = {}
-        for row in read_csv(path, ("file_name", "QuestionText", "answer"), encoding="iso-8859-1"):
+        for row in read_csv(path, COLUMNS, encoding="iso-8859-1"):
             asked = row["file_name"].strip(), normalise_caption(row["QuestionText"])
             # The reference code compares in upper case, so case says nothing.
             answers.setdefault(asked, Counter())[normalise_caption(row["answer"]).lower()] += 1

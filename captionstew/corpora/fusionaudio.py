@@ -42,10 +42,10 @@ def records(corpus_dir: Path, report: Report) -> Iterator[tuple[str, str, float 
         )
     for file in files:
         if ".jsonl" in file.suffixes:
-            for record in read_jsonl(file):
+            for record in read_jsonl(file, ("id", "caption"), report):
                 yield record["id"], record["caption"], record.get("duration")
             continue
-        for record in read_json_list(file):
+        for record in read_json_list(file, columns=("audio_id", "output"), report=report):
             if "caption" in str(record.get("task", "")).lower():
                 yield record["audio_id"], record["output"], None
             else:

@@ -73,7 +73,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     genres = read_genres(snapshots)
     audio = AudioFolder(args.audio_dir)
     for file in captions:
-        for record in read_jsonl(file):
+        for record in read_jsonl(file, ("id", "caption"), report):
             with report.counting_bad_names(record.get("id")):
                 track, start, offset, duration = clip(record)
                 yield from report.row(

@@ -29,6 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from captionstew.corpora.captioned import Corpus, get_parser
+from captionstew.corpora.damage import Damaged
 from captionstew.corpora.keys import group_key
 from captionstew.corpora.release import ReleaseError, Report
 from captionstew.data.audio import MAX_DURATION, AudioInfo
@@ -111,12 +112,14 @@ def run_labelled(
     if not args.corpus_dir.is_dir():
         raise ReleaseError(f"{args.corpus_dir} is not a folder; get the release from {corpus.home}")
     output, dropped = args.output_dir, Report()
-    classes, clips = corpus.read(args, dropped)
     listed = output / "listed.parquet"
     counts: Counter[str] = Counter()
-    write_rows(
-        listed, LISTED_SCHEMA, _listed_rows(corpus, clips, set(classes), args.splits, counts)
-    )
+    try:
+        classes, clips = corpus.read(args, dropped)
+        rows = _listed_rows(corpus, clips, set(classes), args.splits, counts)
+        write_rows(listed, LISTED_SCHEMA, rows)
+    except Damaged as error:
+        raise ReleaseError(f"{error}; download it again from {corpus.home}") from error
     if not counts:
         raise ReleaseError(f"{args.corpus_dir} lists no clip of {', '.join(args.splits)}")
     write_json(output / "classes.json", list(classes))

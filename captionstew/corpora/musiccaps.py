@@ -33,17 +33,16 @@ from captionstew.corpora.release import (
 
 HOME = "https://www.kaggle.com/datasets/googleai/musiccaps"
 FILES = ["musiccaps-public.csv"]
+COLUMNS = ("ytid", "start_s", "end_s", "aspect_list", "caption", "is_audioset_eval")
 
 
-def read_musiccaps(folder: Path) -> Iterator[dict[str, str]]:
+def read_musiccaps(folder: Path, report: Report | None = None) -> Iterator[dict[str, str]]:
     """Rows of musiccaps-public.csv (five captions span lines) with `split`: eval if in AudioSet
     eval, else train.
     """
     path = find_release_file(folder, FILES, HOME)
     splits = {"True": "eval", "False": "train"}
-    for row in read_csv(
-        path, ("ytid", "start_s", "end_s", "aspect_list", "caption", "is_audioset_eval")
-    ):
+    for row in read_csv(path, COLUMNS, report=report):
         if row["is_audioset_eval"] not in splits:
             raise ReleaseError(
                 f"{path}: is_audioset_eval is {row['is_audioset_eval']!r}, expected True or False"
@@ -78,7 +77,7 @@ def parse_aspects(text: str) -> list[str]:
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per clip."""
     audio = AudioFolder(args.audio_dir)
-    for row in read_musiccaps(args.corpus_dir):
+    for row in read_musiccaps(args.corpus_dir, report):
         if row["split"] not in args.splits:
             continue
         with report.counting_bad_names(row["ytid"]):

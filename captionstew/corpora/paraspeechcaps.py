@@ -27,6 +27,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from captionstew.corpora.captioned import Corpus, Part
+from captionstew.corpora.damage import require_shards
 from captionstew.corpora.keys import paraspeech_key
 from captionstew.corpora.release import (
     AudioFolder,
@@ -41,26 +42,27 @@ HOME = "https://huggingface.co/datasets/ajd12342/paraspeechcaps"
 
 
 def read_paraspeech_split(
-    folder: Path, split: str, columns: tuple[str, ...] = ()
+    folder: Path, split: str, columns: tuple[str, ...] = (), report: Report | None = None
 ) -> Iterator[dict]:
     """Records of one ParaSpeechCaps split: the release's Parquet files, or the JSON lines of a
     mirror (`id`, `caption`).
     """
     for file in split_files(folder, split):
         if file.suffix == ".parquet":
-            yield from read_parquet(file, ("relative_audio_path", *columns))
+            yield from read_parquet(file, ("relative_audio_path", *columns), report)
             continue
-        for record in read_jsonl(file):
+        for record in read_jsonl(file, ("id",), report):
             texts = [record["caption"]] if "caption" in record else []
             yield {**record, "relative_audio_path": record["id"], "text_description": texts}
 
 
 def split_files(folder: Path, split: str) -> list[Path]:
-    """The files of a split: the release's, or a mirror's. Raises ReleaseError if there is none."""
+    """The files of a split: the release's, or a mirror's. Raises ReleaseError if one is missing."""
     files = sorted(folder.glob(f"**/{split}-*.parquet")) or sorted(
         folder.glob(f"**/{split}.parquet")
     )
     names = [f"{split}.parquet", f"psc_{split}_captions.jsonl", f"psc_{split}_ids.jsonl"]
+    require_shards(files)
     return files or [find_release_file(folder, names, HOME)]
 
 
@@ -106,7 +108,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per description."""
     audio = AudioFolder(args.audio_dir)
     for split in args.splits:
-        for record in read_paraspeech_split(args.corpus_dir, split, COLUMNS):
+        for record in read_paraspeech_split(args.corpus_dir, split, COLUMNS, report):
             relative = record["relative_audio_path"]
             with report.counting_bad_names(relative):
                 key = paraspeech_key(relative)

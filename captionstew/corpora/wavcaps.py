@@ -58,7 +58,8 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     for part in args.splits:
         folder, file = FILES[part]
         names = [f"json_files/{folder}/{file}", f"{folder}/{file}", file]
-        for record in read_json_list(find_release_file(args.corpus_dir, names, HOME), "data"):
+        path = find_release_file(args.corpus_dir, names, HOME)
+        for record in read_json_list(path, "data", ("id", "caption"), report):
             clip_id = str(record["id"])
             with report.counting_bad_names(clip_id):
                 stem = name_stem(clip_id)

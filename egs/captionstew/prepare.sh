@@ -18,6 +18,7 @@
 #   --leakage strict           or test-only: drop what test splits use, keep what development splits use
 #   --allow-missing-lists false  true: go on without evaluation lists that are not there or not whole, and with
 #                              Clotho clips without a Freesound id; leakage.md says which
+#   --max-dropped-share 0.01   of the rows of a release's file that may be unusable or there twice; more stop stage 1
 #   --license-filter ""        shell patterns of licenses to leave out, e.g. "*-NC-*,*academic*"
 #   --max-duration 60          seconds
 #   --subsets "400k 1M 4M all" numbers of captions
@@ -43,6 +44,7 @@ audiocaps_version=1
 data_dir=data
 leakage=strict
 allow_missing_lists=false
+max_dropped_share=0.01
 license_filter=
 max_duration=60
 subsets="400k 1M 4M all"
@@ -75,6 +77,7 @@ prepare_corpus() {
     *) reader=own ;;
   esac
   local arguments=(--corpus-dir "$corpora_dir/$name" --output-dir "$data_dir/tables")
+  arguments+=(--max-dropped-share "$max_dropped_share")
   if [ -n "$audio_dir" ]; then arguments+=(--audio-dir "$audio_dir/$name"); fi
   if [ "$name" = audiocaps ]; then arguments+=(--version "$audiocaps_version"); fi
   if [ "$name" = clotho ] && [ "$allow_missing_lists" = true ]; then arguments+=(--allow-missing-ids); fi
@@ -114,7 +117,8 @@ analyse() {
 }
 
 # Each fingerprint holds the one before it, so a change of settings repeats its stage and all that follow.
-tables=$(fingerprint_of "@$corpora" "$corpora_dir" "$audio_dir" "$allow_missing_lists" "$audiocaps_version")
+read_with=$(fingerprint_of "$corpora_dir" "$audio_dir" "$audiocaps_version" "$allow_missing_lists" "$max_dropped_share")
+tables=$(fingerprint_of "@$corpora" "$read_with")
 filtered=$(fingerprint_of "$tables" "$leakage" "$license_filter")
 consolidated=$(fingerprint_of "$filtered" "$max_duration")
 checked=$(fingerprint_of "$consolidated" audio)
@@ -125,7 +129,7 @@ if in_stage 1 "Caption tables and evaluation lists"; then
   ./local/list_corpora.py "$corpora" pretrain > /dev/null
   while read -r name splits; do
     # shellcheck disable=SC2086  # one word per split
-    run_unless_done "$done_dir/1-tables-$name" "$(fingerprint_of "$corpora_dir" "$audio_dir" "$audiocaps_version" "$allow_missing_lists" "$name $splits")" \
+    run_unless_done "$done_dir/1-tables-$name" "$(fingerprint_of "$read_with" "$name $splits")" \
       prepare_corpus "$name" $splits < /dev/null
   done < <(./local/list_corpora.py "$corpora" pretrain)
   run_unless_done "$done_dir/1-evaluation-lists" "$tables" gather_evaluation_lists

@@ -340,9 +340,8 @@ def test_airbench_keys_are_those_of_its_data_sets(tmp_path):
 
 
 def test_airbench_names_without_a_key_do_not_pass_in_silence(tmp_path):
-    write_airbench(
-        tmp_path, [("musiccaps", "no video.wav"), ("avqa", "-1nicOVtvkQ_000030.wav")], []
-    )
+    clips = [("musiccaps", "no video.wav"), ("avqa", "-1nicOVtvkQ_000030.wav")]
+    write_airbench(tmp_path, clips, [("iemocap", "Ses01F_impro01_F000.wav")])
     found = gather_list(tmp_path, "airbench", "test")
     assert found.keys == ["yt:-1nicOVtvkQ"]
     assert "1 names without a key, e.g. of musiccaps: no 11-character" in found.problem
