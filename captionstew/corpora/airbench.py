@@ -18,12 +18,12 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
 from captionstew.corpora.clotho import all_metadata, named_clips, unnamed_clips
 from captionstew.corpora.keys import IdentityError, name_stem, video_key
 from captionstew.corpora.questions import qa_row
 from captionstew.corpora.release import (
-    AudioFolder,
     EvaluationList,
     ReleaseError,
     Report,

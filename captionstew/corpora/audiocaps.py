@@ -19,10 +19,10 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus, Part
 from captionstew.corpora.keys import video_key, youtube_id, youtube_key
 from captionstew.corpora.release import (
-    AudioFolder,
     EvaluationList,
     Report,
     find_release_file,

@@ -24,10 +24,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.keys import video_key, youtube_id, youtube_key
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus, held_out_for_validation
 from captionstew.corpora.release import (
-    AudioFolder,
     EvaluationList,
     ReleaseError,
     Report,

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.keys import strong_segment, video_key, youtube_key
 from captionstew.corpora.labelled import (
     LabelledClip,
@@ -30,7 +31,6 @@ from captionstew.corpora.labelled import (
     held_out_for_validation,
 )
 from captionstew.corpora.release import (
-    AudioFolder,
     EvaluationList,
     ReleaseError,
     Report,

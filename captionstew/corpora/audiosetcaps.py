@@ -22,9 +22,10 @@ Evaluation clips of AudioCaps, VGGSound and others are inside: the leakage filte
 import argparse
 from collections.abc import Iterator
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
 from captionstew.corpora.keys import IdentityError, name_stem, youtube_key, youtube_segment
-from captionstew.corpora.release import AudioFolder, Report, find_release_file, read_csv
+from captionstew.corpora.release import Report, find_release_file, read_csv
 
 HOME = "https://huggingface.co/datasets/baijs/AudioSetCaps"
 LICENSE = "CC-BY-4.0"

@@ -20,10 +20,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
 from captionstew.corpora.keys import freesound_key
 from captionstew.corpora.release import (
-    AudioFolder,
     EvaluationList,
     ReleaseError,
     Report,

@@ -17,11 +17,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
 from captionstew.corpora.clotho import all_metadata, named_clips, unnamed_clips
 from captionstew.corpora.questions import qa_row
 from captionstew.corpora.release import (
-    AudioFolder,
     EvaluationList,
     Report,
     find_release_file,

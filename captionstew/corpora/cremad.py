@@ -20,8 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus
-from captionstew.corpora.release import AudioFolder, Report, find_release_file, read_csv
+from captionstew.corpora.release import Report, find_release_file, read_csv
 from captionstew.corpora.speaker_clip import SpeakerClip, age_of_years
 from captionstew.hashing import stable_hash
 

@@ -16,10 +16,10 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.keys import freesound_key
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus
 from captionstew.corpora.release import (
-    AudioFolder,
     EvaluationList,
     ReleaseError,
     Report,

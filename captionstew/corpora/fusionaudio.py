@@ -19,10 +19,10 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
 from captionstew.corpora.keys import youtube_key, youtube_segment
 from captionstew.corpora.release import (
-    AudioFolder,
     ReleaseError,
     Report,
     read_json_list,

@@ -22,9 +22,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
 from captionstew.corpora.keys import IdentityError, start_second
-from captionstew.corpora.release import AudioFolder, ReleaseError, Report, read_jsonl
+from captionstew.corpora.release import ReleaseError, Report, read_jsonl
 
 HOME = "https://huggingface.co/datasets/amaai-lab/JamendoMaxCaps"
 LICENSE = "CC-BY-SA-3.0"

@@ -17,9 +17,9 @@ of the release cannot be decoded. `custom.labels` is the list of tags.
 import argparse
 from collections.abc import Iterator
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus
 from captionstew.corpora.release import (
-    AudioFolder,
     ReleaseError,
     Report,
     find_release_file,

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus, Part
 from captionstew.corpora.keys import video_key, youtube_id, youtube_key
 from captionstew.corpora.release import (
-    AudioFolder,
     EvaluationList,
     ReleaseError,
     Report,

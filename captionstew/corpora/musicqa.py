@@ -16,11 +16,11 @@ out.
 import argparse
 from collections.abc import Iterator
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
 from captionstew.corpora.keys import name_stem
 from captionstew.corpora.questions import qa_row
 from captionstew.corpora.release import (
-    AudioFolder,
     ReleaseError,
     Report,
     find_release_file,

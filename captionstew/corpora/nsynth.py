@@ -16,9 +16,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus
 from captionstew.corpora.release import (
-    AudioFolder,
     ReleaseError,
     Report,
     find_release_file,

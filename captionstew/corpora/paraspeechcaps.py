@@ -26,11 +26,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus, Part
 from captionstew.corpora.damage import require_shards
 from captionstew.corpora.keys import paraspeech_key
 from captionstew.corpora.release import (
-    AudioFolder,
     EvaluationList,
     Report,
     find_release_file,

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-import os
 import re
 from array import array
 from collections import Counter
@@ -12,7 +11,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +24,7 @@ from captionstew.corpora.damage import (
     open_bytes,
     reading,
 )
-from captionstew.corpora.keys import IdentityError, name_stem, without_ending
-from captionstew.data.audio import AUDIO_ENDINGS, UNREADABLE
+from captionstew.corpora.keys import IdentityError
 from captionstew.data.captions import normalise_caption
 from captionstew.data.tables.caption_table import write_rows
 
@@ -53,6 +51,12 @@ class EvaluationList:
 MAX_DROPPED_SHARE = 0.01  # of a file's rows
 
 
+class _AudioFolder(Protocol):
+    """What a report asks an audio folder."""
+
+    def summary(self) -> dict[str, Any]: ...
+
+
 class Report:
     """Counts what a reader read, kept and dropped, with the reason and the first examples of
     each; knows which file's rows are damaged.
@@ -64,6 +68,7 @@ class Report:
         self.dropped: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
         self.unprotected: list[str] = []  # what the leakage filter cannot know of these rows
+        self.audio: list[_AudioFolder] = []  # where the reader looks for the clips
         self._place: tuple[Path, int] | None = None
         self._damaged: Counter[Path] = Counter()
         self._first: dict[Path, str] = {}  # file -> its first damaged row
@@ -139,7 +144,12 @@ class Report:
                 for reason, count in sorted(self.dropped.items())
             },
             "unprotected": self.unprotected,
+            "audio": self.audio_summary(),
         }
+
+    def audio_summary(self) -> list[dict]:
+        """Of every audio folder: files without a clip and clips without a file."""
+        return [folder.summary() for folder in self.audio]
 
     def __str__(self) -> str:
         lines = [f"  {source}: {count} captions" for source, count in sorted(self.kept.items())]
@@ -147,7 +157,14 @@ class Report:
             f"  dropped {count}: {reason} (e.g. {self.examples[reason][0]})"
             for reason, count in sorted(self.dropped.items())
         ]
-        return "\n".join([*lines, *(f"  not protected: {text}" for text in self.unprotected)])
+        lines += [f"  not protected: {text}" for text in self.unprotected]
+        for summary in self.audio_summary():
+            for what, there in (("files_without_clip", True), ("clips_without_file", False)):
+                found = summary[what]
+                if found["count"] and (there or summary["files"]):
+                    examples = ", ".join(found["examples"])
+                    lines.append(f"  {found['count']} audio {what.replace('_', ' ')}: {examples}")
+        return "\n".join(lines)
 
 
 def _first_repeated(hashes: array) -> int:
@@ -361,42 +378,3 @@ def read_parquet(
 def write_records(path: Path, schema: pa.Schema, rows: Iterator[dict]) -> int:
     """A small table other than captions (evaluation lists, segments)."""
     return write_rows(path, schema, rows)
-
-
-class AudioFolder:
-    """Finds a clip's file under any of the names in use, by one walk through the folder.
-
-    A clip that is not there gets the path where it is expected, so that the list of missing files
-    says what to get.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._by_stem: dict[str, str] = {}
-        self._by_path: dict[str, str] = {}
-        for root, folders, files in os.walk(folder):
-            folders.sort()
-            for name in sorted(files, key=lambda name: (name.lower().endswith(UNREADABLE), name)):
-                if name.lower().endswith(AUDIO_ENDINGS):
-                    path = os.path.relpath(os.path.join(root, name), folder)
-                    self._by_stem.setdefault(name_stem(name), path)
-                    self._by_path.setdefault(without_ending(path), path)
-
-    def path(self, expected: str, *other_stems: str) -> str:
-        """Absolute path of the file named like `expected` (relative, with ending) or like one of
-        `other_stems`.
-        """
-        for stem in (name_stem(expected), *other_stems):
-            if stem in self._by_stem:
-                return str(self.folder / self._by_stem[stem])
-        return str(self.folder / expected)
-
-    def path_in_tree(self, expected: str, *other_paths: str) -> str:
-        """The same for releases whose file names repeat in every folder: whole relative paths, any
-        ending.
-        """
-        for path in (expected, *other_paths):
-            found = self._by_path.get(without_ending(path))
-            if found is not None:
-                return str(self.folder / found)
-        return str(self.folder / expected)

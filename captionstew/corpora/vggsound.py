@@ -21,6 +21,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.keys import video_key, youtube_id, youtube_key, youtube_segment
 from captionstew.corpora.labelled import (
     LabelledClip,
@@ -28,7 +29,6 @@ from captionstew.corpora.labelled import (
     held_out_for_validation,
 )
 from captionstew.corpora.release import (
-    AudioFolder,
     EvaluationList,
     ReleaseError,
     Report,

@@ -31,10 +31,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.keys import IdentityError, voxceleb_key
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus
 from captionstew.corpora.release import (
-    AudioFolder,
     EvaluationList,
     ReleaseError,
     Report,

@@ -20,6 +20,7 @@ clips, which the published blacklists do not remove: the leakage filter does.
 import argparse
 from collections.abc import Iterator
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
 from captionstew.corpora.keys import (
     IdentityError,
@@ -28,7 +29,7 @@ from captionstew.corpora.keys import (
     youtube_id,
     youtube_key,
 )
-from captionstew.corpora.release import AudioFolder, Report, find_release_file, read_json_list
+from captionstew.corpora.release import Report, find_release_file, read_json_list
 
 HOME = "https://huggingface.co/datasets/cvssp/WavCaps"
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from captionstew.corpora.release import AudioFolder, ReleaseError, read_json_list
+from captionstew.corpora.audio_folder import AudioFolder
+from captionstew.corpora.release import ReleaseError, read_json_list
 
 
 def write(path, text, encoding="utf-8"):
