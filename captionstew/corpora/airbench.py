@@ -145,7 +145,7 @@ def audio_key(dataset: str, stem: str) -> str:
 
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per question of the tasks in use."""
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report)
     tasks = TASKS | (GENERATION_TASKS if args.generation_tasks else {})
     for split in args.splits:
         part = PARTS[split]

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus, Part
-from captionstew.corpora.keys import video_key, youtube_id, youtube_key
+from captionstew.corpora.file_names import names_of_clip, youtube_names
+from captionstew.corpora.keys import start_second, video_key, youtube_id, youtube_key
 from captionstew.corpora.release import (
     EvaluationList,
     Report,
@@ -65,19 +66,18 @@ def evaluation_list(corpora: Path, split: str) -> EvaluationList:
 
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per caption; val and test have five per clip."""
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report, youtube_names)
     for split in args.splits:
         path = find_release_file(args.corpus_dir, files(args.version, split), HOME)
         for row in read_csv(path, COLUMNS, open_end=args.version == 2, report=report):
             with report.counting_bad_names(row):
                 video, start = youtube_id(row["youtube_id"]), row["start_time"]
+                names = names_of_clip(video, start_second(start))
                 yield from report.row(
                     row["caption"],
                     "audiocaps",
                     audio_key=youtube_key(video, start),
-                    audio_path=audio.path(
-                        f"{video}_{start}.flac", f"Y{video}", video, row["audiocap_id"]
-                    ),
+                    audio_path=audio.named(f"{video}_{start}.flac", names, row["audiocap_id"]),
                     duration=10.0,
                     split="train" if split == "train_fixed" else split,
                     license=LICENSE,

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captionstew.corpora.audio_folder import AudioFolder
+from captionstew.corpora.file_names import names_of_clip, youtube_names
 from captionstew.corpora.keys import video_key, youtube_id, youtube_key
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus, held_out_for_validation
 from captionstew.corpora.release import (
@@ -120,7 +121,7 @@ def clips(
     """The clips of eval, then those of training whose video neither eval nor an earlier list
     has.
     """
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report, youtube_names)
     seen: set[str] = set()
     for part, path in lists.items():
         for segment in read_audioset_segments(path):
@@ -140,14 +141,8 @@ def clip(audio: AudioFolder, segment: Segment, part: str, labels: list[str]) -> 
         if held_out_for_validation(key, VALID_SHARE)
         else "train"
     )
-    start, end = int(segment.start), int(segment.end)
-    names = (
-        segment.video,
-        f"{segment.video}_{start}",
-        f"{segment.video}_{start}_{end}",
-        f"{segment.video}_{start}000",
-    )
-    path = audio.path(f"Y{segment.video}.wav", *names)
+    names = names_of_clip(segment.video, int(segment.start))
+    path = audio.named(f"Y{segment.video}.wav", names)
     return LabelledClip(key, path, split, {"labels": labels}, segment.end - segment.start)
 
 

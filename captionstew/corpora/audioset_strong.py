@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captionstew.corpora.audio_folder import AudioFolder
+from captionstew.corpora.file_names import names_of_clip, youtube_names
 from captionstew.corpora.keys import strong_segment, video_key, youtube_key
 from captionstew.corpora.labelled import (
     LabelledClip,
@@ -160,7 +161,7 @@ def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[
 def clips(
     args: argparse.Namespace, report: Report, parts: dict[str, list[StrongClip]]
 ) -> Iterator[LabelledClip]:
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report, youtube_names)
     for part, listed in parts.items():
         for clip in listed:
             timed = [
@@ -183,8 +184,8 @@ def clips(
             split = (
                 "test" if part == "eval" else "valid" if held_out_for_validation(key) else "train"
             )
-            names = (f"{clip.video}_{clip.start * 1000}", f"{clip.video}_{clip.start}", clip.video)
-            path = audio.path(f"Y{clip.video}.wav", *names)
+            names = names_of_clip(clip.video, clip.start)
+            path = audio.named(f"Y{clip.video}.wav", names)
             yield LabelledClip(key, path, split, {"events": events}, DURATION)
 
 

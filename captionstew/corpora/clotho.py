@@ -150,7 +150,7 @@ def require_ids(
 
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """Five rows per clip."""
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report)
     for split in args.splits:
         path = caption_file(args.corpus_dir, split)
         metadata = read_clotho_metadata(args.corpus_dir, split)

@@ -52,7 +52,7 @@ LICENSE = "MIT (questions); the recordings' own Freesound licences"
 
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per question, in the order of the release."""
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report)
     for split in args.splits:
         path = find_release_file(args.corpus_dir, [f"clotho_aqa_{split}.csv"], HOME)
         answers: dict[tuple[str, str], Counter[str]] = {}

@@ -89,7 +89,7 @@ def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[
 
 def clips(args: argparse.Namespace, report: Report) -> Iterator[LabelledClip]:
     splits = split_of_actors()
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report)
     for said in utterances(args.corpus_dir, report):
         labels = {
             "label": EMOTIONS[said.emotion][0],

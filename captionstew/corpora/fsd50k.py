@@ -72,11 +72,11 @@ SPLITS = {"train": "train", "val": "valid", "eval": "test"}
 def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[LabelledClip]]:
     names = ["FSD50K.ground_truth/vocabulary.csv", "vocabulary.csv"]
     vocabulary = read_fsd50k_vocabulary(find_release_file(args.corpus_dir, names, HOME))
-    return [label for _, label, _ in vocabulary], clips(args)
+    return [label for _, label, _ in vocabulary], clips(args, report)
 
 
-def clips(args: argparse.Namespace) -> Iterator[LabelledClip]:
-    audio = AudioFolder(args.audio_dir)
+def clips(args: argparse.Namespace, report: Report) -> Iterator[LabelledClip]:
+    audio = AudioFolder(args.audio_dir, report)
     for part in ("dev", "eval") if "test" in args.splits else ("dev",):
         for sound, labels, split in read_fsd50k(args.corpus_dir, part):
             if split not in SPLITS:

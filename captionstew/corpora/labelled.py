@@ -136,7 +136,7 @@ def run_labelled(
             split: _write_split(corpus, parts, split, output) for split in args.splits
         }
         remove_shares(output)
-        write_json(output / "report.json", report)
+        write_json(output / "report.json", report | {"audio": dropped.audio_summary()})
     _print_report(report, dropped, output)
     if not args.lists_only and not any(row["found"] for row in report["splits"].values()):
         expected = (
@@ -264,7 +264,7 @@ def _print_report(report: dict, dropped: Report, output: Path) -> None:
     print(f"{report['corpus']}: {report['classes']} classes; {output}")
     for split, row in report["splits"].items():
         print(f"  {split}: " + ", ".join(f"{count} {name}" for name, count in row.items()))
-    if dropped.dropped:
+    if str(dropped):
         print(dropped)
     for split, row in report["splits"].items():
         if row.get("broken"):

@@ -48,7 +48,7 @@ def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[
 
 
 def clips(args: argparse.Namespace, report: Report) -> Iterator[LabelledClip]:
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report)
     path = find_release_file(args.corpus_dir, ["annotations_final.csv"], HOME)
     for row in read_csv(path, ("clip_id", *MAGNATAGATUNE_TAGS, "mp3_path"), delimiter="\t"):
         folder = row["mp3_path"].split("/")[0]

@@ -22,7 +22,8 @@ import pyarrow as pa
 
 from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus, Part
-from captionstew.corpora.keys import video_key, youtube_id, youtube_key
+from captionstew.corpora.file_names import names_of_clip, youtube_names
+from captionstew.corpora.keys import start_second, video_key, youtube_id, youtube_key
 from captionstew.corpora.release import (
     EvaluationList,
     ReleaseError,
@@ -76,7 +77,7 @@ def parse_aspects(text: str) -> list[str]:
 
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per clip."""
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report, youtube_names)
     for row in read_musiccaps(args.corpus_dir, report):
         if row["split"] not in args.splits:
             continue
@@ -86,8 +87,8 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
                 row["caption"],
                 "musiccaps",
                 audio_key=youtube_key(video, start),
-                audio_path=audio.path(
-                    f"{video}.wav", f"{video}_{start}_{end}", f"{video}_{start}", f"Y{video}"
+                audio_path=audio.named(
+                    f"{video}_{start}_{end}.wav", names_of_clip(video, start_second(start))
                 ),
                 duration=float(end) - float(start),
                 split=row["split"],

@@ -49,7 +49,7 @@ def question_and_answer(record: dict) -> tuple[str, str]:
 
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per pair."""
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report)
     for split in args.splits:
         path = find_release_file(args.corpus_dir, [FILES[split]], HOME)
         for number, record in enumerate(read_json_list(path)):

@@ -69,11 +69,11 @@ def _nsynth_notes(path: Path) -> Iterator[str]:
 
 
 def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[LabelledClip]]:
-    return list(NSYNTH_FAMILIES), clips(args)
+    return list(NSYNTH_FAMILIES), clips(args, report)
 
 
-def clips(args: argparse.Namespace) -> Iterator[LabelledClip]:
-    audio = AudioFolder(args.audio_dir)
+def clips(args: argparse.Namespace, report: Report) -> Iterator[LabelledClip]:
+    audio = AudioFolder(args.audio_dir, report)
     for split in args.splits:
         for note, family in read_nsynth(args.corpus_dir, split):
             path = audio.path(f"nsynth-{split}/audio/{note}.wav")

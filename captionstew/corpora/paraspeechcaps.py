@@ -29,6 +29,7 @@ import pyarrow as pa
 from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus, Part
 from captionstew.corpora.damage import require_shards
+from captionstew.corpora.file_names import speech_names
 from captionstew.corpora.keys import paraspeech_key
 from captionstew.corpora.release import (
     EvaluationList,
@@ -98,15 +99,14 @@ def audio_path(audio: AudioFolder, relative: str, key: str) -> str:
         _, version, speaker, video, utterance = key.split(":")
         part = "test" if re.match(r"voxceleb[12][/_]test[/_]", relative) else "dev"
         folder = {"v1": f"voxceleb1/{part}/wav", "v2": f"voxceleb2/{part}/aac"}[version]
-        original = f"{folder}/{speaker}/{video}/{utterance}"
-        return audio.path_in_tree(original + ENDINGS[version], f"{original}_voicefixer.wav")
-    corpus = key.split(":")[0]
-    return audio.path_in_tree(relative, f"{corpus}/{relative}")
+        original = f"{folder}/{speaker}/{video}/{utterance}{ENDINGS[version]}"
+        return audio.named(original, [key, f"{key}:voicefixer"])
+    return audio.named(relative, [key])
 
 
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per description."""
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report, speech_names)
     for split in args.splits:
         for record in read_paraspeech_split(args.corpus_dir, split, COLUMNS, report):
             relative = record["relative_audio_path"]

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captionstew.corpora.audio_folder import AudioFolder
+from captionstew.corpora.file_names import names_of_clip, youtube_names
 from captionstew.corpora.keys import video_key, youtube_id, youtube_key, youtube_segment
 from captionstew.corpora.labelled import (
     LabelledClip,
@@ -89,11 +90,10 @@ def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[
 
 
 def clips(args: argparse.Namespace, report: Report) -> Iterator[LabelledClip]:
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report, youtube_names)
 
     def clip(video: str, start: int, label: str, split: str) -> LabelledClip:
-        name = f"{video}_{start:06d}"
-        path = audio.path(f"{name}.wav", f"{name}-0", f"Y{name}", f"{video}_{start}")
+        path = audio.named(f"{video}_{start:06d}.wav", names_of_clip(video, start))
         return LabelledClip(youtube_key(video, start), path, split, {"label": label}, DURATION)
 
     test = {(video, start): label for video, start, label in read_vggsound_test(args.corpus_dir)}

@@ -32,6 +32,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from captionstew.corpora.audio_folder import AudioFolder
+from captionstew.corpora.file_names import speech_names
 from captionstew.corpora.keys import IdentityError, voxceleb_key
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus
 from captionstew.corpora.release import (
@@ -164,7 +165,7 @@ def clips(args: argparse.Namespace, report: Report, speakers: set[str]) -> Itera
     test = vox2_identification_split(utterances)
     rest = (x for x in utterances if tuple(x.split("/")[:2]) not in test)
     valid = vox2_identification_split(rest, seed=VOX2_VALID_SEED)
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report, speech_names)
     for utterance in utterances:
         speaker, video, _ = utterance.split("/")
         if speaker not in speakers:
@@ -178,8 +179,8 @@ def clips(args: argparse.Namespace, report: Report, speakers: set[str]) -> Itera
             else "train"
         )
         path = f"voxceleb2/dev/aac/{utterance}.m4a"
-        labels = {"label": speaker, "video": video}
-        yield LabelledClip(voxceleb_key(path), audio.path_in_tree(path), split, labels)
+        key, labels = voxceleb_key(path), {"label": speaker, "video": video}
+        yield LabelledClip(key, audio.named(path, [key]), split, labels)
 
 
 CORPUS = LabelledCorpus(name="voxceleb2", home=HOME, read=read)

@@ -166,13 +166,14 @@ def check_clip(
         except BadAudio as error:
             failures.append((BROKEN, error.reason, file))
             continue
-        status, reason, duration = _judge(clip["audio_key"], file, info, max_duration)
+        offset = offset_of_clip(clip["audio_key"], file, info)
+        status, reason, duration = _judge(file, info, offset, max_duration)
         if status == FOUND:
             return {
                 "status": FOUND,
                 "reason": None,
                 "path": file["path"],
-                "offset": file["offset"],
+                "offset": offset,
                 "clip_duration": duration,
                 "file_duration": info.duration,
                 "sampling_rate": info.sampling_rate,
@@ -191,22 +192,37 @@ def check_clip(
     }
 
 
-def _judge(
-    audio_key: str, file: dict, info: AudioInfo, max_duration: float
-) -> tuple[str, str | None, float]:
-    left = info.duration - file["offset"]
+def offset_of_clip(audio_key: str, file: dict, info: AudioInfo) -> float | None:
+    """Where a clip begins in its file (seconds): in a whole YouTube video, which is named after the
+    video alone and longer than the clip, at the second of the clip's key. None where a YouTube
+    file holds more than the clip and its name or the key does not say where.
+    """
+    space, _, rest = audio_key.partition(":")
     announced = file["duration"]
+    is_longer = announced is not None and info.duration > announced + EXCESS
+    if space != "yt" or file["offset"] > 0 or not is_longer:
+        return file["offset"]
+    video, _, start = rest.partition(":")
+    stem = os.path.splitext(os.path.basename(file["path"]))[0]
+    return float(start) if start.isdigit() and stem.endswith((video, f"[{video}]")) else None
+
+
+def _judge(
+    file: dict, info: AudioInfo, offset: float | None, max_duration: float
+) -> tuple[str, str | None, float]:
+    announced = file["duration"]
+    if offset is None:
+        return (
+            BROKEN,
+            f"lasts {info.duration:.2f} s, the clip {announced:.2f} s: cut the clip out of the"
+            " video",
+            0.0,
+        )
+    left = info.duration - offset
     if left <= 0:
         return (
             BROKEN,
-            f"lasts {info.duration:.2f} s but the clip begins at {file['offset']:.2f} s",
-            0.0,
-        )
-    whole_video = announced is not None and file["offset"] == 0 and left > announced + EXCESS
-    if audio_key.startswith("yt:") and whole_video:
-        return (
-            BROKEN,
-            f"lasts {left:.2f} s, the clip {announced:.2f} s: cut the clip out of the video",
+            f"lasts {info.duration:.2f} s but the clip begins at {offset:.2f} s",
             0.0,
         )
     duration = left if announced is None else min(left, announced)

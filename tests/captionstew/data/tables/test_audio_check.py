@@ -69,6 +69,29 @@ def test_lengths_that_cannot_be(tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", ["{}", "Y{}", "A title [{}]", "A title-{}"])
+@pytest.mark.parametrize(("second", "seconds"), [("7", 10.0), ("0", 10.0), ("15", 5.0)])
+def test_a_clip_is_cut_out_of_a_whole_video(tmp_path, name, second, seconds):
+    video = "-1nicOVtvkQ"
+    path = tone(tmp_path / f"{name.format(video)}.wav", 20.0, 8_000)
+    found = check_clip(clip(file(path, duration=10.0), key=f"yt:{video}:{second}"))
+    assert found["status"] == "found" and found["offset"] == float(second)
+    assert found["clip_duration"] == seconds and found["file_duration"] == 20.0
+
+
+def test_what_is_no_whole_video_is_not_cut(tmp_path):
+    video = "-1nicOVtvkQ"
+    whole = tone(tmp_path / f"{video}.wav", 20.0, 8_000)
+    late = check_clip(clip(file(whole, duration=10.0), key=f"yt:{video}:30"))
+    assert "begins at 30.00 s" in late["reason"]
+    unknown = check_clip(clip(file(whole, duration=10.0), key=f"yt:{video}:*"))
+    assert "cut the clip out of the video" in unknown["reason"]
+    longer = tone(tmp_path / f"{video}_5.wav", 20.0, 8_000)  # names a start: no whole video
+    assert check_clip(clip(file(longer, duration=10.0), key=f"yt:{video}:5"))["status"] == "broken"
+    short = tone(tmp_path / "other" / f"{video}.wav", 9.0, 8_000)
+    assert check_clip(clip(file(short, duration=10.0), key=f"yt:{video}:30"))["offset"] == 0.0
+
+
 @pytest.fixture
 def clips(tmp_path, connection, make_starts):
     rows = []
