@@ -108,10 +108,10 @@ def write_release(name, folder, clips):
     return ["--splits", "train"]
 
 
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [(name, n) for name, (_, layouts) in LAYOUTS.items() for n in range(len(layouts))],
-)
+EACH = [(name, n) for name, (_, layouts) in LAYOUTS.items() for n in range(len(layouts))]
+
+
+@pytest.mark.parametrize(("name", "number"), EACH)
 def test_every_layout_of_a_corpus(prepare, tmp_path, name, number):
     clips, layouts = LAYOUTS[name]
     folder = tmp_path / name
@@ -137,9 +137,7 @@ def test_the_layouts_that_were_not_found(prepare, shared_dir, tmp_path):
         if name == "emilia":
             continue
         clip = path.rpartition("/")[2]
-        video = next(
-            (x for x in ("cAsE0000001", "cAsE0000002", "cAsE0000003") if x in clip), "1000"
-        )
+        video = next((x for n in (1, 2, 3) if (x := f"cAsE000000{n}") in clip), "1000")
         folder = tmp_path / case
         folder.mkdir()
         flags = write_release(name, folder, [video])
