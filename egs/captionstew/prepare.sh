@@ -7,7 +7,8 @@
 # Stages: 1 caption tables and evaluation lists; 2 leakage filter; 3 consolidation and duration rule;
 # 4 audio check; 5 manifests of the subsets; 6 features (only with --features true; training takes the folder that it
 # names with --feature-store); 7 statistics.
-# A stage that is done is skipped; a killed one runs again and gives the same files.
+# A stage that is done is skipped; a killed one runs again and gives the same files. What changed is noticed: after adding
+# audio or replacing a release, run the same command again. Files that were checked before are not decoded again.
 #
 # Options (default); relative paths are relative to this folder:
 #   --corpora corpora.csv      the list of corpora: name, split, role, weight
@@ -116,20 +117,30 @@ analyse() {
   ./local/analyse.py "${arguments[@]}"
 }
 
+# contents_of NAME: what the table of a corpus depends on.
+contents_of() {
+  printf '%s\n' "$contents" | awk -v name="$1" '$1 == name { print $2 }'
+}
+
 # Each fingerprint holds the one before it, so a change of settings repeats its stage and all that follow.
+trained=$(./local/list_corpora.py "$corpora" pretrain | cut -d ' ' -f 1)
+evaluated=$(./local/list_corpora.py "$corpora" evaluation | cut -d ' ' -f 1)
+listing=(--corpora-dir "$corpora_dir")
+if [ -n "$audio_dir" ]; then listing+=(--audio-dir "$audio_dir"); fi
+# shellcheck disable=SC2086  # one word per corpus; the lists of AudioSet give starts even if nothing is evaluated on them
+contents=$(./local/list_contents.py "${listing[@]}" $trained $evaluated audioset audioset_strong)
 read_with=$(fingerprint_of "$corpora_dir" "$audio_dir" "$audiocaps_version" "$allow_missing_lists" "$max_dropped_share")
-tables=$(fingerprint_of "@$corpora" "$read_with")
+tables=$(fingerprint_of "@$corpora" "$read_with" "$(printf '%s\n' "$contents" | cut -d ' ' -f 1-2)")
 filtered=$(fingerprint_of "$tables" "$leakage" "$license_filter")
 consolidated=$(fingerprint_of "$filtered" "$max_duration")
-checked=$(fingerprint_of "$consolidated" audio)
+checked=$(fingerprint_of "$consolidated" "$contents")
 manifests=$(fingerprint_of "$checked" "$subsets" "$valid_share" "$seed")
 analysed=$(fingerprint_of "$manifests" "$sentence_model" "$reference_texts")
 
 if in_stage 1 "Caption tables and evaluation lists"; then
-  ./local/list_corpora.py "$corpora" pretrain > /dev/null
   while read -r name splits; do
     # shellcheck disable=SC2086  # one word per split
-    run_unless_done "$done_dir/1-tables-$name" "$(fingerprint_of "$read_with" "$name $splits")" \
+    run_unless_done "$done_dir/1-tables-$name" "$(fingerprint_of "$read_with" "$name $splits" "$(contents_of "$name")")" \
       prepare_corpus "$name" $splits < /dev/null
   done < <(./local/list_corpora.py "$corpora" pretrain)
   run_unless_done "$done_dir/1-evaluation-lists" "$tables" gather_evaluation_lists

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from captionstew.data.audio import MAX_DURATION, AudioInfo, BadAudio, inspect_audio
+from captionstew.data.tables.audio_results import ENDING, KnownAudio, remember
 from captionstew.data.tables.caption_table import write_batches, write_rows
 from captionstew.data.tables.clip_table import CLIP_SCHEMA
 from captionstew.files import write_json
@@ -73,7 +74,7 @@ def check_audio(
     Writes to `folder`: checked.parquet (clips with audio), missing.txt, broken.txt and held_out.txt
     (one path and reason a line), coverage.json and coverage.md. `held_out`: fingerprint -> the
     evaluation clip that has it; clips of that sound are left out. An interrupted check goes on
-    where it stopped; a finished one starts anew, because audio may have come since.
+    where it stopped; a finished one looks at every file anew, because audio may have come since.
     """
     parts = inspect_clips(clips, folder, max_duration, num_jobs, dask_scheduler, clips_per_share)
     checked = _Checked(parts, held_out or {})
@@ -107,14 +108,18 @@ def inspect_clips(
 
     Returns Parquet files below `folder` that hold the table's rows in order, with the CHECK_SCHEMA
     columns. Those that an interrupted check has finished are used again; `remove_shares` takes all
-    of them away.
+    of them away. What was decoded is remembered in `folder` (`audio_results`): a later check
+    decodes what is new or changed.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    remember(folder)  # what a killed check had found
     share_folder = folder / f"shares-{_digest(clips, max_duration, clips_per_share)}"
     shares = list(_shares(clips, share_folder, max_duration, clips_per_share))
     todo = [share for share in shares if not share.output.is_file()]
     run_shares(
         _check_share, todo, num_jobs=num_jobs, dask_scheduler=dask_scheduler, title="audio check"
     )
+    remember(folder)
     return [share.output for share in shares]
 
 
@@ -143,8 +148,12 @@ def _check_share(share: _Share) -> None:
     table = (
         pq.ParquetFile(share.clips).read_row_group(share.row_group).slice(share.start, share.count)
     )
-    inspect = lru_cache(maxsize=64)(inspect_audio)  # segments of one track lie next to each other
-    rows = ({**clip, **check_clip(clip, inspect, share.max_duration)} for clip in table.to_pylist())
+    known = KnownAudio(share.output.parent.parent)
+    inspect = lru_cache(maxsize=64)(known.inspect)  # segments of one track lie next to each other
+    rows = [{**clip, **check_clip(clip, inspect, share.max_duration)} for clip in table.to_pylist()]
+    known.close()
+    share.output.parent.mkdir(parents=True, exist_ok=True)
+    known.write_found(share.output.with_suffix(ENDING))
     write_rows(share.output, pa.schema([*table.schema, *CHECK_SCHEMA]), rows)
 
 

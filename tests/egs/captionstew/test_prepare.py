@@ -120,6 +120,27 @@ def test_changed_settings_repeat_their_stage_and_all_later_ones(prepare, downloa
     assert [path.name for path in (data / "filtered").iterdir()] == ["beta.parquet"]
 
 
+def test_audio_and_tables_that_came_later_are_noticed(prepare, download, tmp_path):
+    data, audio = tmp_path / "data", download / "beta" / "audio"
+    assert prepare(data, "--stop-stage", "4")[0] == 0
+
+    def found():
+        return json.loads((data / "audio_check" / "coverage.json").read_text())["total"]["found"]
+
+    assert found() == 63
+    shutil.copy(audio / "000.wav", audio / "004.wav")  # was missing
+    shutil.copy(audio / "001.wav", audio / "003.wav")  # was broken
+    status, output = prepare(data, "--stop-stage", "4")
+    assert status == 0 and found() == 65
+    assert output.count("done before") == 1  # the table of the other corpus
+    with open(download / "alpha" / "captions.csv", "a") as table:
+        table.write("audio/001.wav,One more caption.\n")
+    status, output = prepare(data, "--stop-stage", "4")
+    assert status == 0 and output.count("done before") == 1
+    rows = pq.read_table(data / "clips.parquet").to_pylist()
+    assert "One more caption." in {text for row in rows for text in row["captions"]}
+
+
 def test_clear_errors(prepare, download, tmp_path):
     status, output = prepare(tmp_path / "data", "--leekage", "strict")
     assert status == 2 and "unknown option --leekage" in output
