@@ -31,7 +31,7 @@
 #   --features false           true: precompute features of the last subset
 #   --sentence-model ""        name or folder of a sentence-transformers model for the figure (default: TF-IDF)
 #   --reference-texts ""       text files, one sentence a line, to compare the captions' diversity with
-#   --memory-gb 3              limit of the database
+#   --memory-gb 2              limit of the database
 
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -57,7 +57,7 @@ mini_clips=1500
 features=false
 sentence_model=
 reference_texts=
-memory_gb=3
+memory_gb=2
 
 . "$here/shared/log.sh"
 . "$here/shared/stages.sh"

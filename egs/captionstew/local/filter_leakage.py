@@ -12,7 +12,7 @@ from pathlib import Path
 
 from captionstew.corpora.build.corpus_list import Entry, read_corpora
 from captionstew.corpora.build.leakage import MODES, filter_tables, report_as_markdown
-from captionstew.data.tables.database import connect
+from captionstew.data.tables.database import MEMORY_GB, connect
 from captionstew.errors import run_main
 from captionstew.files import write_json
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument(
         "--license-filter", default="", help="shell patterns of licenses to leave out, with commas"
     )
-    parser.add_argument("--memory-gb", type=float, default=3.0)
+    parser.add_argument("--memory-gb", type=float, default=MEMORY_GB)
     args = parser.parse_args()
     data, output = args.data_dir, args.data_dir / "filtered"
     shutil.rmtree(output, ignore_errors=True)  # a corpus taken off the list must not stay
