@@ -9,13 +9,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from captionstew.corpora import audioset, audioset_strong, known
 from captionstew.corpora.build.corpus_list import ALL_SPLITS
+from captionstew.corpora.build.shipped_keys import disagreement, is_whole, shipped_hashes
 from captionstew.corpora.keys import IdentityError
 from captionstew.corpora.own.caption_rows import OwnClip, own_clips
 from captionstew.corpora.own.read import CAPTIONS, is_folder_corpus
 from captionstew.corpora.release import EvaluationList, ReleaseError, Report
 
+IDS = "clotho:ids"  # the Freesound ids of all splits
 # Splits on which numbers are reported; every other split (val, dev, ...) counts under
 # `--leakage strict` alone.
 TEST_SPLITS = frozenset({"test", "eval", "evaluation", "holdout", "all", ALL_SPLITS})
@@ -32,8 +36,10 @@ class Gathered:
     problem: str | None = None
 
 
-def gather_list(corpora: Path, name: str, split: str) -> Gathered:
-    """All that a list protects, even where it is cut off or damaged."""
+def gather_list(corpora: Path, name: str, split: str, compare: bool = True) -> Gathered:
+    """All that a list protects, even where it is cut off or damaged; `compare`: with the keys that
+    come with the code.
+    """
     keys: dict[str, None] = {}
     clips: set[str] = set()
     try:
@@ -54,7 +60,18 @@ def gather_list(corpora: Path, name: str, split: str) -> Gathered:
             f"{problem or ''}{files}: found {len(clips):,} clips, expected {listed.size:,}; get it"
             f" again from {listed.home}"
         )
+    elif compare and (differs := disagreement(f"{name}:{split}", keys)):
+        problem = f"{', '.join(str(path) for path in listed.files)}: {differs}"
     return Gathered(list(keys), len(clips), problem)
+
+
+def shipped(name: str, split: str) -> tuple[np.ndarray, bool]:
+    """(hashes of a list's keys that come with the code, whether they are of all its clips)."""
+    entry = f"{name}:{split}"
+    parts = [shipped_hashes(entry)]
+    if name == "clotho":
+        parts.append(shipped_hashes(IDS))
+    return np.unique(np.concatenate(parts)), is_whole(entry)
 
 
 def find_list(corpora: Path, name: str, split: str) -> EvaluationList:

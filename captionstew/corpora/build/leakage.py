@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from captionstew.corpora.build.corpus_list import ALL_SPLITS, Entry
 from captionstew.corpora.build.evaluation_keys import TEST_SPLITS
+from captionstew.corpora.build.shipped_keys import HASH_SQL
 from captionstew.corpora.keys import GROUP_SQL
 from captionstew.data.tables.caption_table import COLUMNS, caption_schema, write_batches
 from captionstew.data.tables.database import literal, parquet
@@ -33,17 +34,18 @@ def filter_tables(
     mode: str = "strict",
     license_filter: Sequence[str] = (),
     lists: Sequence[str] = (),
+    shipped: Path | None = None,
 ) -> dict:
     """Write to `output`/<name>.parquet what may be trained on, and return the report.
 
     `mode` strict applies every list, test-only those of test splits. `license_filter`: shell
     patterns, without regard to case, of licenses to leave out. `lists`: those that were asked for,
-    which the report names even where they have no key. Every split listed for pretraining
-    must hold rows.
+    which the report names even where they have no key. `shipped`: hashes (`list`, `hash`) that
+    stand for lists that are not whole. Every split listed for pretraining must hold rows.
     """
     if mode not in MODES:
         raise ValueError(f"--leakage {mode!r} is none of {', '.join(MODES)}")
-    _load_keys(connection, evaluation_keys, mode)
+    _load_keys(connection, evaluation_keys, mode, shipped)
     sources: dict[str, dict] = {}
     report = {"mode": mode, "license_filter": list(license_filter), "sources": sources}
     applied = [name for name in lists if mode == "strict" or name.split(":")[1] in TEST_SPLITS]
@@ -88,7 +90,7 @@ def _column(connection, query: str) -> pa.Array:
     return pa.array([row[0] for row in connection.execute(query).fetchall()], pa.string())
 
 
-def _load_keys(connection, evaluation_keys: Path, mode: str) -> None:
+def _load_keys(connection, evaluation_keys: Path, mode: str, shipped: Path | None = None) -> None:
     tests = ", ".join(literal(split) for split in sorted(TEST_SPLITS))
     where = "" if mode == "strict" else f"where split in ({tests})"
     connection.execute(
@@ -96,6 +98,12 @@ def _load_keys(connection, evaluation_keys: Path, mode: str) -> None:
         select distinct evaluation_set || ':' || split as list, key
         from {parquet(evaluation_keys)} {where}"""
     )
+    hashes = "select null::varchar as list, null::ubigint as hash where false"
+    if shipped is not None:
+        tested = f"split_part(list, ':', 2) in ({tests})"
+        hashes = f"select list, hash from {parquet(shipped)}"
+        hashes += "" if mode == "strict" else f" where {tested}"
+    connection.execute(f"create or replace temp table shipped as {hashes}")
 
 
 def _list_sizes(connection) -> dict[str, int]:
@@ -142,6 +150,12 @@ def _mark_leaks(connection) -> None:
             select audio_key, list from listed join evaluation on evaluation.key = audio_key
             union all
             select audio_key, list from listed join evaluation on evaluation.key = {group})""")
+    if connection.execute("select count(*) from shipped").fetchall()[0][0]:
+        for key in ("audio_key", group):
+            connection.execute(f"""insert into leaks select distinct audio_key, shipped.list
+                from (select distinct audio_key from listed) join shipped
+                    on shipped.hash = {HASH_SQL.format(key=key)}
+                where (audio_key, shipped.list) not in (select (audio_key, list) from leaks)""")
 
 
 def _count(connection) -> dict[str, dict]:
@@ -191,8 +205,14 @@ def report_as_markdown(report: dict) -> str:
     if report["license_filter"]:
         lines += [f"Licenses left out: {', '.join(report['license_filter'])}", ""]
     for name, reason in sorted(report.get("missing_lists", {}).items()):
-        part = " but in part" if report["lists"].get(name) else ""
-        lines += [f"**Not protected{part}: {name}** ({reason})", ""]
+        keys, whole = report.get("shipped_lists", {}).get(name, (0, False))
+        if whole:
+            what = f"Protected by the {keys:,} keys that come with the code"
+        elif keys or report["lists"].get(name):
+            what = "Not protected but in part"
+        else:
+            what = "Not protected"
+        lines += [f"**{what}: {name}** ({reason})", ""]
     for name, reasons in sorted(report.get("unprotected", {}).items()):
         lines += [f"**Not protected: clips of {name}** ({reason})\n" for reason in reasons]
     for name, reason in sorted(report.get("unheard_lists", {}).items()):

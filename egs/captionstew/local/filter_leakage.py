@@ -46,8 +46,10 @@ def main() -> None:
             args.leakage,
             patterns,
             gathered["sets"],
+            data / "evaluation_hashes.parquet",
         )
     report["missing_lists"] = gathered["missing"]
+    report["shipped_lists"] = gathered["shipped"]
     report["unheard_lists"] = gathered["unheard"]
     report["unprotected"] = read_unprotected(entries, data / "tables")
     write_json(data / "leakage.json", report)

@@ -31,12 +31,17 @@ from pathlib import Path
 import pyarrow as pa
 
 from captionstew.corpora.build.evaluation_audio import SCHEMA, evaluation_audio
-from captionstew.corpora.build.evaluation_keys import audioset_starts, gather_list
+from captionstew.corpora.build.evaluation_keys import (
+    audioset_starts,
+    gather_list,
+    shipped,
+)
 from captionstew.corpora.release import ReleaseError, write_records
 from captionstew.errors import run_main
 from captionstew.files import write_json
 
 KEYS = pa.schema([("evaluation_set", pa.string()), ("split", pa.string()), ("key", pa.string())])
+HASHES = pa.schema([("list", pa.string()), ("hash", pa.uint64())])  # of keys that come with us
 STARTS = pa.schema([("video", pa.string()), ("start", pa.int64())])
 
 
@@ -84,6 +89,13 @@ def main(argv: list[str] | None = None) -> None:
         for key in found.keys
     ]
     write_records(args.output_dir / "evaluation_keys.parquet", KEYS, iter(rows))
+    standing_in = {entry: shipped(*entry.split(":", 1)) for entry in missing}
+    hashes = (
+        {"list": entry, "hash": value}
+        for entry, (found, _) in standing_in.items()
+        for value in found.tolist()
+    )
+    write_records(args.output_dir / "evaluation_hashes.parquet", HASHES, hashes)
     starts = (
         {"video": video, "start": start}
         for video, start in sorted(set(audioset_starts(args.corpora_dir)))
@@ -94,7 +106,14 @@ def main(argv: list[str] | None = None) -> None:
     heard_clips = write_records(args.output_dir / "evaluation_audio.parquet", SCHEMA, audio)
     write_json(
         args.output_dir / "evaluation_lists.json",
-        {"missing": missing, "unheard": unheard, "sets": sorted(args.sets)},
+        {
+            "missing": missing,
+            "shipped": {
+                entry: (len(found), whole) for entry, (found, whole) in standing_in.items()
+            },
+            "unheard": unheard,
+            "sets": sorted(args.sets),
+        },
     )
     print(
         f"{len(rows)} evaluation keys of {len(lists) - len(missing)} lists, {len(missing)} missing"

@@ -155,7 +155,7 @@ def test_clear_errors(prepare, download, tmp_path):
     assert status != 0 and "gamma is not a folder; get the release from" in output.splitlines()[-1]
     (download / "corpora.csv").write_text(
         "name,split,role,weight\nbeta,*,pretrain,1\nfsd50k,eval,evaluation,\n"
-        "audiocaps,test,evaluation,\n"
+        "audiocaps,test,evaluation,\nclothoaqa,test,evaluation,\n"
     )
     status, output = prepare(tmp_path / "data")
     assert status != 0 and "evaluation lists are missing" in output
@@ -168,7 +168,10 @@ def test_clear_errors(prepare, download, tmp_path):
         tmp_path / "data", "--stop-stage", "2", "--allow-missing-lists", "true"
     )
     assert status == 0, output
-    assert "**Not protected: fsd50k:eval**" in (tmp_path / "data" / "leakage.md").read_text()
+    page = (tmp_path / "data" / "leakage.md").read_text()
+    assert "**Not protected: clothoaqa:test**" in page
+    assert "**Protected by the 10,231 keys that come with the code: fsd50k:eval** (" in page
+    assert "| fsd50k:eval | 0 |" in page
 
 
 def test_recordings_of_an_evaluation_folder_leave_training_under_any_name(

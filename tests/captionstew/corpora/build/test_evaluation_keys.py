@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from captionstew.corpora.build import shipped_keys
 from captionstew.corpora.build.evaluation_keys import gather_list
 
 LISTS = ["audioset:eval", "vggsound:test"]
@@ -66,6 +67,13 @@ def test_stage_1_stops_or_says_so_in_the_report(
     program("filter_leakage")()
     page = (data / "leakage.md").read_text()
     assert "| audioset:eval | 2 | 1 |" in page and "| vggsound:test | 0 | 0 |" in page
+    what = "**Protected by the {} keys that come with the code: {}** ("
+    assert what.format("20,371", "audioset:eval") in page
+    assert what.format("14,851", "vggsound:test") in page
+    monkeypatch.setattr(shipped_keys, "FILE", data / "none")
+    program("gather_evaluation_keys")([*flags, "--allow-missing"])
+    program("filter_leakage")()
+    page = (data / "leakage.md").read_text()
     assert "**Not protected but in part: audioset:eval** (" in page
     assert "**Not protected: vggsound:test** (" in page
     assert "**Not protected: clips of vgg** (3 of 4 clips have no Freesound id)" in page

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captionstew.corpora import clotho, known, lit_splits, urbansound8k
-from captionstew.corpora.build import evaluation_keys
+from captionstew.corpora.build import evaluation_keys, shipped_keys
 from captionstew.corpora.build.consolidate import consolidate
 from captionstew.corpora.build.corpus_list import read_corpora
 from captionstew.corpora.build.evaluation_keys import TEST_SPLITS
@@ -447,6 +447,7 @@ def short_lists(monkeypatch):
         evaluation_keys, "find_list", lambda *names: replace(find_list(*names), size=1)
     )
     monkeypatch.setattr(clotho, "ALL_IDS_SIZE", 1)
+    monkeypatch.setattr(shipped_keys, "FILE", Path("no keys come with the code"))
 
 
 @pytest.fixture(scope="module")
