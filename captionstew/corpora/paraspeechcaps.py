@@ -6,7 +6,7 @@ Release: https://huggingface.co/datasets/ajd12342/paraspeechcaps, Parquet files
 data/<split>-*.parquet into CORPUS_DIR. It has no audio: put under AUDIO_DIR the trees voxceleb1/
 and voxceleb2/ (https://mm.kaist.ac.kr/datasets/voxceleb; the original recordings, whose names lack
 `_voicefixer`), EARS p001/..p107/ (https://github.com/facebookresearch/ears_dataset), Expresso
-audio_48khz/ (textlesslib; the conversations cut by VAD_segments.txt into
+audio_48khz/ and VAD_segments.txt (textlesslib; `local/cut_expresso.py` cuts the conversations into
 audio_48khz/conversational_vad_segmented/) and Emilia EN/
 (https://huggingface.co/datasets/amphion/Emilia-Dataset).
 
