@@ -17,11 +17,11 @@ import sys
 import time
 from pathlib import Path
 
-from captionstew.corpora.build.consolidate import apply_duration_rule, consolidate
+from captionstew.corpora.build.consolidate import consolidate_short
 from captionstew.corpora.build.corpus_list import read_corpora
 from captionstew.corpora.build.leakage import filter_tables
 from captionstew.corpora.build.subsets import add_subset_ranks
-from captionstew.data.tables.database import connect
+from captionstew.data.tables.database import MEMORY_GB, connect
 
 GENERATOR = Path(__file__).resolve().with_name("make_scale_tables.py")
 
@@ -48,17 +48,15 @@ def run_stages(folder: Path, memory_gb: float, threads: int) -> dict:
         )
         clock = timed("leakage filter", clock)
         tables = sorted((folder / "filtered").glob("*.parquet"))
-        clips = consolidate(
-            connection, tables, folder / "audioset_starts.parquet", folder / "consolidated.parquet"
+        rule = consolidate_short(
+            connection, tables, folder / "audioset_starts.parquet", folder / "short.parquet"
         )
         clock = timed("consolidation", clock)
-        rule = apply_duration_rule(folder / "consolidated.parquet", folder / "short.parquet")
-        clock = timed("duration rule", clock)
     strata = add_subset_ranks(folder / "short.parquet", folder / "clips.parquet")
     timed("subsets", clock)
     return {
         "captions": report["total"]["captions"],
-        "clips": clips,
+        "clips": rule["clips"],
         "kept": rule["kept"],
         "strata": len(strata),
         "seconds": seconds,
@@ -72,7 +70,7 @@ def main() -> None:
     )
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000_000, 10_700_000])
-    parser.add_argument("--memory-gb", type=float, default=3.0, help="limit of DuckDB alone")
+    parser.add_argument("--memory-gb", type=float, default=MEMORY_GB, help="limit of DuckDB alone")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 
 from captionstew.data.features.fbank import BACKENDS, FbankConfig
-from captionstew.data.features.store import build_feature_store
+from captionstew.data.features.store import MAX_GB, build_feature_store
 from captionstew.data.manifests.cuts import open_cuts
 from captionstew.errors import run_main
 
@@ -42,6 +42,9 @@ def main() -> None:
     parser.add_argument(
         "--speeds", type=float, nargs="*", default=[1.0], help="speed factors to store"
     )
+    parser.add_argument(
+        "--max-gb", type=float, default=MAX_GB, help="a store that would be larger is refused"
+    )
     args = parser.parse_args()
     config = FbankConfig(backend=args.fbank_backend)
     store = build_feature_store(
@@ -50,6 +53,7 @@ def main() -> None:
         config,
         speeds=tuple(args.speeds),
         num_jobs=args.num_jobs,
+        max_gb=args.max_gb,
     )
     point_to(store.folder, args.output_dir / "current")
     print(store.folder)

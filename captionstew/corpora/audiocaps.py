@@ -3,9 +3,10 @@
 Release: https://github.com/cdjkim/audiocaps, folders `dataset/` (version 1) and `dataset2.0/`
 (version 2), files train.csv, val.csv, test.csv. Audio: 10 s of YouTube video each, to be requested
 through https://audiocaps.github.io. Put the CSVs of version 1 in CORPUS_DIR or its `dataset/`,
-those of version 2 in its `dataset2.0/` or `v2/` (read with `--version 2`); the corrected training
-captions of https://github.com/Labbeti/aac-datasets go there as train_fixed.csv and are read with
-`--splits train_fixed`.
+those of version 2 in its `dataset2.0/` or `v2/` (read with `--version 2`; copies go about in which
+captions with commas have no quotes); the corrected training captions of
+https://github.com/Labbeti/aac-datasets go there as train_fixed.csv and are read with `--splits
+train_fixed`.
 
     audiocap_id,youtube_id,start_time,caption
     91139,r1nicOVtvkQ,130,A woman talks nearby as water pours
@@ -18,13 +19,22 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus, Part
-from captionstew.corpora.keys import video_key, youtube_id, youtube_key
-from captionstew.corpora.release import AudioFolder, Report, find_release_file, present, read_csv
+from captionstew.corpora.file_names import names_of_clip, youtube_names
+from captionstew.corpora.keys import start_second, video_key, youtube_id, youtube_key
+from captionstew.corpora.release import (
+    EvaluationList,
+    Report,
+    find_release_file,
+    present,
+    read_csv,
+)
 
 HOME = "https://github.com/cdjkim/audiocaps"
 LICENSE = "MIT, academic use"
 FOLDERS = {1: ("dataset/", ""), 2: ("dataset2.0/", "v2/")}  # where the files of a version lie
+COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 SPLITS = ("train", "val", "test", "train_fixed")
 LIT_PARTS = {"train": Part("train"), "valid": Part("val"), "test": Part("test")}
 
@@ -34,7 +44,10 @@ def files(version: int, split: str) -> list[str]:
     return [f"{place}{split}.csv" for place in FOLDERS[version]]
 
 
-def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+SIZES = {"val": 495, "test": 975}  # clips; both versions have the same
+
+
+def evaluation_list(corpora: Path, split: str) -> EvaluationList:
     """The videos of a split, in every version of which any file is there.
 
     Raises ReleaseError where such a version lacks the split's file, or where there is none.
@@ -45,27 +58,26 @@ def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
         for version in FOLDERS
         if any(present(folder, files(version, part)) for part in SPLITS)
     ]
-    for version in versions or [1]:
-        path = find_release_file(folder, files(version, split), HOME)
-        for row in read_csv(path, ("youtube_id",)):
-            yield video_key(row["youtube_id"])
+    paths = [find_release_file(folder, files(version, split), HOME) for version in versions or [1]]
+    rows = (row["youtube_id"] for path in paths for row in read_csv(path, ("youtube_id",)))
+    clips = ((video, [video_key(video)]) for video in rows)
+    return EvaluationList(paths, clips, SIZES[split], HOME, (split,))
 
 
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per caption; val and test have five per clip."""
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report, youtube_names)
     for split in args.splits:
         path = find_release_file(args.corpus_dir, files(args.version, split), HOME)
-        for row in read_csv(path, ("audiocap_id", "youtube_id", "start_time", "caption")):
+        for row in read_csv(path, COLUMNS, open_end=args.version == 2, report=report):
             with report.counting_bad_names(row):
                 video, start = youtube_id(row["youtube_id"]), row["start_time"]
+                names = names_of_clip(video, start_second(start))
                 yield from report.row(
                     row["caption"],
                     "audiocaps",
                     audio_key=youtube_key(video, start),
-                    audio_path=audio.path(
-                        f"{video}_{start}.flac", f"Y{video}", video, row["audiocap_id"]
-                    ),
+                    audio_path=audio.named(f"{video}_{start}.flac", names, row["audiocap_id"]),
                     duration=10.0,
                     split="train" if split == "train_fixed" else split,
                     license=LICENSE,

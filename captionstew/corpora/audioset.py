@@ -24,10 +24,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from captionstew.corpora.audio_folder import AudioFolder
+from captionstew.corpora.file_names import names_of_clip, youtube_names
 from captionstew.corpora.keys import video_key, youtube_id, youtube_key
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus, held_out_for_validation
 from captionstew.corpora.release import (
-    AudioFolder,
+    EvaluationList,
     ReleaseError,
     Report,
     find_release_file,
@@ -38,6 +40,9 @@ from captionstew.corpora.release import (
 from captionstew.data.manifests.labels import read_class_list
 
 HOME = "https://research.google.com/audioset/download.html"
+
+
+AUDIO_SPLITS = {"eval": ("test",)}  # of a segment list
 
 
 def files(part: str) -> list[str]:
@@ -70,11 +75,15 @@ def read_audioset_segments(path: Path) -> Iterator[Segment]:
             yield Segment(youtube_id(row[0]), float(row[1]), float(row[2]), row[3].split(","))
 
 
-def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+SIZES = {"eval": 20_371, "balanced_train": 22_160}
+
+
+def evaluation_list(corpora: Path, split: str) -> EvaluationList:
     """The videos of a segment list."""
     path = find_release_file(corpora / "audioset", files(split), HOME)
-    for segment in read_audioset_segments(path):
-        yield video_key(segment.video)
+    videos = (segment.video for segment in read_audioset_segments(path))
+    clips = ((video, [video_key(video)]) for video in videos)
+    return EvaluationList([path], clips, SIZES.get(split, 1), HOME, AUDIO_SPLITS.get(split, ()))
 
 
 def segment_starts(corpora: Path) -> Iterator[tuple[str, int]]:
@@ -112,7 +121,7 @@ def clips(
     """The clips of eval, then those of training whose video neither eval nor an earlier list
     has.
     """
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report, youtube_names)
     seen: set[str] = set()
     for part, path in lists.items():
         for segment in read_audioset_segments(path):
@@ -132,14 +141,8 @@ def clip(audio: AudioFolder, segment: Segment, part: str, labels: list[str]) -> 
         if held_out_for_validation(key, VALID_SHARE)
         else "train"
     )
-    start, end = int(segment.start), int(segment.end)
-    names = (
-        segment.video,
-        f"{segment.video}_{start}",
-        f"{segment.video}_{start}_{end}",
-        f"{segment.video}_{start}000",
-    )
-    path = audio.path(f"Y{segment.video}.wav", *names)
+    names = names_of_clip(segment.video, int(segment.start))
+    path = audio.named(f"Y{segment.video}.wav", names)
     return LabelledClip(key, path, split, {"labels": labels}, segment.end - segment.start)
 
 

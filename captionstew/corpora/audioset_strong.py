@@ -23,6 +23,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from captionstew.corpora.audio_folder import AudioFolder
+from captionstew.corpora.file_names import names_of_clip, youtube_names
 from captionstew.corpora.keys import strong_segment, video_key, youtube_key
 from captionstew.corpora.labelled import (
     LabelledClip,
@@ -30,7 +32,7 @@ from captionstew.corpora.labelled import (
     held_out_for_validation,
 )
 from captionstew.corpora.release import (
-    AudioFolder,
+    EvaluationList,
     ReleaseError,
     Report,
     find_release_file,
@@ -89,12 +91,26 @@ def read_strong_classes(path: Path) -> list[tuple[str, str]]:
     return [(row["mid"], row["name"]) for row in read_csv(path, ("mid", "name"), header=False)]
 
 
-def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
-    """The videos of a list of the release, or with `valid` those that probes are chosen on."""
-    names = files("train" if split == "valid" else split)
-    for clip in read_audioset_strong(find_release_file(corpora / "audioset_strong", names, HOME)):
-        if split != "valid" or held_out_for_validation(youtube_key(clip.video, clip.start)):
-            yield video_key(clip.video)
+SIZES = {"eval": 16_996, "train": 103_463}
+# the copy in JSON lines leaves out what it could not download; AudioSet eval has all of it
+REPACKAGED_SIZES = {"eval": 16_678, "train": 101_791}
+READ_AS = {"eval": ("test",), "train": ("train", "valid"), "valid": ("valid",)}
+
+
+def evaluation_list(corpora: Path, split: str) -> EvaluationList:
+    """The videos of a list of the release; `valid`: of its training list, those that probes are
+    chosen on.
+    """
+    part = "train" if split == "valid" else split
+    path = find_release_file(corpora / "audioset_strong", files(part), HOME)
+    sizes = REPACKAGED_SIZES if ".jsonl" in path.suffixes else SIZES
+
+    def keys(clip: StrongClip) -> list[str]:
+        held_out = held_out_for_validation(youtube_key(clip.video, clip.start))
+        return [video_key(clip.video)] if held_out or split != "valid" else []
+
+    clips = ((clip.video, keys(clip)) for clip in read_audioset_strong(path))
+    return EvaluationList([path], clips, sizes[part], HOME, READ_AS[split])
 
 
 def segment_starts(corpora: Path) -> Iterator[tuple[str, int]]:
@@ -153,7 +169,7 @@ def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[
 def clips(
     args: argparse.Namespace, report: Report, parts: dict[str, list[StrongClip]]
 ) -> Iterator[LabelledClip]:
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report, youtube_names)
     for part, listed in parts.items():
         for clip in listed:
             timed = [
@@ -176,8 +192,8 @@ def clips(
             split = (
                 "test" if part == "eval" else "valid" if held_out_for_validation(key) else "train"
             )
-            names = (f"{clip.video}_{clip.start * 1000}", f"{clip.video}_{clip.start}", clip.video)
-            path = audio.path(f"Y{clip.video}.wav", *names)
+            names = names_of_clip(clip.video, clip.start)
+            path = audio.named(f"Y{clip.video}.wav", names)
             yield LabelledClip(key, path, split, {"events": events}, DURATION)
 
 

@@ -22,12 +22,16 @@ Evaluation clips of AudioCaps, VGGSound and others are inside: the leakage filte
 import argparse
 from collections.abc import Iterator
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
-from captionstew.corpora.keys import IdentityError, name_stem, youtube_key, youtube_segment
-from captionstew.corpora.release import AudioFolder, Report, find_release_file, read_csv
+from captionstew.corpora.file_names import names_of_clip, youtube_names
+from captionstew.corpora.keys import IdentityError, youtube_key, youtube_segment
+from captionstew.corpora.release import Report, find_release_file, read_csv
 
 HOME = "https://huggingface.co/datasets/baijs/AudioSetCaps"
 LICENSE = "CC-BY-4.0"
+# How the folders of the parts that are no AudioSet are called, without regard to case.
+FOLDERS = {"vggsound/": "vggsound", "youtube8m/": "youtube8m", "youtube-8m": "youtube8m"}
 FILES = {
     "audioset": "AudioSetCaps_caption.csv",
     "vggsound": "VGGSound_AudioSetCaps_caption.csv",
@@ -45,24 +49,39 @@ def audio_key(part: str, clip_id: str) -> str:
     return youtube_key(video, start)
 
 
+def names_of_file(path: str) -> Iterator[str]:
+    """What the name says; of a file without start below the folder of a part, also that part's."""
+    names = list(youtube_names(path))
+    yield from names
+    part = next((part for form, part in FOLDERS.items() if form in path.lower()), None)
+    if part is not None:
+        yield from (f"{part}/{name}" for name in names if name.endswith(":*"))
+
+
+def names_of(part: str, clip_id: str) -> list[str]:
+    """A file without start is AudioSet's segment, but no other segment of its video."""
+    video, start = youtube_segment(clip_id)
+    if start is None:
+        return names_of_clip(video, None)
+    return [f"yt:{video}:{start}", f"{part}/yt:{video}:*"]
+
+
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per clip, 10 s each."""
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report, names_of_file)
     for part in args.splits:
         path = find_release_file(args.corpus_dir, [f"Dataset/{FILES[part]}", FILES[part]], HOME)
-        for row in read_csv(path, ("id", "caption")):
+        for row in read_csv(path, ("id", "caption"), report=report):
             clip_id = row["id"].strip()
             with report.counting_bad_names(clip_id):
                 key = audio_key(part, clip_id)
-                bare = (
-                    name_stem(clip_id).removeprefix("Y") if part == "audioset" else f"{clip_id}-0"
-                )
                 yield from report.row(
                     row["caption"],
                     f"audiosetcaps_{part}",
                     audio_key=key,
-                    audio_path=audio.path(
-                        f"{part}/{clip_id}.{'mp3' if part == 'youtube8m' else 'wav'}", bare
+                    audio_path=audio.named(
+                        f"{part}/{clip_id}.{'mp3' if part == 'youtube8m' else 'wav'}",
+                        names_of(part, clip_id),
                     ),
                     duration=10.0,
                     split=part,

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from captionstew.corpora.damage import Damaged
 from captionstew.corpora.keys import IdentityError
-from captionstew.corpora.release import ReleaseError, Report
+from captionstew.corpora.release import MAX_DROPPED_SHARE, ReleaseError, Report
 from captionstew.data.tables.caption_table import TableError, write_table
 from captionstew.files import write_json
 
@@ -77,16 +78,31 @@ def run(corpus: Corpus, description: str | None, argv: Sequence[str] | None = No
     """Read the release, write `<output-dir>/<name>.parquet` and `.report.json`, print what was read
     and dropped.
     """
-    args = get_parser(corpus, description).parse_args(argv)
+    parser = get_parser(corpus, description)
+    parser.add_argument(
+        "--max-dropped-share",
+        type=float,
+        default=MAX_DROPPED_SHARE,
+        help="of a file's rows that may be unusable or there twice; more stop the program",
+    )
+    args = parser.parse_args(argv)
     args.audio_dir = Path(os.path.abspath(args.audio_dir or args.corpus_dir / "audio"))
     table = args.output_dir / f"{corpus.name}.parquet"
     report = Report()
+
+    def checked_rows() -> Iterator[dict]:
+        yield from corpus.rows(args, report)
+        report.require_whole(args.max_dropped_share)
+
     try:
         if not args.corpus_dir.is_dir():
             raise ReleaseError(
                 f"{args.corpus_dir} is not a folder; get the release from {corpus.home}"
             )
-        write_table(table, corpus.rows(args, report), corpus.extra)
+        write_table(table, checked_rows(), corpus.extra)
+    except Damaged as error:
+        again = f"download it again from {corpus.home}"
+        raise ReleaseError(f"{corpus.name}: {error}; {again}") from error
     except (ReleaseError, TableError, IdentityError, OSError) as error:
         raise ReleaseError(f"{corpus.name}: {error}") from error
     write_json(

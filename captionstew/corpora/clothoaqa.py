@@ -17,24 +17,34 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
-from captionstew.corpora.clotho import _clotho_ids, clotho_key
+from captionstew.corpora.clotho import all_metadata, named_clips, unnamed_clips
 from captionstew.corpora.questions import qa_row
-from captionstew.corpora.release import AudioFolder, Report, find_release_file, read_csv
+from captionstew.corpora.release import (
+    EvaluationList,
+    Report,
+    find_release_file,
+    read_csv,
+)
 from captionstew.data.captions import normalise_caption
 from captionstew.data.tables.question_table import QA_FIELDS
 
 HOME = "https://zenodo.org/records/6473207"
 
 
-def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+COLUMNS = ("file_name", "QuestionText", "answer")
+FILES = {"train": 1_174, "val": 344, "test": 473}  # audio files of a split
+
+
+def evaluation_list(corpora: Path, split: str) -> EvaluationList:
     """File names and Freesound ids of a split."""
     path = find_release_file(corpora / "clothoaqa", [f"clotho_aqa_{split}.csv"], HOME)
-    metadata = _clotho_ids(corpora)
-    for row in read_csv(path, ("file_name",), encoding="iso-8859-1"):
-        name = row["file_name"].strip()
-        yield f"clotho:{name}"
-        yield clotho_key(name, metadata.get(name, {}))
+    rows = read_csv(path, ("file_name",), encoding="iso-8859-1")
+    names = list(dict.fromkeys(row["file_name"].strip() for row in rows))
+    metadata = all_metadata(corpora)
+    clips = [*named_clips(names, metadata), *unnamed_clips(corpora, names, metadata)]
+    return EvaluationList([path], clips, FILES[split], HOME, (split,))
 
 
 LICENSE = "MIT (questions); the recordings' own Freesound licences"
@@ -42,11 +52,11 @@ LICENSE = "MIT (questions); the recordings' own Freesound licences"
 
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per question, in the order of the release."""
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report)
     for split in args.splits:
         path = find_release_file(args.corpus_dir, [f"clotho_aqa_{split}.csv"], HOME)
         answers: dict[tuple[str, str], Counter[str]] = {}
-        for row in read_csv(path, ("file_name", "QuestionText", "answer"), encoding="iso-8859-1"):
+        for row in read_csv(path, COLUMNS, encoding="iso-8859-1"):
             asked = row["file_name"].strip(), normalise_caption(row["QuestionText"])
             # The reference code compares in upper case, so case says nothing.
             answers.setdefault(asked, Counter())[normalise_caption(row["answer"]).lower()] += 1

@@ -4,9 +4,9 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.keys import name_stem
 from captionstew.corpora.release import (
-    AudioFolder,
     ReleaseError,
     Report,
     find_release_file,

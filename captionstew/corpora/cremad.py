@@ -22,8 +22,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus, paper_split
-from captionstew.corpora.release import AudioFolder, Report, find_release_file, read_csv
+from captionstew.corpora.release import Report, find_release_file, read_csv
 from captionstew.corpora.speaker_clip import SpeakerClip, age_of_years
 
 HOME = "https://github.com/CheyneyComputerScience/CREMA-D"
@@ -87,7 +88,7 @@ def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[
 
 
 def clips(args: argparse.Namespace, report: Report) -> Iterator[LabelledClip]:
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report)
     listed = list(utterances(args.corpus_dir, report))
     if args.split == "paper":
         splits = paper_split((said.key for said in listed), PAPER_HELD_OUT, PAPER_HELD_OUT)

@@ -16,10 +16,11 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.keys import freesound_key
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus
 from captionstew.corpora.release import (
-    AudioFolder,
+    EvaluationList,
     ReleaseError,
     Report,
     find_release_file,
@@ -30,12 +31,16 @@ from captionstew.corpora.release import (
 HOME = "https://zenodo.org/records/4060432"
 
 
+def list_file(folder: Path, split: str) -> Path:
+    names = [f"FSD50K.ground_truth/{split}.csv", f"{split}.csv", f"fsd50k_{split}_labels.jsonl"]
+    return find_release_file(folder, names, HOME)
+
+
 def read_fsd50k(folder: Path, split: str) -> Iterator[tuple[str, list[str], str]]:
     """(Freesound id, labels, train | val | eval) of FSD50K's `dev` or `eval` list. Labels are as
     the release writes them.
     """
-    official = [f"FSD50K.ground_truth/{split}.csv", f"{split}.csv", f"fsd50k_{split}_labels.jsonl"]
-    path = find_release_file(folder, official, HOME)
+    path = list_file(folder, split)
     if ".jsonl" in path.suffixes:
         for record in read_jsonl(path):
             yield record["id"], record["audio_events"].split("; "), split
@@ -50,10 +55,15 @@ def read_fsd50k_vocabulary(path: Path) -> list[tuple[int, str, str]]:
     return [(int(row["index"]), row["label"], row["mid"]) for row in rows]
 
 
-def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
-    """The Freesound ids of a split."""
-    for sound_id, _, _ in read_fsd50k(corpora / "fsd50k", split):
-        yield freesound_key(sound_id)
+SIZES = {"dev": 40_966, "eval": 10_231}
+
+
+def evaluation_list(corpora: Path, split: str) -> EvaluationList:
+    """The Freesound ids of a list."""
+    folder = corpora / "fsd50k"
+    clips = ((sound, [freesound_key(sound)]) for sound, _, _ in read_fsd50k(folder, split))
+    splits = ("test",) if split == "eval" else ("train", "valid")
+    return EvaluationList([list_file(folder, split)], clips, SIZES[split], HOME, splits)
 
 
 SPLITS = {"train": "train", "val": "valid", "eval": "test"}
@@ -62,11 +72,11 @@ SPLITS = {"train": "train", "val": "valid", "eval": "test"}
 def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[LabelledClip]]:
     names = ["FSD50K.ground_truth/vocabulary.csv", "vocabulary.csv"]
     vocabulary = read_fsd50k_vocabulary(find_release_file(args.corpus_dir, names, HOME))
-    return [label for _, label, _ in vocabulary], clips(args)
+    return [label for _, label, _ in vocabulary], clips(args, report)
 
 
-def clips(args: argparse.Namespace) -> Iterator[LabelledClip]:
-    audio = AudioFolder(args.audio_dir)
+def clips(args: argparse.Namespace, report: Report) -> Iterator[LabelledClip]:
+    audio = AudioFolder(args.audio_dir, report)
     for part in ("dev", "eval") if "test" in args.splits else ("dev",):
         for sound, labels, split in read_fsd50k(args.corpus_dir, part):
             if split not in SPLITS:

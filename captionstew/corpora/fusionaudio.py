@@ -19,10 +19,11 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
+from captionstew.corpora.file_names import names_of_clip, youtube_names
 from captionstew.corpora.keys import youtube_key, youtube_segment
 from captionstew.corpora.release import (
-    AudioFolder,
     ReleaseError,
     Report,
     read_json_list,
@@ -42,10 +43,10 @@ def records(corpus_dir: Path, report: Report) -> Iterator[tuple[str, str, float 
         )
     for file in files:
         if ".jsonl" in file.suffixes:
-            for record in read_jsonl(file):
+            for record in read_jsonl(file, ("id", "caption"), report):
                 yield record["id"], record["caption"], record.get("duration")
             continue
-        for record in read_json_list(file):
+        for record in read_json_list(file, columns=("audio_id", "output"), report=report):
             if "caption" in str(record.get("task", "")).lower():
                 yield record["audio_id"], record["output"], None
             else:
@@ -54,7 +55,7 @@ def records(corpus_dir: Path, report: Report) -> Iterator[tuple[str, str, float 
 
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per caption record; a clip may have several."""
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report, youtube_names)
     for clip_id, caption, duration in records(args.corpus_dir, report):
         with report.counting_bad_names(clip_id):
             video, start = youtube_segment(clip_id)
@@ -62,7 +63,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
                 caption,
                 "fusionaudio",
                 audio_key=youtube_key(video, start),
-                audio_path=audio.path(f"{video}.wav", f"Y{video}", f"{video}_{start}"),
+                audio_path=audio.named(f"{video}.wav", names_of_clip(video, start)),
                 duration=10.0 if duration is None else float(duration),
                 split="train",
                 license=LICENSE,

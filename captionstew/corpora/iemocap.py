@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from captionstew.corpora.release import AudioFolder, ReleaseError, Report, open_text
+from captionstew.corpora.audio_folder import AudioFolder
+from captionstew.corpora.release import ReleaseError, Report, open_text
 from captionstew.corpora.speaker_clip import SpeakerClip
 
 HOME = "https://sail.usc.edu/iemocap (licence form)"

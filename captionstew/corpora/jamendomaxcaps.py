@@ -22,9 +22,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
+from captionstew.corpora.file_names import jamendo_names
 from captionstew.corpora.keys import IdentityError, start_second
-from captionstew.corpora.release import AudioFolder, ReleaseError, Report, read_jsonl
+from captionstew.corpora.release import ReleaseError, Report, read_jsonl
 
 HOME = "https://huggingface.co/datasets/amaai-lab/JamendoMaxCaps"
 LICENSE = "CC-BY-SA-3.0"
@@ -71,16 +73,20 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
             f" {args.corpus_dir}"
         )
     genres = read_genres(snapshots)
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report, jamendo_names)
     for file in captions:
-        for record in read_jsonl(file):
+        for record in read_jsonl(file, ("id", "caption"), report):
             with report.counting_bad_names(record.get("id")):
                 track, start, offset, duration = clip(record)
+                if not audio.has(track) and audio.has(f"{track}_{start}"):  # cut already
+                    offset, name = 0.0, f"{track}_{start}"
+                else:
+                    name = track
                 yield from report.row(
                     record["caption"],
                     "jamendomaxcaps",
                     audio_key=f"jamendo:{track}:{start}",
-                    audio_path=audio.path(f"{track}.mp3"),
+                    audio_path=audio.named(f"{track}.mp3", [name]),
                     offset=offset,
                     duration=duration,
                     split="train",

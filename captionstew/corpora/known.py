@@ -1,7 +1,7 @@
 """The corpora that are known by name, each with the one module that owns its facts.
 
 What a module has says what the corpus is for: `CORPUS` is read by `local/prepare_corpus.py`,
-`evaluation_keys(corpora, split)` names what pretraining may not hear.
+`evaluation_list(corpora, split)` names what pretraining may not hear.
 """
 
 import importlib
@@ -35,12 +35,18 @@ MODULES = {
 }
 
 
+FOLDERS = {"voxceleb2": "voxceleb"}  # of releases that are not named like the corpus
 ONLY_HELD_OUT = ("urbansound8k",)  # evaluation lists alone, nothing to prepare
 
 
 def load(name: str) -> ModuleType:
     """The module of a known corpus. Raises KeyError for others."""
     return importlib.import_module(MODULES[name])
+
+
+def folder(name: str) -> str:
+    """The folder of a corpus' release among the others."""
+    return FOLDERS.get(name, name)
 
 
 def prepared() -> list[str]:
@@ -50,7 +56,7 @@ def prepared() -> list[str]:
 
 def is_evaluated(name: str) -> bool:
     """Whether this is a known corpus with evaluation lists."""
-    return name in MODULES and hasattr(load(name), "evaluation_keys")
+    return name in MODULES and hasattr(load(name), "evaluation_list")
 
 
 def evaluated() -> list[str]:

@@ -29,6 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from captionstew.corpora.captioned import Corpus, get_parser
+from captionstew.corpora.damage import Damaged
 from captionstew.corpora.keys import group_key
 from captionstew.corpora.release import ReleaseError, Report
 from captionstew.data.audio import MAX_DURATION, AudioInfo
@@ -120,12 +121,14 @@ def run_labelled(
     if not args.corpus_dir.is_dir():
         raise ReleaseError(f"{args.corpus_dir} is not a folder; get the release from {corpus.home}")
     output, dropped = args.output_dir, Report()
-    classes, clips = corpus.read(args, dropped)
     listed = output / "listed.parquet"
     counts: Counter[str] = Counter()
-    write_rows(
-        listed, LISTED_SCHEMA, _listed_rows(corpus, clips, set(classes), args.splits, counts)
-    )
+    try:
+        classes, clips = corpus.read(args, dropped)
+        rows = _listed_rows(corpus, clips, set(classes), args.splits, counts)
+        write_rows(listed, LISTED_SCHEMA, rows)
+    except Damaged as error:
+        raise ReleaseError(f"{error}; download it again from {corpus.home}") from error
     if not counts:
         raise ReleaseError(f"{args.corpus_dir} lists no clip of {', '.join(args.splits)}")
     write_json(output / "classes.json", list(classes))
@@ -144,7 +147,7 @@ def run_labelled(
             split: _write_split(corpus, parts, split, output) for split in args.splits
         }
         remove_shares(output)
-        write_json(output / "report.json", report)
+        write_json(output / "report.json", report | {"audio": dropped.audio_summary()})
     _print_report(report, dropped, output)
     if not args.lists_only and not any(row["found"] for row in report["splits"].values()):
         expected = (
@@ -278,7 +281,7 @@ def _print_report(report: dict, dropped: Report, output: Path) -> None:
     print(f"{report['corpus']}: {report['classes']} classes; {output}")
     for split, row in report["splits"].items():
         print(f"  {split}: " + ", ".join(f"{count} {name}" for name, count in row.items()))
-    if dropped.dropped:
+    if str(dropped):
         print(dropped)
     for split, row in report["splits"].items():
         if row.get("broken"):

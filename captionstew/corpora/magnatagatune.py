@@ -21,9 +21,9 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.labelled import VALID_SHARE, LabelledClip, LabelledCorpus, paper_split
 from captionstew.corpora.release import (
-    AudioFolder,
     ReleaseError,
     Report,
     find_release_file,
@@ -53,7 +53,7 @@ def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[
 
 
 def clips(args: argparse.Namespace, report: Report) -> Iterator[LabelledClip]:
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report)
     path = find_release_file(args.corpus_dir, ["annotations_final.csv"], HOME)
     listed = list(tagged(path, report))
     if args.split == "paper":

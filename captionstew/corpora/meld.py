@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from captionstew.corpora.release import AudioFolder, Report, find_release_file, read_csv
+from captionstew.corpora.audio_folder import AudioFolder
+from captionstew.corpora.release import Report, find_release_file, read_csv
 from captionstew.corpora.speaker_clip import SpeakerClip
 
 HOME = "https://github.com/declare-lab/MELD"

@@ -20,10 +20,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus, Part
-from captionstew.corpora.keys import video_key, youtube_id, youtube_key
+from captionstew.corpora.file_names import names_of_clip, youtube_names
+from captionstew.corpora.keys import start_second, video_key, youtube_id, youtube_key
 from captionstew.corpora.release import (
-    AudioFolder,
+    EvaluationList,
     ReleaseError,
     Report,
     find_release_file,
@@ -31,17 +33,17 @@ from captionstew.corpora.release import (
 )
 
 HOME = "https://www.kaggle.com/datasets/googleai/musiccaps"
+FILES = ["musiccaps-public.csv"]
+COLUMNS = ("ytid", "start_s", "end_s", "aspect_list", "caption", "is_audioset_eval")
 
 
-def read_musiccaps(folder: Path) -> Iterator[dict[str, str]]:
+def read_musiccaps(folder: Path, report: Report | None = None) -> Iterator[dict[str, str]]:
     """Rows of musiccaps-public.csv (five captions span lines) with `split`: eval if in AudioSet
     eval, else train.
     """
-    path = find_release_file(folder, ["musiccaps-public.csv"], HOME)
+    path = find_release_file(folder, FILES, HOME)
     splits = {"True": "eval", "False": "train"}
-    for row in read_csv(
-        path, ("ytid", "start_s", "end_s", "aspect_list", "caption", "is_audioset_eval")
-    ):
+    for row in read_csv(path, COLUMNS, report=report):
         if row["is_audioset_eval"] not in splits:
             raise ReleaseError(
                 f"{path}: is_audioset_eval is {row['is_audioset_eval']!r}, expected True or False"
@@ -49,11 +51,15 @@ def read_musiccaps(folder: Path) -> Iterator[dict[str, str]]:
         yield {**row, "split": splits[row["is_audioset_eval"]]}
 
 
-def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+SIZES = {"train": 2_663, "eval": 2_858}
+
+
+def evaluation_list(corpora: Path, split: str) -> EvaluationList:
     """The videos of a split."""
-    for row in read_musiccaps(corpora / "musiccaps"):
-        if row["split"] == split:
-            yield video_key(row["ytid"])
+    path = find_release_file(corpora / "musiccaps", FILES, HOME)
+    rows = read_musiccaps(corpora / "musiccaps")
+    clips = ((row["ytid"], [video_key(row["ytid"])]) for row in rows if row["split"] == split)
+    return EvaluationList([path], clips, SIZES[split], HOME, (split,))
 
 
 LICENSE = "CC-BY-SA-4.0"
@@ -71,8 +77,8 @@ def parse_aspects(text: str) -> list[str]:
 
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per clip."""
-    audio = AudioFolder(args.audio_dir)
-    for row in read_musiccaps(args.corpus_dir):
+    audio = AudioFolder(args.audio_dir, report, youtube_names)
+    for row in read_musiccaps(args.corpus_dir, report):
         if row["split"] not in args.splits:
             continue
         with report.counting_bad_names(row["ytid"]):
@@ -81,8 +87,8 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
                 row["caption"],
                 "musiccaps",
                 audio_key=youtube_key(video, start),
-                audio_path=audio.path(
-                    f"{video}.wav", f"{video}_{start}_{end}", f"{video}_{start}", f"Y{video}"
+                audio_path=audio.named(
+                    f"{video}_{start}_{end}.wav", names_of_clip(video, start_second(start))
                 ),
                 duration=float(end) - float(start),
                 split=row["split"],

@@ -16,11 +16,11 @@ out.
 import argparse
 from collections.abc import Iterator
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
 from captionstew.corpora.keys import name_stem
 from captionstew.corpora.questions import qa_row
 from captionstew.corpora.release import (
-    AudioFolder,
     ReleaseError,
     Report,
     find_release_file,
@@ -49,7 +49,7 @@ def question_and_answer(record: dict) -> tuple[str, str]:
 
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per pair."""
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report)
     for split in args.splits:
         path = find_release_file(args.corpus_dir, [FILES[split]], HOME)
         for number, record in enumerate(read_json_list(path)):

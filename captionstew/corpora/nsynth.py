@@ -16,9 +16,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus
 from captionstew.corpora.release import (
-    AudioFolder,
     ReleaseError,
     Report,
     find_release_file,
@@ -69,11 +69,11 @@ def _nsynth_notes(path: Path) -> Iterator[str]:
 
 
 def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[LabelledClip]]:
-    return list(NSYNTH_FAMILIES), clips(args)
+    return list(NSYNTH_FAMILIES), clips(args, report)
 
 
-def clips(args: argparse.Namespace) -> Iterator[LabelledClip]:
-    audio = AudioFolder(args.audio_dir)
+def clips(args: argparse.Namespace, report: Report) -> Iterator[LabelledClip]:
+    audio = AudioFolder(args.audio_dir, report)
     for split in args.splits:
         for note, family in read_nsynth(args.corpus_dir, split):
             path = audio.path(f"nsynth-{split}/audio/{note}.wav")

@@ -6,7 +6,7 @@ Release: https://huggingface.co/datasets/ajd12342/paraspeechcaps, Parquet files
 data/<split>-*.parquet into CORPUS_DIR. It has no audio: put under AUDIO_DIR the trees voxceleb1/
 and voxceleb2/ (https://mm.kaist.ac.kr/datasets/voxceleb; the original recordings, whose names lack
 `_voicefixer`), EARS p001/..p107/ (https://github.com/facebookresearch/ears_dataset), Expresso
-audio_48khz/ (textlesslib; the conversations cut by VAD_segments.txt into
+audio_48khz/ and VAD_segments.txt (textlesslib; `local/cut_expresso.py` cuts the conversations into
 audio_48khz/conversational_vad_segmented/) and Emilia EN/
 (https://huggingface.co/datasets/amphion/Emilia-Dataset).
 
@@ -26,10 +26,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus, Part
+from captionstew.corpora.damage import require_shards
+from captionstew.corpora.file_names import speech_names
 from captionstew.corpora.keys import paraspeech_key
 from captionstew.corpora.release import (
-    AudioFolder,
+    EvaluationList,
     Report,
     find_release_file,
     read_jsonl,
@@ -40,28 +43,39 @@ HOME = "https://huggingface.co/datasets/ajd12342/paraspeechcaps"
 
 
 def read_paraspeech_split(
-    folder: Path, split: str, columns: tuple[str, ...] = ()
+    folder: Path, split: str, columns: tuple[str, ...] = (), report: Report | None = None
 ) -> Iterator[dict]:
     """Records of one ParaSpeechCaps split: the release's Parquet files, or the JSON lines of a
     mirror (`id`, `caption`).
     """
+    for file in split_files(folder, split):
+        if file.suffix == ".parquet":
+            yield from read_parquet(file, ("relative_audio_path", *columns), report)
+            continue
+        for record in read_jsonl(file, ("id",), report):
+            texts = [record["caption"]] if "caption" in record else []
+            yield {**record, "relative_audio_path": record["id"], "text_description": texts}
+
+
+def split_files(folder: Path, split: str) -> list[Path]:
+    """The files of a split: the release's, or a mirror's. Raises ReleaseError if one is missing."""
     files = sorted(folder.glob(f"**/{split}-*.parquet")) or sorted(
         folder.glob(f"**/{split}.parquet")
     )
-    if files:
-        for file in files:
-            yield from read_parquet(file, ("relative_audio_path", *columns))
-        return
     names = [f"{split}.parquet", f"psc_{split}_captions.jsonl", f"psc_{split}_ids.jsonl"]
-    for record in read_jsonl(find_release_file(folder, names, HOME)):
-        texts = [record["caption"]] if "caption" in record else []
-        yield {**record, "relative_audio_path": record["id"], "text_description": texts}
+    require_shards(files)
+    return files or [find_release_file(folder, names, HOME)]
 
 
-def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+SIZES = {"train_base": 116_516, "train_scaled": 924_651, "dev": 11_967, "holdout": 14_756}
+
+
+def evaluation_list(corpora: Path, split: str) -> EvaluationList:
     """The utterances of a split."""
-    for record in read_paraspeech_split(corpora / "paraspeechcaps", split):
-        yield paraspeech_key(record["relative_audio_path"])
+    folder = corpora / "paraspeechcaps"
+    paths = (record["relative_audio_path"] for record in read_paraspeech_split(folder, split))
+    clips = ((path, [paraspeech_key(path)]) for path in paths)
+    return EvaluationList(split_files(folder, split), clips, SIZES.get(split, 1), HOME, (split,))
 
 
 LICENSE = "CC-BY-NC-SA-4.0"
@@ -85,17 +99,16 @@ def audio_path(audio: AudioFolder, relative: str, key: str) -> str:
         _, version, speaker, video, utterance = key.split(":")
         part = "test" if re.match(r"voxceleb[12][/_]test[/_]", relative) else "dev"
         folder = {"v1": f"voxceleb1/{part}/wav", "v2": f"voxceleb2/{part}/aac"}[version]
-        original = f"{folder}/{speaker}/{video}/{utterance}"
-        return audio.path_in_tree(original + ENDINGS[version], f"{original}_voicefixer.wav")
-    corpus = key.split(":")[0]
-    return audio.path_in_tree(relative, f"{corpus}/{relative}")
+        original = f"{folder}/{speaker}/{video}/{utterance}{ENDINGS[version]}"
+        return audio.named(original, [key, f"{key}:voicefixer"])
+    return audio.named(relative, [key])
 
 
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per description."""
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report, speech_names)
     for split in args.splits:
-        for record in read_paraspeech_split(args.corpus_dir, split, COLUMNS):
+        for record in read_paraspeech_split(args.corpus_dir, split, COLUMNS, report):
             relative = record["relative_audio_path"]
             with report.counting_bad_names(relative):
                 key = paraspeech_key(relative)

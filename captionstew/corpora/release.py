@@ -1,37 +1,65 @@
 """Files of a release: finding and reading them, finding its audio, counting what is dropped."""
 
 import csv
-import gzip
 import io
 import json
-import os
+import math
 import re
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captionstew.corpora.keys import IdentityError, name_stem, without_ending
-from captionstew.data.audio import AUDIO_ENDINGS
+from captionstew.corpora.damage import (
+    Damaged,
+    ReleaseError,
+    delimiter_problem,
+    open_bytes,
+    reading,
+)
+from captionstew.corpora.keys import IdentityError
 from captionstew.data.captions import has_hidden_characters, normalise_caption
 from captionstew.data.tables.caption_table import write_rows
 
-ENCODED = ".m4a"  # where a decoded copy lies beside it, the copy is taken: it is read faster
 CHUNK = 2**22  # characters read at a time from a JSON list; longer than any record
 csv.field_size_limit(2**24)
 
 
-class ReleaseError(ValueError):
-    """A release that is not there or not in its documented form; the message says what to do."""
+@dataclass(frozen=True)
+class EvaluationList:
+    """A list of recordings that may not be in pretraining.
+
+    `clips` gives each of its clips by name, with the keys that protect it (without a name: keys
+    of recordings that may be on it). `size`: how many clips it is known to have. `audio_splits`:
+    the splits under which the corpus' reader finds their audio; none where it has no reader.
+    """
+
+    files: Sequence[Path]
+    clips: Iterable[tuple[str | None, Sequence[str]]]
+    size: int
+    home: str
+    audio_splits: Sequence[str] = ()
+
+
+MAX_DROPPED_SHARE = 0.01  # of a file's rows
+
+
+class _AudioFolder(Protocol):
+    """What a report asks an audio folder."""
+
+    def summary(self) -> dict[str, Any]: ...
 
 
 class Report:
     """Counts what a reader read, kept, cleaned and dropped, with the reason and the first examples
-    of each.
+    of each; knows which file's rows are damaged.
     """
 
     def __init__(self) -> None:
@@ -40,18 +68,40 @@ class Report:
         self.dropped: Counter[str] = Counter()
         self.cleaned: Counter[str] = Counter()  # captions that had hidden characters
         self.examples: dict[str, list[str]] = {}
+        self.unprotected: list[str] = []  # what the leakage filter cannot know of these rows
+        self.audio: list[_AudioFolder] = []  # where the reader looks for the clips
+        self._place: tuple[Path, int] | None = None
+        self._damaged: Counter[Path] = Counter()
+        self._first: dict[Path, str] = {}  # file -> its first damaged row
+        self._hashes: dict[Path, array] = {}  # file -> of every row's content
+
+    def at(self, path: Path, row: int, content: Hashable) -> None:
+        """A reader is about to hand out, or to refuse, this row of a file."""
+        self._place = path, row
+        self._hashes.setdefault(path, array("q")).append(hash(content))
 
     def drop(self, reason: str, example: object) -> None:
+        """Counts a row that the release means to be left out."""
         self.dropped[reason] += 1
         if len(self.examples.setdefault(reason, [])) < 3:
             self.examples[reason].append(str(example)[:200])
 
+    def damage(self, reason: str, example: object) -> None:
+        """Counts a row that cannot be used."""
+        if self._place is None:
+            self.drop(reason, example)
+            return
+        path, row = self._place
+        self.drop(reason, f"{path.name}, row {row}: {example}")
+        self._damaged[path] += 1
+        self._first.setdefault(path, f"row {row}: {reason}: {str(example)[:200]}")
+
     def row(self, caption: str | None, source: str, **columns) -> Iterator[dict]:
         """One table row, or none if the caption is empty; `yield from report.row(...)`."""
         self.read[source] += 1
-        text = normalise_caption(caption or "")
+        text = normalise_caption(caption) if isinstance(caption, str) else ""
         if not text:
-            self.drop("empty caption", columns.get("audio_key"))
+            self.damage("empty caption", columns.get("audio_key"))
             return
         self.kept[source] += 1
         self.cleaned[source] += has_hidden_characters(caption or "")
@@ -59,13 +109,34 @@ class Report:
 
     @contextmanager
     def counting_bad_names(self, example: object):
-        """A name without a key costs its row, never the corpus; it is counted like any other
-        drop.
+        """A name without a key, or a number that is none, costs its row, never the corpus; it is
+        counted like any other damage.
         """
         try:
             yield
         except IdentityError as error:
-            self.drop("no identity", f"{example}: {error}")
+            self.damage("no identity", f"{example}: {error}")
+        except (TypeError, ValueError) as error:
+            self.damage("a value that cannot be read", f"{example}: {error}")
+
+    def require_whole(self, max_share: float = MAX_DROPPED_SHARE) -> None:
+        """Raises Damaged for a file of which more than `max_share` (rounded up to whole rows), or
+        half, cannot be used, or is there twice.
+        """
+        for path, hashes in self._hashes.items():
+            rows, damaged = len(hashes), self._damaged[path]
+            if damaged > math.ceil(max_share * rows) or max_share < 0.5 <= damaged / rows:
+                raise Damaged(
+                    f"{path}: {damaged:,} of {rows:,} rows cannot be used, more than"
+                    f" {100 * max_share:g} %; the first is {self._first[path]}"
+                )
+            repeated = rows - len(np.unique(np.frombuffer(hashes, np.int64)))
+            if repeated > math.ceil(max_share * rows):
+                raise Damaged(
+                    f"{path}: {repeated:,} of {rows:,} rows are there twice, more than"
+                    f" {100 * max_share:g} %; the first is the {_first_repeated(hashes)}th: was"
+                    " the file pasted together?"
+                )
 
     def as_dict(self) -> dict:
         return {
@@ -75,7 +146,13 @@ class Report:
                 reason: {"rows": count, "examples": self.examples[reason]}
                 for reason, count in sorted(self.dropped.items())
             },
+            "unprotected": self.unprotected,
+            "audio": self.audio_summary(),
         }
+
+    def audio_summary(self) -> list[dict]:
+        """Of every audio folder: files without a clip and clips without a file."""
+        return [folder.summary() for folder in self.audio]
 
     def __str__(self) -> str:
         lines = [f"  {source}: {count} captions" for source, count in sorted(self.kept.items())]
@@ -87,7 +164,22 @@ class Report:
             f"  dropped {count}: {reason} (e.g. {self.examples[reason][0]})"
             for reason, count in sorted(self.dropped.items())
         ]
+        lines += [f"  not protected: {text}" for text in self.unprotected]
+        for summary in self.audio_summary():
+            for what, there in (("files_without_clip", True), ("clips_without_file", False)):
+                found = summary[what]
+                if found["count"] and (there or summary["files"]):
+                    examples = ", ".join(found["examples"])
+                    lines.append(f"  {found['count']} audio {what.replace('_', ' ')}: {examples}")
         return "\n".join(lines)
+
+
+def _first_repeated(hashes: array) -> int:
+    """Number (from 1) of the first row that an earlier one equals."""
+    _, first = np.unique(np.frombuffer(hashes, np.int64), return_index=True)
+    repeated = np.ones(len(hashes), bool)
+    repeated[first] = False
+    return int(np.argmax(repeated)) + 1
 
 
 def find_release_file(folder: Path, names: Sequence[str], home: str) -> Path:
@@ -110,11 +202,9 @@ def present(folder: Path, names: Sequence[str]) -> Path | None:
 
 def open_text(path: Path, encoding: str = "utf-8-sig") -> TextIO:
     """Open a text file, gzipped or not, for the csv module (line feeds untouched). A UTF-8 BOM is
-    dropped.
+    dropped. Raises Damaged for what is no list by how it begins.
     """
-    if path.suffix == ".gz":
-        return io.TextIOWrapper(gzip.open(path, "rb"), encoding=encoding, newline="")
-    return open(path, encoding=encoding, newline="")
+    return io.TextIOWrapper(open_bytes(path), encoding=encoding, newline="")
 
 
 def read_csv(
@@ -125,56 +215,131 @@ def read_csv(
     encoding: str = "utf-8-sig",
     delimiter: str = ",",
     skip_blanks: bool = False,
+    open_end: bool = False,
+    report: Report | None = None,
 ) -> Iterator[dict[str, str]]:
     """Rows of a CSV as dictionaries. `columns`: those that the header must have, or the names if
-    there is none.
+    there is none. `open_end`: the last column takes what is left of a row, commas and all.
+
+    Rows that do not fit the header are counted in `report`; without one, and for what makes the
+    whole file unusable, raises Damaged.
     """
-    try:
-        with open_text(path, encoding) as stream:
-            reader = csv.DictReader(
-                stream,
-                None if header else columns,
-                delimiter=delimiter,
-                skipinitialspace=skip_blanks,
-                strict=True,
-            )
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
-            if missing:
-                raise ReleaseError(
-                    f"{path}: column {missing[0]!r} is missing; it has {reader.fieldnames}"
-                )
-            for row in reader:
-                if any(row[name] is None for name in columns):
-                    raise ReleaseError(f"{path}: line {reader.line_num} has too few fields: {row}")
+    with reading(path), open_text(path, encoding) as stream:
+        reader = csv.DictReader(
+            stream,
+            None if header else columns,
+            delimiter=delimiter,
+            skipinitialspace=skip_blanks,
+            strict=True,
+        )
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        if missing:
+            why = delimiter_problem(reader.fieldnames, delimiter) or f"it has {reader.fieldnames}"
+            raise Damaged(f"{path}: column {missing[0]!r} is missing; {why}")
+        row = None
+        for row in _well_formed(reader, path):
+            if open_end and None in row:
+                last = list(row)[-2]
+                row[last] = delimiter.join([row[last], *row.pop(None)])
+            problem = _csv_problem(row, columns, header)
+            if report is not None:
+                report.at(path, reader.line_num, str(row))
+            if problem is None:
                 yield row
-    except UnicodeDecodeError as error:
-        raise ReleaseError(
-            f"{path}: not {encoding} text ({error}); save it in that encoding"
-        ) from error
+            elif report is not None:
+                report.damage(problem, list(row.values()))
+            else:
+                raise Damaged(f"{path}: line {reader.line_num} has {problem}: {row}")
+        if row is None:
+            raise Damaged(f"{path}: has {'a header and ' if header else ''}no row")
+
+
+def _well_formed(reader: csv.DictReader, path: Path) -> Iterator[dict]:
+    try:
+        yield from reader
     except csv.Error as error:
-        raise ReleaseError(f"{path}: not a well-formed CSV ({error})") from error
+        raise Damaged(
+            f"{path}: line {reader.reader.line_num}: not a well-formed CSV ({error})"
+        ) from error
 
 
-def read_jsonl(path: Path) -> Iterator[dict]:
-    """Objects of a JSON-lines file, gzipped or not."""
-    with open_text(path) as stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                yield _parse_json(path, line, number)
+def _csv_problem(row: dict, columns: Sequence[str], header: bool) -> str | None:
+    """Why a row cannot be used; None if it can."""
+    if any(row[name] is None for name in columns):
+        return "too few fields"
+    if any(text.strip() for text in row.get(None, ())):
+        return "too many fields (a text that holds commas needs quotes)"
+    if header and all(row[name] == name for name in columns):
+        return "the header once more"
+    return None
 
 
-def read_json_list(path: Path, key: str | None = None) -> Iterator[dict]:
-    """Objects of a JSON list, or of the list under `key` of an object, one at a time (files of many
-    GB).
+def read_jsonl(
+    path: Path, columns: Sequence[str] = (), report: Report | None = None
+) -> Iterator[dict]:
+    """Objects of a JSON-lines file, gzipped or not, that have `columns`.
+
+    Others are counted in `report`; without one, and where the file is cut off, raises Damaged.
     """
+    with reading(path), open_text(path) as stream:
+        number = 0
+        for number, line in enumerate(stream, 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                if report is None or not line.endswith("\n"):
+                    cut = "" if line.endswith("\n") else ", the file is cut off"
+                    raise Damaged(f"{path}: line {number}: not JSON ({error.msg}){cut}") from error
+                record = line
+            if _usable(path, number, record, columns, report):
+                yield record
+        if number == 0:
+            raise Damaged(f"{path}: has no record")
+
+
+def _usable(
+    path: Path, number: int, record: object, columns: Sequence[str], report: Report | None
+) -> bool:
+    """Whether a record has `columns`; one that has not is counted, or raises Damaged."""
+    if isinstance(record, dict):
+        missing = next((name for name in columns if record.get(name) is None), None)
+        problem = None if missing is None else f"a record without {missing!r}"
+    else:
+        problem = "no record of names and values"
+    if report is not None:
+        report.at(path, number, str(record))
+        if problem is not None:
+            report.damage(problem, str(record)[:200])
+    elif problem is not None:
+        raise Damaged(f"{path}: record {number}: {problem}: {str(record)[:200]}")
+    return problem is None
+
+
+def read_json_list(
+    path: Path, key: str | None = None, columns: Sequence[str] = (), report: Report | None = None
+) -> Iterator[dict]:
+    """Objects of a JSON list, or of the list under `key` of an object, one at a time (files of many
+    GB); as `read_jsonl` otherwise.
+    """
+    number = 0
+    for number, record in enumerate(_json_items(path, key), 1):
+        if _usable(path, number, record, columns, report):
+            yield record
+    if number == 0:
+        raise Damaged(f"{path}: has no record")
+
+
+def _json_items(path: Path, key: str | None) -> Iterator[Any]:
     decoder = json.JSONDecoder()
-    with open_text(path) as stream:
+    with reading(path), open_text(path) as stream:
         buffer = stream.read(CHUNK)
         opening = re.match(
             rf'\s*\{{.*?"{key}"\s*:\s*\[' if key else r"\s*\[", buffer, flags=re.DOTALL
         )
         if opening is None:
-            raise ReleaseError(
+            raise Damaged(
                 f"{path}: expected a list of records" + (f" under {key!r}" if key else "")
             )
         buffer = buffer[opening.end() :]
@@ -187,7 +352,7 @@ def read_json_list(path: Path, key: str | None = None) -> Iterator[dict]:
             except json.JSONDecodeError as error:
                 more = stream.read(CHUNK)
                 if not more:
-                    raise ReleaseError(
+                    raise Damaged(
                         f"{path}: the list is cut off or not JSON ({error.msg})"
                     ) from error
                 buffer += more
@@ -196,69 +361,27 @@ def read_json_list(path: Path, key: str | None = None) -> Iterator[dict]:
             buffer = buffer[end:]
 
 
-def _parse_json(path: Path, text: str, line: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ReleaseError(
-            f"{path}: line {line + error.lineno - 1}: not JSON ({error.msg})"
-        ) from error
-
-
-def read_parquet(path: Path, columns: Sequence[str]) -> Iterator[dict]:
-    """Rows of a Parquet file as dictionaries, in batches of bounded size."""
-    try:
+def read_parquet(
+    path: Path, columns: Sequence[str], report: Report | None = None
+) -> Iterator[dict]:
+    """Rows of a Parquet file as dictionaries, in batches of bounded size. Raises Damaged."""
+    with open_bytes(path), reading(path):
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise ReleaseError(f"{path}: not a Parquet file ({error})") from error
-    missing = [name for name in columns if name not in file.schema_arrow.names]
-    if missing:
-        raise ReleaseError(
-            f"{path}: column {missing[0]!r} is missing; it has {file.schema_arrow.names}"
-        )
-    for batch in file.iter_batches(columns=list(columns)):
-        yield from batch.to_pylist()
+        missing = [name for name in columns if name not in file.schema_arrow.names]
+        if missing:
+            raise Damaged(
+                f"{path}: column {missing[0]!r} is missing; it has {file.schema_arrow.names}"
+            )
+        if file.metadata.num_rows == 0:
+            raise Damaged(f"{path}: has no row")
+        batches = file.iter_batches(columns=list(columns))
+        rows = (row for batch in batches for row in batch.to_pylist())
+        for number, row in enumerate(rows, 1):
+            if report is not None:
+                report.at(path, number, str(row))
+            yield row
 
 
 def write_records(path: Path, schema: pa.Schema, rows: Iterator[dict]) -> int:
     """A small table other than captions (evaluation lists, segments)."""
     return write_rows(path, schema, rows)
-
-
-class AudioFolder:
-    """Finds a clip's file under any of the names in use, by one walk through the folder.
-
-    A clip that is not there gets the path where it is expected, so that the list of missing files
-    says what to get.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._by_stem: dict[str, str] = {}
-        self._by_path: dict[str, str] = {}
-        for root, folders, files in os.walk(folder):
-            folders.sort()
-            for name in sorted(files, key=lambda name: (name.lower().endswith(ENCODED), name)):
-                if name.lower().endswith(AUDIO_ENDINGS):
-                    path = os.path.relpath(os.path.join(root, name), folder)
-                    self._by_stem.setdefault(name_stem(name), path)
-                    self._by_path.setdefault(without_ending(path), path)
-
-    def path(self, expected: str, *other_stems: str) -> str:
-        """Absolute path of the file named like `expected` (relative, with ending) or like one of
-        `other_stems`.
-        """
-        for stem in (name_stem(expected), *other_stems):
-            if stem in self._by_stem:
-                return str(self.folder / self._by_stem[stem])
-        return str(self.folder / expected)
-
-    def path_in_tree(self, expected: str, *other_paths: str) -> str:
-        """The same for releases whose file names repeat in every folder: whole relative paths, any
-        ending.
-        """
-        for path in (expected, *other_paths):
-            found = self._by_path.get(without_ending(path))
-            if found is not None:
-                return str(self.folder / found)
-        return str(self.folder / expected)

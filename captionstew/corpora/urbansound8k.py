@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captionstew.corpora.keys import freesound_key
-from captionstew.corpora.release import find_release_file, read_csv
+from captionstew.corpora.release import EvaluationList, find_release_file, read_csv
 
 HOME = "https://urbansounddataset.weebly.com/urbansound8k.html"
+FILES = ["metadata/UrbanSound8K.csv", "UrbanSound8K.csv"]
 
 
 def read_urbansound8k(folder: Path) -> Iterator[tuple[str, str, int, str]]:
     """(slice file, Freesound id, fold, class)."""
-    names = ["metadata/UrbanSound8K.csv", "UrbanSound8K.csv"]
-    path = find_release_file(folder, names, HOME)
+    path = find_release_file(folder, FILES, HOME)
     for row in read_csv(path, ("slice_file_name", "fsID", "fold")):
         yield (
             row["slice_file_name"],
@@ -22,7 +22,11 @@ def read_urbansound8k(folder: Path) -> Iterator[tuple[str, str, int, str]]:
         )
 
 
-def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
+SLICES = 8_732
+
+
+def evaluation_list(corpora: Path, split: str) -> EvaluationList:
     """The Freesound ids of all slices."""
-    for _, sound_id, _, _ in read_urbansound8k(corpora / "urbansound8k"):
-        yield freesound_key(sound_id)
+    folder = corpora / "urbansound8k"
+    clips = ((name, [freesound_key(sound)]) for name, sound, _, _ in read_urbansound8k(folder))
+    return EvaluationList([find_release_file(folder, FILES, HOME)], clips, SLICES, HOME)

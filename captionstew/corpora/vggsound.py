@@ -21,6 +21,8 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from captionstew.corpora.audio_folder import AudioFolder
+from captionstew.corpora.file_names import names_of_clip, youtube_names
 from captionstew.corpora.keys import video_key, youtube_id, youtube_key, youtube_segment
 from captionstew.corpora.labelled import (
     LabelledClip,
@@ -28,7 +30,7 @@ from captionstew.corpora.labelled import (
     held_out_for_validation,
 )
 from captionstew.corpora.release import (
-    AudioFolder,
+    EvaluationList,
     ReleaseError,
     Report,
     find_release_file,
@@ -36,6 +38,8 @@ from captionstew.corpora.release import (
 )
 
 HOME = "https://github.com/hche11/VGGSound"
+LIST_FILES = ["vggsound.csv", "data/vggsound.csv"]
+TEST_FILES = ["test.csv", "data/test.csv"]
 
 
 # vggsound.csv has 182 training clips of a 310th label that neither stat.csv nor the test set knows.
@@ -46,14 +50,14 @@ def read_vggsound(folder: Path) -> Iterator[tuple[str, int, str, str]]:
     """(video, start second, label, split) of vggsound.csv, which has no header; labels may hold
     commas.
     """
-    path = find_release_file(folder, ["vggsound.csv", "data/vggsound.csv"], HOME)
+    path = find_release_file(folder, LIST_FILES, HOME)
     for row in read_csv(path, ("video", "start", "label", "split"), header=False):
         yield youtube_id(row["video"]), int(row["start"]), row["label"], row["split"]
 
 
 def read_vggsound_test(folder: Path) -> Iterator[tuple[str, int, str]]:
     """(video, start second, label) of the official test.csv (15,446 clips), which has no header."""
-    path = find_release_file(folder, ["test.csv", "data/test.csv"], HOME)
+    path = find_release_file(folder, TEST_FILES, HOME)
     for row in read_csv(path, ("name", "label"), header=False):
         video, start = youtube_segment(row["name"])
         if start is None:
@@ -67,16 +71,28 @@ def read_vggsound_classes(folder: Path) -> list[str]:
     return [row["label"] for row in read_csv(path, ("label", "count", "category"), header=False)]
 
 
-def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
-    """The videos of the test list, or with `valid` those that probes are chosen on."""
+TEST_CLIPS = 15_446
+TRAINING_CLIPS = 180_000  # at least: copies differ by what was to be had
+
+
+def evaluation_list(corpora: Path, split: str) -> EvaluationList:
+    """The videos of the test list; `valid`: of the others, those that probes are chosen on."""
     folder = corpora / "vggsound"
     if split == "valid":
-        for video, start, _, part in read_vggsound(folder):
-            if part != "test" and held_out_for_validation(youtube_key(video, start)):
-                yield video_key(video)
-        return
-    for video, _, _ in read_vggsound_test(folder):
-        yield video_key(video)
+        path = find_release_file(folder, LIST_FILES, HOME)
+        trained = (row for row in read_vggsound(folder) if row[3] != "test")
+        clips = (
+            (
+                f"{video}_{start}",
+                [video_key(video)] if held_out_for_validation(youtube_key(video, start)) else [],
+            )
+            for video, start, _, _ in trained
+        )
+        return EvaluationList([path], clips, TRAINING_CLIPS, HOME, ("valid",))
+    path = find_release_file(folder, TEST_FILES, HOME)
+    listed = read_vggsound_test(folder)
+    clips = ((f"{video}_{start}", [video_key(video)]) for video, start, _ in listed)
+    return EvaluationList([path], clips, TEST_CLIPS, HOME, ("test",))
 
 
 DURATION = 10.0
@@ -87,11 +103,10 @@ def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[
 
 
 def clips(args: argparse.Namespace, report: Report) -> Iterator[LabelledClip]:
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report, youtube_names)
 
     def clip(video: str, start: int, label: str, split: str) -> LabelledClip:
-        name = f"{video}_{start:06d}"
-        path = audio.path(f"{name}.wav", f"{name}-0", f"Y{name}", f"{video}_{start}")
+        path = audio.named(f"{video}_{start:06d}.wav", names_of_clip(video, start))
         return LabelledClip(youtube_key(video, start), path, split, {"label": label}, DURATION)
 
     test = {(video, start): label for video, start, label in read_vggsound_test(args.corpus_dir)}

@@ -30,10 +30,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from captionstew.corpora.audio_folder import AudioFolder
+from captionstew.corpora.file_names import speech_names
 from captionstew.corpora.keys import IdentityError, voxceleb_key
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus, paper_split
 from captionstew.corpora.release import (
-    AudioFolder,
+    EvaluationList,
     ReleaseError,
     Report,
     find_release_file,
@@ -42,6 +44,8 @@ from captionstew.corpora.release import (
 from captionstew.data.audio import AUDIO_ENDINGS
 
 HOME = "https://mm.kaist.ac.kr/datasets/voxceleb"
+LISTED, TREE = "vox2_dev_utterances.txt", "voxceleb2/dev/aac"
+UTTERANCES = 1_092_009  # of the dev part
 
 
 def read_vox2_speakers(path: Path) -> dict[str, tuple[str, str]]:
@@ -74,8 +78,7 @@ def read_vox2_utterances(folder: Path) -> Iterator[str]:
     """`<speaker>/<video>/<utterance>` of VoxCeleb2 dev: vox2_dev_utterances.txt, or else the folder
     tree of the audio.
     """
-    listed = folder / "vox2_dev_utterances.txt"
-    tree = folder / "voxceleb2" / "dev" / "aac"
+    listed, tree = folder / LISTED, folder / TREE
     if listed.is_file():
         with open_text(listed) as stream:
             lines = (line.strip() for line in stream)
@@ -144,11 +147,23 @@ def held_out_videos(
     return test, vox2_identification_split(rest, seed=VOX2_VALID_SEED)
 
 
-def evaluation_keys(corpora: Path, split: str) -> Iterator[str]:
-    """The recordings that speaker identification tests on (`eval`) or validates on (`valid`)."""
-    test, valid = held_out_videos(list(read_vox2_utterances(corpora / "voxceleb")))
-    for speaker, video in sorted(valid if split == "valid" else test):
-        yield f"vox:v2:{speaker}:{video}"
+def evaluation_list(corpora: Path, split: str) -> EvaluationList:
+    """The recordings that speaker identification tests on (`eval`) or validates on (`valid`); the
+    split is that of all utterances.
+    """
+    folder = corpora / "voxceleb"
+    listed = folder / LISTED
+    source = listed if listed.is_file() else folder / TREE
+    read_as = "valid" if split == "valid" else "test"
+    return EvaluationList([source], _held_out(folder, read_as), UTTERANCES, HOME, (read_as,))
+
+
+def _held_out(folder: Path, read_as: str) -> Iterator[tuple[str | None, list[str]]]:
+    utterances = list(read_vox2_utterances(folder))
+    yield from ((utterance, []) for utterance in utterances)
+    test, valid = held_out_videos(utterances)
+    for speaker, video in sorted(valid if read_as == "valid" else test):
+        yield None, [f"vox:v2:{speaker}:{video}"]
 
 
 def split_rule(split: str, utterances: Sequence[str]) -> Callable[[str], str]:
@@ -178,20 +193,18 @@ def read(args: argparse.Namespace, report: Report) -> tuple[list[str], Iterator[
 
 
 def clips(args: argparse.Namespace, report: Report, speakers: set[str]) -> Iterator[LabelledClip]:
-    listed = (args.corpus_dir / "vox2_dev_utterances.txt").is_file()
+    listed = (args.corpus_dir / LISTED).is_file()
     utterances = list(read_vox2_utterances(args.corpus_dir if listed else args.audio_dir))
     split_of = split_rule(args.split, utterances)
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report, speech_names)
     for utterance in utterances:
         speaker, video, _ = utterance.split("/")
         if speaker not in speakers:
             report.drop("speaker is not a dev speaker of vox2_meta.csv", utterance)
             continue
         path = f"voxceleb2/dev/aac/{utterance}.m4a"
-        labels = {"label": speaker, "video": video}
-        yield LabelledClip(
-            voxceleb_key(path), audio.path_in_tree(path), split_of(utterance), labels
-        )
+        key, labels = voxceleb_key(path), {"label": speaker, "video": video}
+        yield LabelledClip(key, audio.named(path, [key]), split_of(utterance), labels)
 
 
 CORPUS = LabelledCorpus(name="voxceleb2", home=HOME, read=read, has_paper_split=True)

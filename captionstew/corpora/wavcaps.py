@@ -19,8 +19,11 @@ clips, which the published blacklists do not remove: the leakage filter does.
 
 import argparse
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
+from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
+from captionstew.corpora.file_names import names_of_clip, youtube_names
 from captionstew.corpora.keys import (
     IdentityError,
     freesound_key,
@@ -28,7 +31,7 @@ from captionstew.corpora.keys import (
     youtube_id,
     youtube_key,
 )
-from captionstew.corpora.release import AudioFolder, Report, find_release_file, read_json_list
+from captionstew.corpora.release import Report, find_release_file, read_json_list
 
 HOME = "https://huggingface.co/datasets/cvssp/WavCaps"
 
@@ -52,13 +55,33 @@ def audio_key(part: str, clip_id: str) -> str:
     return freesound_key(stem) if part == "freesound" else f"{part}:{stem}"
 
 
+def names_of_file(path: str) -> Iterator[str]:
+    """`<part>/<stem>` below any folder that is called like a part, else `/<stem>`; ids repeat
+    between the parts.
+    """
+    for folder in PurePosixPath(path).parts[-2::-1]:
+        part = next((part for part in FILES if folder.lower().startswith(part)), None)
+        if part is not None:
+            yield f"{part}/{name_stem(path)}"
+            break
+    else:
+        yield f"/{name_stem(path)}"
+    yield from youtube_names(path)
+
+
+def names_of(part: str, stem: str) -> list[str]:
+    names = [f"{part}/{stem}", f"/{stem}"]
+    return names + names_of_clip(youtube_id(stem), None) if part == "audioset" else names
+
+
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per clip."""
-    audio = AudioFolder(args.audio_dir)
+    audio = AudioFolder(args.audio_dir, report, names_of_file)
     for part in args.splits:
         folder, file = FILES[part]
         names = [f"json_files/{folder}/{file}", f"{folder}/{file}", file]
-        for record in read_json_list(find_release_file(args.corpus_dir, names, HOME), "data"):
+        path = find_release_file(args.corpus_dir, names, HOME)
+        for record in read_json_list(path, "data", ("id", "caption"), report):
             clip_id = str(record["id"])
             with report.counting_bad_names(clip_id):
                 stem = name_stem(clip_id)
@@ -66,9 +89,7 @@ def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
                     record["caption"],
                     f"wavcaps_{part}",
                     audio_key=audio_key(part, clip_id),
-                    audio_path=audio.path_in_tree(
-                        f"{folder}/{stem}.flac", f"{folder}_flac/{stem}", stem
-                    ),
+                    audio_path=audio.named(f"{folder}/{stem}.flac", names_of(part, stem)),
                     duration=float(record["duration"]) if record.get("duration") else None,
                     split=part,
                     license=LICENSE,

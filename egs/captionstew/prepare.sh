@@ -7,7 +7,8 @@
 # Stages: 1 caption tables and evaluation lists; 2 leakage filter; 3 consolidation and duration rule;
 # 4 audio check; 5 manifests of the subsets; 6 features (only with --features true; training takes the folder that it
 # names with --feature-store); 7 statistics.
-# A stage that is done is skipped; a killed one runs again and gives the same files.
+# A stage that is done is skipped; a killed one runs again and gives the same files. What changed is noticed: after adding
+# audio or replacing a release, run the same command again. Files that were checked before are not decoded again.
 #
 # Options (default); relative paths are relative to this folder:
 #   --corpora corpora.csv      the list of corpora: name, split, role, weight
@@ -16,7 +17,9 @@
 #   --data-dir data            receives everything
 #   --audiocaps-version 1      or 2: the captions of dataset2.0/; evaluation lists of every version that is there protect
 #   --leakage strict           or test-only: drop what test splits use, keep what development splits use
-#   --allow-missing-lists false  true: go on without evaluation lists that are not there (they are reported)
+#   --allow-missing-lists false  true: go on without evaluation lists that are not there or not whole, and with
+#                              Clotho clips without a Freesound id; leakage.md says which
+#   --max-dropped-share 0.01   of the rows of a release's file that may be unusable or there twice; more stop stage 1
 #   --license-filter ""        shell patterns of licenses to leave out, e.g. "*-NC-*,*academic*"
 #   --max-duration 60          seconds
 #   --subsets "400k 1M 4M all" numbers of captions
@@ -28,7 +31,7 @@
 #   --features false           true: precompute features of the last subset
 #   --sentence-model ""        name or folder of a sentence-transformers model for the figure (default: TF-IDF)
 #   --reference-texts ""       text files, one sentence a line, to compare the captions' diversity with
-#   --memory-gb 3              limit of the database
+#   --memory-gb 2              limit of the database
 
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -42,6 +45,7 @@ audiocaps_version=1
 data_dir=data
 leakage=strict
 allow_missing_lists=false
+max_dropped_share=0.01
 license_filter=
 max_duration=60
 subsets="400k 1M 4M all"
@@ -53,7 +57,7 @@ mini_clips=1500
 features=false
 sentence_model=
 reference_texts=
-memory_gb=3
+memory_gb=2
 
 . "$here/shared/log.sh"
 . "$here/shared/stages.sh"
@@ -81,8 +85,10 @@ prepare_corpus() {
     *) reader=own ;;
   esac
   local arguments=(--corpus-dir "$corpora_dir/$name" --output-dir "$data_dir/tables")
+  arguments+=(--max-dropped-share "$max_dropped_share")
   if [ -n "$audio_dir" ]; then arguments+=(--audio-dir "$audio_dir/$name"); fi
   if [ "$name" = audiocaps ]; then arguments+=(--version "$audiocaps_version"); fi
+  if [ "$name" = clotho ] && [ "$allow_missing_lists" = true ]; then arguments+=(--allow-missing-ids); fi
   if [ "$name" = mini ]; then arguments+=(--num-clips "$mini_clips"); fi
   if [ $# -gt 0 ]; then arguments+=(--splits "$@"); fi
   python "$programs/prepare_corpus.py" "$reader" "${arguments[@]}"
@@ -92,13 +98,14 @@ gather_evaluation_lists() {
   local sets
   sets=$(./local/list_corpora.py "$corpora" evaluation --pairs) || return
   local arguments=(--corpora-dir "$corpora_dir" --output-dir "$data_dir")
+  if [ -n "$audio_dir" ]; then arguments+=(--audio-dir "$audio_dir"); fi
   if [ "$allow_missing_lists" = true ]; then arguments+=(--allow-missing); fi
   # shellcheck disable=SC2086  # one word per list
   ./local/gather_evaluation_keys.py "${arguments[@]}" --sets $sets
 }
 
 check_audio() {
-  local arguments=(--data-dir "$data_dir" --max-duration "$max_duration" --num-jobs "$num_jobs")
+  local arguments=(--data-dir "$data_dir" --max-duration "$max_duration" --num-jobs "$num_jobs" --leakage "$leakage")
   if [ -n "$dask_scheduler" ]; then arguments+=(--dask-scheduler "$dask_scheduler"); fi
   ./local/check_audio.py "${arguments[@]}"
 }
@@ -117,19 +124,30 @@ analyse() {
   ./local/analyse.py "${arguments[@]}"
 }
 
+# contents_of NAME: what the table of a corpus depends on.
+contents_of() {
+  printf '%s\n' "$contents" | awk -v name="$1" '$1 == name { print $2 }'
+}
+
 # Each fingerprint holds the one before it, so a change of settings repeats its stage and all that follow.
-tables=$(fingerprint_of "@$corpora" "$corpora_dir" "$audio_dir" "$allow_missing_lists" "$audiocaps_version")
+trained=$(./local/list_corpora.py "$corpora" pretrain | cut -d ' ' -f 1)
+evaluated=$(./local/list_corpora.py "$corpora" evaluation | cut -d ' ' -f 1)
+listing=(--corpora-dir "$corpora_dir")
+if [ -n "$audio_dir" ]; then listing+=(--audio-dir "$audio_dir"); fi
+# shellcheck disable=SC2086  # one word per corpus; the lists of AudioSet give starts even if nothing is evaluated on them
+contents=$(./local/list_contents.py "${listing[@]}" $trained $evaluated audioset audioset_strong)
+read_with=$(fingerprint_of "$corpora_dir" "$audio_dir" "$audiocaps_version" "$allow_missing_lists" "$max_dropped_share")
+tables=$(fingerprint_of "@$corpora" "$read_with" "$(printf '%s\n' "$contents" | cut -d ' ' -f 1-2)")
 filtered=$(fingerprint_of "$tables" "$leakage" "$license_filter")
 consolidated=$(fingerprint_of "$filtered" "$max_duration")
-checked=$(fingerprint_of "$consolidated" audio)
+checked=$(fingerprint_of "$consolidated" "$contents")
 manifests=$(fingerprint_of "$checked" "$subsets" "$valid_share" "$seed")
 analysed=$(fingerprint_of "$manifests" "$sentence_model" "$reference_texts")
 
 if in_stage 1 "Caption tables and evaluation lists"; then
-  ./local/list_corpora.py "$corpora" pretrain > /dev/null
   while read -r name splits; do
     # shellcheck disable=SC2086  # one word per split
-    run_unless_done "$done_dir/1-tables-$name" "$(fingerprint_of "$corpora_dir" "$audio_dir" "$audiocaps_version" "$name $splits")" \
+    run_unless_done "$done_dir/1-tables-$name" "$(fingerprint_of "$read_with" "$name $splits" "$(contents_of "$name")")" \
       prepare_corpus "$name" $splits < /dev/null
   done < <(./local/list_corpora.py "$corpora" pretrain)
   run_unless_done "$done_dir/1-evaluation-lists" "$tables" gather_evaluation_lists

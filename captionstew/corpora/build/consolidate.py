@@ -15,7 +15,7 @@ Captions of a clip that differ in white space or case alone are one caption; its
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import duckdb
@@ -38,15 +38,19 @@ def apply_duration_rule(clips: Path, output: Path, max_duration: float = MAX_DUR
     Where a release does not say how long a clip is, the audio check measures it and applies the
     same rule. Returns {"kept": clips, "dropped": {sources: clips}}.
     """
+    return _write_short(pq.ParquetFile(clips).iter_batches(), output, max_duration)
+
+
+def _write_short(clips: Iterable[pa.RecordBatch], output: Path, max_duration: float) -> dict:
     dropped: Counter[str] = Counter()
     kept = write_batches(output, CLIP_SCHEMA, _short_clips(clips, max_duration, dropped))
     return {"kept": kept, "dropped": dict(sorted(dropped.items()))}
 
 
 def _short_clips(
-    clips: Path, max_duration: float, dropped: Counter[str]
+    clips: Iterable[pa.RecordBatch], max_duration: float, dropped: Counter[str]
 ) -> Iterator[pa.RecordBatch]:
-    for batch in pq.ParquetFile(clips).iter_batches():
+    for batch in clips:
         files = batch["files"]
         too_long = pc.fill_null(pc.greater(files.flatten().field("duration"), max_duration), False)
         owners = pc.unique(pc.list_parent_indices(files).filter(too_long))
@@ -88,6 +92,27 @@ def consolidate(
     """Join filtered caption tables into `output` (CLIP_SCHEMA, ordered by key). Returns the number
     of clips.
     """
+    return write_batches(output, CLIP_SCHEMA, _consolidated(connection, tables, audioset_starts))
+
+
+def consolidate_short(
+    connection: duckdb.DuckDBPyConnection,
+    tables: Sequence[Path],
+    audioset_starts: Path,
+    output: Path,
+    max_duration: float = MAX_DURATION,
+) -> dict:
+    """`consolidate` and `apply_duration_rule` in one pass; the report of the latter with
+    `clips`, the number before the rule.
+    """
+    clips = _consolidated(connection, tables, audioset_starts)
+    report = _write_short(clips, output, max_duration)
+    return {"clips": report["kept"] + sum(report["dropped"].values()), **report}
+
+
+def _consolidated(
+    connection: duckdb.DuckDBPyConnection, tables: Sequence[Path], audioset_starts: Path
+) -> Iterator[pa.RecordBatch]:
     connection.execute(f"create or replace view captions as select * from {parquet(*tables)}")
     _resolve_starts(connection, audioset_starts)
     ordered = """
@@ -99,7 +124,7 @@ def consolidate(
             on resolved.audio_key = c.audio_key and resolved.family = """
     # rows of one clip are put in order when they are merged
     ordered += f"({_in_family('c.source')}) order by 1"
-    return write_batches(output, CLIP_SCHEMA, _group(batches(connection, ordered)))
+    return _group(batches(connection, ordered))
 
 
 def _in_family(column: str) -> str:
@@ -159,88 +184,114 @@ def _group(rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _clips(table: pa.Table) -> pa.RecordBatch:
-    """Whole clips only. Most have one row and are converted by column; the others are merged one by
-    one.
-    """
+    """Whole clips only. Most have one row, and need no sorting."""
     keys = table["audio_key"].combine_chunks()
-    changes = pc.not_equal(keys.slice(1), keys.slice(0, len(keys) - 1)).to_numpy(
-        zero_copy_only=False
-    )
-    first = np.flatnonzero(np.concatenate([[True], changes]))
+    first = np.flatnonzero(np.concatenate([[True], _changes(keys)]))
     count = np.diff(np.append(first, len(keys)))
-    single = _single_rows(table.take(pa.array(first[count == 1])))
-    merged = [
-        _merge(table.slice(start, size).to_pylist())
-        for start, size in zip(first[count > 1], count[count > 1])
-    ]
-    clips = pa.concat_tables([single, pa.Table.from_pylist(merged, CLIP_SCHEMA)])
-    order = np.argsort(
-        np.concatenate([np.flatnonzero(count == 1), np.flatnonzero(count > 1)]), kind="stable"
+    single, several = np.flatnonzero(count == 1), np.flatnonzero(count > 1)
+    clip = np.repeat(np.arange(len(several)), count[several])
+    rows = np.flatnonzero(np.repeat(count > 1, count))
+    clips = pa.concat_tables(
+        [
+            _single_rows(table.take(pa.array(first[single]))),
+            _merged_rows(table.take(pa.array(rows)), clip),
+        ]
     )
+    order = np.argsort(np.concatenate([single, several]), kind="stable")
     return clips.take(pa.array(order)).combine_chunks().to_batches()[0]
 
 
+def _changes(values: pa.Array) -> np.ndarray:
+    """(N - 1,) bool: whether a value differs from the one before it."""
+    changes = pc.not_equal(values.slice(1), values.slice(0, max(len(values) - 1, 0)))
+    return changes.to_numpy(zero_copy_only=False)
+
+
 def _single_rows(rows: pa.Table) -> pa.Table:
-    offsets = pa.array(np.arange(len(rows) + 1), pa.int32())
-
-    def lists(values: pa.Array) -> pa.ListArray:
-        return pa.ListArray.from_arrays(offsets, values)
-
     column = {name: rows[name].combine_chunks() for name in rows.column_names}
-    files = pa.StructArray.from_arrays(
-        [column["source"], column["audio_path"], column["offset"], column["duration"]],
-        fields=list(FILE),
-    )
-    return pa.Table.from_arrays(
-        [
-            column["audio_key"],
-            lists(column["caption"]),
-            lists(column["source"]),
-            lists(column["license"]),
-            lists(files),
-            column["duration"],
-            pa.array(np.ones(len(rows)), pa.int32()),
-        ],
-        schema=CLIP_SCHEMA,
-    )
+    ones = np.ones(len(rows), np.int64)
+    texts = (column[name] for name in ("caption", "source", "license"))
+    return _clip_table(column["audio_key"], ones, texts, ones, _files(column))
 
 
-def _merge(rows: list[dict]) -> dict:
-    """One clip from its rows, in whatever order they come."""
-    captions: dict[str, str] = {}
-    sources: dict[str, list[str]] = {}
-    licenses: dict[str, list[str]] = {}
-    files: dict[tuple, dict] = {}
-    for row in sorted(rows, key=_place_in_clip):
-        folded = row["caption"].lower()
-        captions.setdefault(folded, row["caption"])
-        for found, value in ((sources, row["source"]), (licenses, row["license"])):
-            if value not in found.setdefault(folded, []):
-                found[folded].append(value)
-        place = (
-            -NATIVE_RATE.get(row["source"], 0),
-            row["source"],
-            row["audio_path"],
-            row["offset"],
-        )
-        files[place] = {
-            "source": row["source"],
-            "path": row["audio_path"],
-            "offset": row["offset"],
-            "duration": row["duration"],
-        }
-    ordered = [files[place] for place in sorted(files)]
-    return {
-        "audio_key": rows[0]["audio_key"],
-        "captions": list(captions.values()),
-        "sources": ["+".join(names) for names in sources.values()],
-        "licenses": [" + ".join(names) for names in licenses.values()],
-        "files": ordered,
-        "duration": ordered[0]["duration"],
-        "num_captions": len(captions),
+def _merged_rows(rows: pa.Table, clip: np.ndarray) -> pa.Table:
+    """Clips of several rows, which come in any order; `clip` (rows,) counts the clips from 0."""
+    if len(rows) == 0:
+        return CLIP_SCHEMA.empty_table()
+    keys = (
+        rows["audio_key"]
+        .combine_chunks()
+        .filter(pa.array(np.concatenate([[True], np.diff(clip) > 0])))
+    )
+    rows = rows.append_column("clip", pa.array(clip))
+    rows = rows.append_column("folded", pc.utf8_lower(rows["caption"]))
+    column = _sorted(
+        rows, "clip", "folded", "source", "caption", "license", "audio_path", "offset", "duration"
+    )
+    new = np.concatenate([[True], _changes(column["clip"]) | _changes(column["folded"])])
+    caption = np.cumsum(new) - 1
+    texts = (
+        column["caption"].filter(pa.array(new)),
+        _joined(column["source"], caption, "+"),
+        _joined(column["license"], caption, " + "),
+    )
+    num_captions = np.bincount(column["clip"].filter(pa.array(new)).to_numpy())
+    rates = pc.dictionary_encode(column["source"])
+    rate = np.array([-NATIVE_RATE.get(x, 0) for x in rates.dictionary.to_pylist()], np.int64)
+    column |= {
+        "rate": pa.array(rate[rates.indices.to_numpy()]),
+        "row": pa.array(np.arange(len(rows))),
     }
+    column = _sorted(pa.table(column), "clip", "rate", "source", "audio_path", "offset", "row")
+    new = np.zeros(len(rows) - 1, bool)
+    for name in ("clip", "source", "audio_path", "offset"):
+        new |= _changes(column[name])
+    last = pa.array(np.append(new, True))  # of several rows of one file the last one counts
+    column = {name: values.filter(last) for name, values in column.items()}
+    num_files = np.bincount(column["clip"].to_numpy())
+    return _clip_table(keys, num_captions, texts, num_files, _files(column))
 
 
-def _place_in_clip(row: dict) -> tuple:
-    text = row["caption"]
-    return text.lower(), row["source"], text, row["license"], row["audio_path"], row["offset"]
+def _sorted(rows: pa.Table, *names: str) -> dict[str, pa.Array]:
+    order = pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in names])
+    rows = rows.take(order)
+    return {name: rows[name].combine_chunks() for name in rows.column_names}
+
+
+def _joined(values: pa.Array, group: np.ndarray, separator: str) -> pa.Array:
+    """Of each group (numbered from 0, in order) its distinct values, as they first come."""
+    encoded = values.dictionary_encode()
+    pairs = group.astype(np.int64) * len(encoded.dictionary) + encoded.indices.to_numpy()
+    first = np.sort(np.unique(pairs, return_index=True)[1])
+    found = values.take(pa.array(first))
+    counts = np.bincount(group[first])
+    return found if counts.max() == 1 else pc.binary_join(_lists(found, counts), separator)
+
+
+def _lists(values: pa.Array, counts: np.ndarray) -> pa.ListArray:
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+
+
+def _files(column: dict[str, pa.Array]) -> pa.StructArray:
+    names = ("source", "audio_path", "offset", "duration")
+    return pa.StructArray.from_arrays([column[name] for name in names], fields=list(FILE))
+
+
+def _clip_table(
+    keys: pa.Array,
+    num_captions: np.ndarray,
+    texts: Iterable[pa.Array],
+    num_files: np.ndarray,
+    files: pa.StructArray,
+) -> pa.Table:
+    """CLIP_SCHEMA from flat columns: captions, sources and licenses; files, best first."""
+    best = np.cumsum(num_files) - num_files
+    columns = [
+        keys,
+        *(_lists(values, num_captions) for values in texts),
+        _lists(files, num_files),
+        files.field("duration").take(pa.array(best)),
+        pa.array(num_captions, pa.int32()),
+    ]
+    return pa.Table.from_arrays(columns, schema=CLIP_SCHEMA)

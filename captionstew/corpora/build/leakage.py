@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from captionstew.corpora.build.corpus_list import ALL_SPLITS, Entry
 from captionstew.corpora.build.evaluation_keys import TEST_SPLITS
+from captionstew.corpora.build.shipped_keys import HASH_SQL
 from captionstew.corpora.keys import GROUP_SQL
 from captionstew.data.tables.caption_table import COLUMNS, caption_schema, write_batches
 from captionstew.data.tables.database import literal, parquet
@@ -32,19 +33,23 @@ def filter_tables(
     output: Path,
     mode: str = "strict",
     license_filter: Sequence[str] = (),
+    lists: Sequence[str] = (),
+    shipped: Path | None = None,
 ) -> dict:
     """Write to `output`/<name>.parquet what may be trained on, and return the report.
 
     `mode` strict applies every list, test-only those of test splits. `license_filter`: shell
-    patterns, without regard to case, of licenses to leave out. Every split listed for pretraining
-    must hold rows.
+    patterns, without regard to case, of licenses to leave out. `lists`: those that were asked for,
+    which the report names even where they have no key. `shipped`: hashes (`list`, `hash`) that
+    stand for lists that are not whole. Every split listed for pretraining must hold rows.
     """
     if mode not in MODES:
         raise ValueError(f"--leakage {mode!r} is none of {', '.join(MODES)}")
-    _load_keys(connection, evaluation_keys, mode)
+    _load_keys(connection, evaluation_keys, mode, shipped)
     sources: dict[str, dict] = {}
     report = {"mode": mode, "license_filter": list(license_filter), "sources": sources}
-    report["lists"] = _list_sizes(connection)
+    applied = [name for name in lists if mode == "strict" or name.split(":")[1] in TEST_SPLITS]
+    report["lists"] = dict.fromkeys(sorted(applied), 0) | _list_sizes(connection)
     for name in dict.fromkeys(entry.name for entry in entries if entry.role == "pretrain"):
         splits = [
             e.split for e in entries if e.name == name and e.role == "pretrain" and e.weight > 0
@@ -85,7 +90,7 @@ def _column(connection, query: str) -> pa.Array:
     return pa.array([row[0] for row in connection.execute(query).fetchall()], pa.string())
 
 
-def _load_keys(connection, evaluation_keys: Path, mode: str) -> None:
+def _load_keys(connection, evaluation_keys: Path, mode: str, shipped: Path | None = None) -> None:
     tests = ", ".join(literal(split) for split in sorted(TEST_SPLITS))
     where = "" if mode == "strict" else f"where split in ({tests})"
     connection.execute(
@@ -93,6 +98,12 @@ def _load_keys(connection, evaluation_keys: Path, mode: str) -> None:
         select distinct evaluation_set || ':' || split as list, key
         from {parquet(evaluation_keys)} {where}"""
     )
+    hashes = "select null::varchar as list, null::ubigint as hash where false"
+    if shipped is not None:
+        tested = f"split_part(list, ':', 2) in ({tests})"
+        hashes = f"select list, hash from {parquet(shipped)}"
+        hashes += "" if mode == "strict" else f" where {tested}"
+    connection.execute(f"create or replace temp table shipped as {hashes}")
 
 
 def _list_sizes(connection) -> dict[str, int]:
@@ -139,6 +150,12 @@ def _mark_leaks(connection) -> None:
             select audio_key, list from listed join evaluation on evaluation.key = audio_key
             union all
             select audio_key, list from listed join evaluation on evaluation.key = {group})""")
+    if connection.execute("select count(*) from shipped").fetchall()[0][0]:
+        for key in ("audio_key", group):
+            connection.execute(f"""insert into leaks select distinct audio_key, shipped.list
+                from (select distinct audio_key from listed) join shipped
+                    on shipped.hash = {HASH_SQL.format(key=key)}
+                where (audio_key, shipped.list) not in (select (audio_key, list) from leaks)""")
 
 
 def _count(connection) -> dict[str, dict]:
@@ -188,7 +205,18 @@ def report_as_markdown(report: dict) -> str:
     if report["license_filter"]:
         lines += [f"Licenses left out: {', '.join(report['license_filter'])}", ""]
     for name, reason in sorted(report.get("missing_lists", {}).items()):
-        lines += [f"**Not protected: {name}** ({reason})", ""]
+        keys, whole = report.get("shipped_lists", {}).get(name, (0, False))
+        if whole:
+            what = f"Protected by the {keys:,} keys that come with the code"
+        elif keys or report["lists"].get(name):
+            what = "Not protected but in part"
+        else:
+            what = "Not protected"
+        lines += [f"**{what}: {name}** ({reason})", ""]
+    for name, reasons in sorted(report.get("unprotected", {}).items()):
+        lines += [f"**Not protected: clips of {name}** ({reason})\n" for reason in reasons]
+    for name, reason in sorted(report.get("unheard_lists", {}).items()):
+        lines += [f"Its audio is not compared: {name} ({reason})", ""]
     lines += [
         "| source | clips | kept | leaked | captions | kept | refused license |",
         "|---|---|---|---|---|---|---|",

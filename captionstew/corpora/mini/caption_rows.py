@@ -43,7 +43,7 @@ CORPUS = Corpus(
 
 def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    args = get_parser(CORPUS, __doc__).parse_args(argv)
+    args, _ = get_parser(CORPUS, __doc__).parse_known_args(argv)
     if not is_folder_corpus(args.corpus_dir):
         from captionstew.corpora.mini.make import make_mini_corpus
 

@@ -6,6 +6,7 @@ letter as one character or as two (NFC, NFD) are all the same file.
 
 import os
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from captionstew.data.audio import AUDIO_ENDINGS
@@ -17,8 +18,26 @@ def normal_name(file: str) -> str:
     return unicodedata.normalize("NFC", str(PurePosixPath(name)))
 
 
+def audio_files(folder: Path) -> Iterator[str]:
+    """Paths of all audio files below `folder`, relative to it, in a fixed order; links are
+    followed, each folder once.
+    """
+    seen = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        place = os.path.realpath(root)
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = os.path.relpath(root, folder)
+        for name in sorted(files):
+            if name.lower().endswith(AUDIO_ENDINGS) and not name.startswith("."):
+                yield name if below == "." else os.path.join(below, name)
+
+
 class AudioNames:
-    """What lies in `folder`; links are followed, each folder once.
+    """What lies in `folder`.
 
     With `expect_missing` a file that is not there has the path where it should be: a later check
     lists it.
@@ -28,19 +47,8 @@ class AudioNames:
         self.folder = folder
         self.expect_missing = expect_missing
         self.paths: dict[str, Path] = {}  # normal name -> path of every audio file
-        seen = set()
-        for root, folders, files in os.walk(folder, followlinks=True):
-            place = os.path.realpath(root)
-            if place in seen:
-                folders.clear()
-                continue
-            seen.add(place)
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(files):
-                path = Path(root, name)
-                if name.lower().endswith(AUDIO_ENDINGS) and not name.startswith("."):
-                    relative = str(path.relative_to(folder))
-                    self.paths.setdefault(normal_name(relative), path)
+        for name in audio_files(folder):
+            self.paths.setdefault(normal_name(name), folder / name)
 
     def find(self, name: str) -> Path | None:
         """The file of a normal name, audio by its ending or not; None if there is none."""

@@ -1,6 +1,6 @@
 """The feature store of a large manifest, computed in shares by processes or a Dask cluster.
 
-The result is byte for byte the store that `feature_store.build_feature_store` makes in one process.
+The result is byte for byte the store that `store.build_feature_store` makes in one process.
 """
 
 import json
@@ -13,7 +13,13 @@ from pathlib import Path
 import torch
 
 from captionstew.data.features.fbank import FbankConfig
-from captionstew.data.features.store import FeatureStore, _write_store
+from captionstew.data.features.places import Places
+from captionstew.data.features.store import (
+    MAX_GB,
+    FeatureStore,
+    _write_store,
+    require_store_room,
+)
 from captionstew.data.manifests.index import IndexedCuts
 from captionstew.hashing import stable_hash
 from captionstew.parallel import run_shares
@@ -38,12 +44,14 @@ def build_feature_store_in_shares(
     cuts_per_share: int = 500,
     num_jobs: int = 1,
     dask_scheduler: str | None = None,
+    max_gb: float = MAX_GB,
 ) -> FeatureStore:
     """Like `build_feature_store`; an interrupted computation goes on where it stopped."""
     speeds = tuple(sorted(set(speeds)))
     folder = Path(root) / f"fbank-{stable_hash(config.hash(), cuts.sha256, *speeds, dtype):016x}"
     parts = folder.with_name(f".{folder.name}.shares-of-{cuts_per_share}")
     if not (folder / "store.json").is_file():
+        require_store_room(cuts, config, speeds, dtype, max_gb)
         parts.mkdir(parents=True, exist_ok=True)
         shares = []
         for start in range(0, len(cuts), cuts_per_share):
@@ -100,4 +108,5 @@ def _join(parts: Sequence[Path], folder: Path, manifest_sha256: str) -> None:
             start += about["num_frames"]
     about |= {"manifest_sha256": manifest_sha256, "num_frames": start}
     (temporary / "store.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+    Places(temporary)
     os.rename(temporary, folder)

@@ -4,10 +4,11 @@
     store = build_feature_store("data/features", cuts, FbankConfig(), num_jobs=2)
     dataset = CaptionDataset(FbankConfig(), store=store)
 
-An hour of audio takes 115 MB (float32, per speed factor). A store is a folder of three files:
-`features.bin` (frames x bins, row after row), `index.jsonl` (a row per cut and speed) and
-`store.json` (what it was made of). Its name holds the hashes of the feature configuration and of
-the manifest; it appears complete or not at all, and is used again when it is there.
+An hour of audio takes 115 MB (float32, per speed factor). A store is a folder of four files:
+`features.bin` (frames x bins, row after row), `index.jsonl` (a row per cut and speed), `places.npy`
+(the same for random access) and `store.json` (what it was made of). Its name holds the hashes of
+the feature configuration and of the manifest; it appears complete or not at all, and is used again
+when it is there.
 """
 
 import json
@@ -25,11 +26,13 @@ from tqdm import tqdm
 from captionstew.data.audio import BadAudio, read_audio
 from captionstew.data.features.augment import Augmentation, augment_samples
 from captionstew.data.features.fbank import Fbank, FbankConfig
+from captionstew.data.features.places import Places, require_room
 from captionstew.data.manifests.cuts import audio_part
 from captionstew.data.manifests.index import IndexedCuts
 from captionstew.hashing import stable_hash
 
 DTYPES = ("float32", "float16")
+MAX_GB = 500.0  # of one store: 4,300 h in float32
 
 
 class FeatureStore:
@@ -43,14 +46,7 @@ class FeatureStore:
         self.config = FbankConfig.from_dict(about["fbank"])
         self.manifest_sha256: str = about["manifest_sha256"]
         self.speeds = tuple(about["speeds"])
-        self._rows: dict[tuple[str, float], tuple[int, int]] = {}
-        self._failed: dict[str, tuple[str, str]] = {}
-        with open(self.folder / "index.jsonl", encoding="utf-8") as file:
-            for row in map(json.loads, file):
-                if "reason" in row:
-                    self._failed[row["id"]] = (row["path"], row["reason"])
-                else:
-                    self._rows[row["id"], row["speed"]] = (row["start"], row["frames"])
+        self._places = Places(self.folder)
         shape = (about["num_frames"], self.config.num_mel_bins)
         self._frames = (
             np.memmap(self.folder / "features.bin", about["dtype"], "r", shape=shape)
@@ -62,14 +58,13 @@ class FeatureStore:
         """(T, F) float32; raises BadAudio for a clip that could not be read, KeyError for an
         unknown cut.
         """
-        if cut_id in self._failed:
-            raise BadAudio(*self._failed[cut_id])
-        try:
-            start, count = self._rows[cut_id, speed]
-        except KeyError:
-            raise KeyError(
-                f"{self.folder} holds no features of cut {cut_id} at speed {speed}"
-            ) from None
+        place = self._places.find(cut_id, speed)
+        if place is None:
+            failure = self._places.failure(cut_id)
+            if failure is not None:
+                raise BadAudio(*failure)
+            raise KeyError(f"{self.folder} holds no features of cut {cut_id} at speed {speed}")
+        start, count = place
         return torch.from_numpy(self._frames[start : start + count].astype(np.float32))
 
     def require_speeds(self, speeds: Sequence[float]) -> None:
@@ -88,7 +83,7 @@ class FeatureStore:
             )
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._places.num_stored
 
     def __reduce__(self):
         return FeatureStore, (self.folder,)
@@ -102,10 +97,12 @@ def build_feature_store(
     dtype: str = "float32",
     num_jobs: int = 1,
     progress: bool = True,
+    max_gb: float = MAX_GB,
 ) -> FeatureStore:
     """Computes the features of all `cuts` below `root`, or opens those that are already there.
 
-    Clips that cannot be read are counted on stdout and raise BadAudio when they are loaded.
+    Raises ValueError where they would take more than `max_gb` gigabytes. Clips that cannot be read
+    are counted on stdout and raise BadAudio when they are loaded.
     """
     if dtype not in DTYPES:
         raise ValueError(f"feature store dtype must be one of {DTYPES}, got {dtype!r}")
@@ -113,14 +110,25 @@ def build_feature_store(
     key = stable_hash(config.hash(), cuts.sha256, *speeds, dtype)
     folder = Path(root) / f"fbank-{key:016x}"
     if not (folder / "store.json").is_file():
+        require_store_room(cuts, config, speeds, dtype, max_gb)
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         temporary.mkdir(parents=True)
         try:
             _write_store(temporary, cuts, config, speeds, dtype, num_jobs, progress)
+            Places(temporary)
             os.rename(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return FeatureStore(folder)
+
+
+def require_store_room(
+    cuts: IndexedCuts, config: FbankConfig, speeds: Sequence[float], dtype: str, max_gb: float
+) -> None:
+    """Raises ValueError where the features of `cuts` take more than `max_gb` gigabytes."""
+    seconds = float(cuts.durations.sum()) * sum(1 / speed for speed in speeds)
+    frame_bytes = config.num_mel_bins * np.dtype(dtype).itemsize
+    require_room(seconds, frame_bytes, config.frame_shift, max_gb)
 
 
 def _write_store(folder, cuts, config, speeds, dtype, num_jobs, progress) -> None:

@@ -6,18 +6,21 @@ file is never an error: it is counted per source, and listed so that it can be f
 """
 
 import hashlib
+import math
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from captionstew.data.audio import MAX_DURATION, AudioInfo, BadAudio, inspect_audio
+from captionstew.data.tables.audio_results import ENDING, KnownAudio, remember
 from captionstew.data.tables.caption_table import write_batches, write_rows
 from captionstew.data.tables.clip_table import CLIP_SCHEMA
 from captionstew.files import write_json
@@ -28,6 +31,7 @@ CLIPS_PER_SHARE = 2_000
 # whole video
 EXCESS = 2.0
 FOUND, MISSING, BROKEN, TOO_LONG = "found", "missing", "broken", "too long"
+HELD_OUT = "held out"  # the very samples of an evaluation clip
 CHECK_SCHEMA = pa.schema(
     [
         ("status", pa.string()),
@@ -48,6 +52,7 @@ CANCEL = "the mean of its channels is next to silence"
 LISTS = (  # file, and the clips it lists: column and values
     ("missing", "status", (MISSING,)),
     ("broken", "status", (BROKEN, TOO_LONG)),
+    ("held_out", "status", (HELD_OUT,)),
     ("cancelling", "cancelling", (True,)),
 )
 CHECKED_SCHEMA = pa.schema([*CLIP_SCHEMA, *CHECK_SCHEMA])
@@ -71,23 +76,26 @@ def check_audio(
     num_jobs: int = 1,
     dask_scheduler: str | None = None,
     clips_per_share: int = CLIPS_PER_SHARE,
+    held_out: Mapping[str, str] | None = None,
 ) -> dict:
     """Decode the audio of every clip; returns the coverage table (see `coverage`).
 
-    Writes to `folder`: checked.parquet (clips with audio), missing.txt and broken.txt (one path and
-    reason a line), cancelling.txt (clips whose channels cancel, which are used), coverage.json and
-    coverage.md. An interrupted check goes on where it stopped; a finished one starts anew, because
-    audio may have come since.
+    Writes to `folder`: checked.parquet (clips with audio), missing.txt, broken.txt and held_out.txt
+    (one path and reason a line), cancelling.txt (clips whose channels cancel, which are used),
+    coverage.json and coverage.md. `held_out`: fingerprint -> the evaluation clip that has it; clips
+    of that sound are left out. An interrupted check goes on where it stopped; a finished one looks
+    at every file anew, because audio may have come since.
     """
     parts = inspect_clips(clips, folder, max_duration, num_jobs, dask_scheduler, clips_per_share)
-    table = coverage(parts)
+    checked = _Checked(parts, held_out or {})
+    table = coverage(checked)
     write_batches(
-        folder / "checked.parquet", CHECKED_SCHEMA, _select(parts, lambda status: status == FOUND)
+        folder / "checked.parquet", CHECKED_SCHEMA, checked.select(lambda status: status == FOUND)
     )
     for name, column, values in LISTS:
         lines = (
             f"{clip['audio_key']}\t{clip['path']}\t{clip['reason'] or CANCEL}\n"
-            for batch in _select(parts, values.__contains__, column)
+            for batch in checked.select(values.__contains__, column)
             for clip in batch.to_pylist()
         )
         _write_lines(folder / f"{name}.txt", lines)
@@ -109,14 +117,18 @@ def inspect_clips(
 
     Returns Parquet files below `folder` that hold the table's rows in order, with the CHECK_SCHEMA
     columns. Those that an interrupted check has finished are used again; `remove_shares` takes all
-    of them away.
+    of them away. What was decoded is remembered in `folder` (`audio_results`): a later check
+    decodes what is new or changed.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    remember(folder)  # what a killed check had found
     share_folder = folder / f"shares-{_digest(clips, max_duration, clips_per_share)}"
     shares = list(_shares(clips, share_folder, max_duration, clips_per_share))
     todo = [share for share in shares if not share.output.is_file()]
     run_shares(
         _check_share, todo, num_jobs=num_jobs, dask_scheduler=dask_scheduler, title="audio check"
     )
+    remember(folder)
     return [share.output for share in shares]
 
 
@@ -145,8 +157,12 @@ def _check_share(share: _Share) -> None:
     table = (
         pq.ParquetFile(share.clips).read_row_group(share.row_group).slice(share.start, share.count)
     )
-    inspect = lru_cache(maxsize=64)(inspect_audio)  # segments of one track lie next to each other
-    rows = ({**clip, **check_clip(clip, inspect, share.max_duration)} for clip in table.to_pylist())
+    known = KnownAudio(share.output.parent.parent)
+    inspect = lru_cache(maxsize=64)(known.inspect)  # segments of one track lie next to each other
+    rows = [{**clip, **check_clip(clip, inspect, share.max_duration)} for clip in table.to_pylist()]
+    known.close()
+    share.output.parent.mkdir(parents=True, exist_ok=True)
+    known.write_found(share.output.with_suffix(ENDING))
     write_rows(share.output, pa.schema([*table.schema, *CHECK_SCHEMA]), rows)
 
 
@@ -168,13 +184,14 @@ def check_clip(
         except BadAudio as error:
             failures.append((BROKEN, error.reason, file))
             continue
-        status, reason, duration = _judge(clip["audio_key"], file, info, max_duration)
+        offset = offset_of_clip(clip["audio_key"], file, info)
+        status, reason, duration = _judge(file, info, offset, max_duration)
         if status == FOUND:
             return {
                 "status": FOUND,
                 "reason": None,
                 "path": file["path"],
-                "offset": file["offset"],
+                "offset": offset,
                 "clip_duration": duration,
                 "file_duration": info.duration,
                 "sampling_rate": info.sampling_rate,
@@ -195,22 +212,37 @@ def check_clip(
     }
 
 
-def _judge(
-    audio_key: str, file: dict, info: AudioInfo, max_duration: float
-) -> tuple[str, str | None, float]:
-    left = info.duration - file["offset"]
+def offset_of_clip(audio_key: str, file: dict, info: AudioInfo) -> float | None:
+    """Where a clip begins in its file (seconds): in a whole YouTube video, which is named after the
+    video alone and longer than the clip, at the second of the clip's key. None where a YouTube
+    file holds more than the clip and its name or the key does not say where.
+    """
+    space, _, rest = audio_key.partition(":")
     announced = file["duration"]
+    is_longer = announced is not None and info.duration > announced + EXCESS
+    if space != "yt" or file["offset"] > 0 or not is_longer:
+        return file["offset"]
+    video, _, start = rest.partition(":")
+    stem = os.path.splitext(os.path.basename(file["path"]))[0]
+    return float(start) if start.isdigit() and stem.endswith((video, f"[{video}]")) else None
+
+
+def _judge(
+    file: dict, info: AudioInfo, offset: float | None, max_duration: float
+) -> tuple[str, str | None, float]:
+    announced = file["duration"]
+    if offset is None:
+        return (
+            BROKEN,
+            f"lasts {info.duration:.2f} s, the clip {announced:.2f} s: cut the clip out of the"
+            " video",
+            0.0,
+        )
+    left = info.duration - offset
     if left <= 0:
         return (
             BROKEN,
-            f"lasts {info.duration:.2f} s but the clip begins at {file['offset']:.2f} s",
-            0.0,
-        )
-    whole_video = announced is not None and file["offset"] == 0 and left > announced + EXCESS
-    if audio_key.startswith("yt:") and whole_video:
-        return (
-            BROKEN,
-            f"lasts {left:.2f} s, the clip {announced:.2f} s: cut the clip out of the video",
+            f"lasts {info.duration:.2f} s but the clip begins at {offset:.2f} s",
             0.0,
         )
     duration = left if announced is None else min(left, announced)
@@ -219,44 +251,89 @@ def _judge(
     return FOUND, None, duration
 
 
-def _select(
-    parts: list[Path], wanted: Callable[[object], bool], column: str = "status"
-) -> Iterator[pa.RecordBatch]:
+def fingerprints(
+    clips: Path,
+    folder: Path,
+    num_jobs: int = 1,
+    dask_scheduler: str | None = None,
+) -> dict[str, str]:
+    """Fingerprint -> "<key> (<list>)" of evaluation clips, a table with `list`, `audio_key` and
+    `files`; clips that cannot be read have none.
+    """
+    found: dict[str, str] = {}
+    parts = inspect_clips(clips, folder, math.inf, num_jobs, dask_scheduler)
     for part in parts:
-        for batch in pq.ParquetFile(part).iter_batches():
-            yield batch.filter(
-                pa.array([wanted(value) for value in batch[column].to_pylist()], pa.bool_())
-            )
+        for clip in pq.read_table(part, columns=["list", "audio_key", "fingerprint"]).to_pylist():
+            if clip["fingerprint"] is not None:
+                found.setdefault(clip["fingerprint"], f"{clip['audio_key']} ({clip['list']})")
+    remove_shares(folder)
+    return found
 
 
-def coverage(parts: list[Path]) -> dict:
-    """Per source and in all: clips listed, found, missing, broken, too long, and hours found; how
-    many each decoder read, and of how many the channels cancel.
+class _Checked:
+    """The inspected clips, those of held-out sounds marked as such."""
+
+    def __init__(self, parts: list[Path], held_out: Mapping[str, str]) -> None:
+        self.parts = parts
+        self.held_out = held_out
+        self._fingerprints = pa.array(list(held_out), pa.string())
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        for part in self.parts:
+            for batch in pq.ParquetFile(part).iter_batches():
+                yield self._mark(batch)
+
+    def _mark(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        held = pc.is_in(batch["fingerprint"], value_set=self._fingerprints)
+        if not pc.any(held).as_py():
+            return batch
+        names = pc.if_else(held, batch["fingerprint"], None).to_pylist()
+        reasons = [f"the same sound as {self.held_out[x]}" if x else None for x in names]
+        marked = {
+            "status": pc.if_else(held, HELD_OUT, batch["status"]),
+            "reason": pc.if_else(held, pa.array(reasons, pa.string()), batch["reason"]),
+        }
+        columns = [marked.get(name, batch[name]) for name in batch.schema.names]
+        return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+    def select(
+        self, wanted: Callable[[object], bool], column: str = "status"
+    ) -> Iterator[pa.RecordBatch]:
+        for batch in self.batches():
+            mask = [wanted(value) for value in batch[column].to_pylist()]
+            yield batch.filter(pa.array(mask, pa.bool_()))
+
+
+def coverage(checked: _Checked) -> dict:
+    """Per source and in all: clips listed, found, missing, broken, too long, held out if any are,
+    and hours found; how many each decoder read, and of how many the channels cancel.
 
     A clip counts for each of its sources, and once in the total.
     """
-    columns = ["sources", "status", "clip_duration", "decoder", "cancelling"]
     decoders: Counter[str] = Counter()
     cancelling = 0
     clips: dict[str, Counter] = defaultdict(Counter)
     seconds: defaultdict[str, float] = defaultdict(float)
-    for part in parts:
-        for clip in pq.read_table(part, columns=columns).to_pylist():
+    for batch in checked.batches():
+        asked = ["sources", "status", "clip_duration", "decoder", "cancelling"]
+        for clip in batch.select(asked).to_pylist():
             if clip["status"] == FOUND:
                 decoders[clip["decoder"]] += 1
                 cancelling += clip["cancelling"]
             for source in {"all"} | {x for names in clip["sources"] for x in names.split("+")}:
                 clips[source][clip["status"]] += 1
                 clips[source]["listed"] += 1
-                seconds[source] += clip["clip_duration"] or 0.0
+                if clip["status"] == FOUND:
+                    seconds[source] += clip["clip_duration"]
+    columns = ["listed", FOUND, MISSING, BROKEN, TOO_LONG]
+    columns += [HELD_OUT] if any(counts[HELD_OUT] for counts in clips.values()) else []
     rows = {
         source: (
-            {name: counts[name] for name in ("listed", FOUND, MISSING, BROKEN, TOO_LONG)}
-            | {"hours": round(seconds[source] / 3600, 4)}
+            {name: counts[name] for name in columns} | {"hours": round(seconds[source] / 3600, 4)}
         )
         for source, counts in clips.items()
     }
-    total = rows.pop("all", dict.fromkeys(("listed", FOUND, MISSING, BROKEN, TOO_LONG, "hours"), 0))
+    total = rows.pop("all", dict.fromkeys([*columns, "hours"], 0))
     return {
         "total": total,
         "sources": dict(sorted(rows.items())),
@@ -267,15 +344,14 @@ def coverage(parts: list[Path]) -> dict:
 
 def coverage_as_markdown(table: dict) -> str:
     """The coverage table as a page."""
-    lines = [
-        "# Audio found, per source",
-        "",
-        "| source | listed | found | missing | broken | too long | hours |",
-    ]
-    lines.append("|---|---|---|---|---|---|---|")
+    columns = [name for name in table["total"] if name != "hours"]
+    lines = ["# Audio found, per source", "", f"| source | {' | '.join(columns)} | hours |"]
+    lines.append("|" + "---|" * (len(columns) + 2))
     for source, row in {**table["sources"], "all": table["total"]}.items():
-        cells = [str(row[x]) for x in ("listed", FOUND, MISSING, BROKEN, TOO_LONG)]
+        cells = [str(row[x]) for x in columns]
         lines.append(f"| {source} | {' | '.join(cells)} | {row['hours']:.2f} |")
+    if HELD_OUT in columns:
+        lines += ["", "Held out: the same samples as an evaluation clip; see held_out.txt."]
     read = ", ".join(f"{name} {count}" for name, count in table["decoders"].items()) or "none"
     lines += ["", f"Clips by decoder: {read}."]
     if table["cancelling"]:

@@ -15,6 +15,7 @@ and the same rows give the same bytes.
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -51,30 +52,41 @@ def write_batches(path: str | Path, schema: pa.Schema, batches: Iterable[pa.Reco
     """Write Arrow batches of any size as Parquet with fixed row groups; atomic. Returns the number
     of rows.
 
-    Row groups of a fixed size make the bytes depend on the rows alone, not on how they arrived.
+    Row groups of a fixed size make the bytes depend on the rows alone, not on how they arrived. A
+    thread writes one while the next is made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    rows, waiting, num_waiting = 0, [], 0
-    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-        for batch in batches:
-            waiting.append(batch)
-            num_waiting += batch.num_rows
-            while num_waiting >= ROWS_PER_GROUP:
-                table = pa.Table.from_batches(waiting, schema)
-                writer.write_table(
-                    table.slice(0, ROWS_PER_GROUP).combine_chunks(), row_group_size=ROWS_PER_GROUP
-                )
-                waiting = table.slice(ROWS_PER_GROUP).to_batches()
-                num_waiting -= ROWS_PER_GROUP
-                rows += ROWS_PER_GROUP
-        if num_waiting:
-            table = pa.Table.from_batches(waiting, schema).combine_chunks()
-            writer.write_table(table, row_group_size=ROWS_PER_GROUP)
-            rows += num_waiting
+    rows = 0
+    with (
+        pq.ParquetWriter(partial, schema, compression="zstd") as writer,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        written: Future | None = None
+        for table in _row_groups(schema, batches):
+            if written is not None:
+                written.result()
+            written = thread.submit(writer.write_table, table, row_group_size=ROWS_PER_GROUP)
+            rows += len(table)
+        if written is not None:
+            written.result()
     os.replace(partial, path)
     return rows
+
+
+def _row_groups(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    waiting, num_waiting = [], 0
+    for batch in batches:
+        waiting.append(batch)
+        num_waiting += batch.num_rows
+        while num_waiting >= ROWS_PER_GROUP:
+            table = pa.Table.from_batches(waiting, schema)
+            yield table.slice(0, ROWS_PER_GROUP).combine_chunks()
+            waiting = table.slice(ROWS_PER_GROUP).to_batches()
+            num_waiting -= ROWS_PER_GROUP
+    if num_waiting:
+        yield pa.Table.from_batches(waiting, schema).combine_chunks()
 
 
 def write_rows(path: str | Path, schema: pa.Schema, rows: Iterable[dict]) -> int:

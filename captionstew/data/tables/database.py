@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from captionstew.data.tables.caption_table import ROWS_PER_GROUP, write_batches
 
-MEMORY_GB = 3.0  # of DuckDB alone; Arrow batches and Python come on top
+MEMORY_GB = 2.0  # of DuckDB alone; Arrow batches and Python come on top
 THREADS = 2
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from captionstew.data.features.fbank import BACKENDS, FbankConfig
 from captionstew.data.features.shards import build_feature_store_in_shares
+from captionstew.data.features.store import MAX_GB
 from captionstew.data.manifests.cuts import open_cuts
 from captionstew.errors import run_main
 
@@ -26,6 +27,9 @@ def main() -> None:
     parser.add_argument("--dask-scheduler", help="tcp://... of a cluster, or local")
     parser.add_argument("--fbank-backend", choices=BACKENDS, default="lhotse")
     parser.add_argument("--cuts-per-share", type=int, default=500)
+    parser.add_argument(
+        "--max-gb", type=float, default=MAX_GB, help="a store that would be larger is refused"
+    )
     args = parser.parse_args()
     store = build_feature_store_in_shares(
         args.output_dir,
@@ -34,6 +38,7 @@ def main() -> None:
         cuts_per_share=args.cuts_per_share,
         num_jobs=args.num_jobs,
         dask_scheduler=args.dask_scheduler or None,
+        max_gb=args.max_gb,
     )
     print(f"{len(store)} clips in {store.folder}")
 

@@ -8,9 +8,9 @@ s.
 import argparse
 from pathlib import Path
 
-from captionstew.corpora.build.consolidate import apply_duration_rule, consolidate
+from captionstew.corpora.build.consolidate import consolidate_short
 from captionstew.data.audio import MAX_DURATION
-from captionstew.data.tables.database import connect
+from captionstew.data.tables.database import MEMORY_GB, connect
 from captionstew.errors import run_main
 from captionstew.files import write_json
 
@@ -23,20 +23,15 @@ def main() -> None:
         "--data-dir", type=Path, required=True, help="has filtered/ and audioset_starts.parquet"
     )
     parser.add_argument("--max-duration", type=float, default=MAX_DURATION, help="seconds")
-    parser.add_argument("--memory-gb", type=float, default=3.0)
+    parser.add_argument("--memory-gb", type=float, default=MEMORY_GB)
     args = parser.parse_args()
     data = args.data_dir
     tables = sorted((data / "filtered").glob("*.parquet"))
     with connect(data / "scratch", args.memory_gb) as connection:
-        clips = consolidate(
-            connection, tables, data / "audioset_starts.parquet", data / "consolidated.parquet"
-        )
-    report = apply_duration_rule(
-        data / "consolidated.parquet", data / "clips.parquet", args.max_duration
-    )
-    write_json(
-        data / "consolidation.json", {"clips": clips, "max_duration": args.max_duration, **report}
-    )
+        starts, output = data / "audioset_starts.parquet", data / "clips.parquet"
+        report = consolidate_short(connection, tables, starts, output, args.max_duration)
+    write_json(data / "consolidation.json", {"max_duration": args.max_duration, **report})
+    clips = report["clips"]
     print(
         f"{clips} clips; {clips - report['kept']} longer than {args.max_duration:g} s are left out"
     )

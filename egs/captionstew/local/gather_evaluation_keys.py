@@ -25,17 +25,23 @@ A row of AudioSet (no header, a blank after each comma):
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
-from captionstew.corpora.build.evaluation_keys import audioset_starts, evaluation_keys
-from captionstew.corpora.keys import IdentityError
+from captionstew.corpora.build.evaluation_audio import SCHEMA, evaluation_audio
+from captionstew.corpora.build.evaluation_keys import (
+    audioset_starts,
+    gather_list,
+    shipped,
+)
 from captionstew.corpora.release import ReleaseError, write_records
 from captionstew.errors import run_main
 from captionstew.files import write_json
 
 KEYS = pa.schema([("evaluation_set", pa.string()), ("split", pa.string()), ("key", pa.string())])
+HASHES = pa.schema([("list", pa.string()), ("hash", pa.uint64())])  # of keys that come with us
 STARTS = pa.schema([("video", pa.string()), ("start", pa.int64())])
 
 
@@ -45,10 +51,13 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--corpora-dir", type=Path, required=True, help="one folder per corpus")
     parser.add_argument(
+        "--audio-dir", type=Path, help="has audio as <name>/ (default: in the releases' folders)"
+    )
+    parser.add_argument(
         "--output-dir",
         type=Path,
         required=True,
-        help="evaluation_keys.parquet, audioset_starts.parquet",
+        help="evaluation_keys.parquet, evaluation_audio.parquet, audioset_starts.parquet",
     )
     parser.add_argument(
         "--sets", nargs="*", default=[], metavar="NAME:SPLIT", help="evaluation lists to read"
@@ -57,8 +66,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--allow-missing",
         action="store_true",
         help=(
-            "go on without lists that are not there; the report says which evaluations are then"
-            " unprotected"
+            "go on without lists that are not there or not whole; the report says which"
+            " evaluations are then unprotected"
         ),
     )
     return parser
@@ -66,37 +75,61 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
-    rows, missing = [], {}
-    for entry in args.sets:
-        name, _, split = entry.partition(":")
-        try:
-            rows += [
-                {"evaluation_set": name, "split": split, "key": key}
-                for key in evaluation_keys(args.corpora_dir, name, split)
-            ]
-        except ReleaseError as error:
-            missing[entry] = str(error)
-        except IdentityError as error:
-            sys.exit(f"{entry}: {error}")
+    lists = {entry: gather_list(args.corpora_dir, *entry.split(":", 1)) for entry in args.sets}
+    missing = {entry: found.problem for entry, found in lists.items() if found.problem}
     if missing and not args.allow_missing:
-        lines = "\n".join(f"  {entry}: {error}" for entry, error in missing.items())
+        lines = "\n".join(f"  {entry}: {problem}" for entry, problem in missing.items())
         sys.exit(
-            "evaluation lists are missing; get them, take them out of the list of corpora, or pass "
-            f"--allow-missing:\n{lines}"
+            "evaluation lists are missing or not whole; get them, take them out of the list of"
+            f" corpora, or pass --allow-missing:\n{lines}"
         )
+    rows = [
+        dict(zip(KEYS.names, (*entry.split(":", 1), key), strict=True))
+        for entry, found in lists.items()
+        for key in found.keys
+    ]
     write_records(args.output_dir / "evaluation_keys.parquet", KEYS, iter(rows))
+    standing_in = {entry: shipped(*entry.split(":", 1)) for entry in missing}
+    hashes = (
+        {"list": entry, "hash": value}
+        for entry, (found, _) in standing_in.items()
+        for value in found.tolist()
+    )
+    write_records(args.output_dir / "evaluation_hashes.parquet", HASHES, hashes)
     starts = (
         {"video": video, "start": start}
         for video, start in sorted(set(audioset_starts(args.corpora_dir)))
     )
     write_records(args.output_dir / "audioset_starts.parquet", STARTS, starts)
+    unheard: dict[str, str] = {}
+    audio = heard(args.corpora_dir, args.audio_dir, set(args.sets) - set(missing), unheard)
+    heard_clips = write_records(args.output_dir / "evaluation_audio.parquet", SCHEMA, audio)
     write_json(
-        args.output_dir / "evaluation_lists.json", {"missing": missing, "sets": sorted(args.sets)}
+        args.output_dir / "evaluation_lists.json",
+        {
+            "missing": missing,
+            "shipped": {
+                entry: (len(found), whole) for entry, (found, whole) in standing_in.items()
+            },
+            "unheard": unheard,
+            "sets": sorted(args.sets),
+        },
     )
     print(
-        f"{len(rows)} evaluation keys of {len(args.sets) - len(missing)} lists, {len(missing)}"
-        " missing"
+        f"{len(rows)} evaluation keys of {len(lists) - len(missing)} lists, {len(missing)} missing"
+        f" or not whole; {heard_clips} of their clips have audio to compare with"
     )
+
+
+def heard(
+    corpora: Path, audio_dir: Path | None, lists: set[str], unheard: dict[str, str]
+) -> Iterator[dict]:
+    """The audio of all lists; those that cannot be read go to `unheard` with the reason."""
+    for entry in sorted(lists):
+        try:
+            yield from evaluation_audio(corpora, audio_dir, entry)
+        except ReleaseError as error:
+            unheard[entry] = str(error)
 
 
 if __name__ == "__main__":

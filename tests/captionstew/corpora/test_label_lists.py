@@ -7,7 +7,11 @@ import pytest
 
 from captionstew.corpora.audioset import read_audioset_segments
 from captionstew.corpora.audioset_strong import read_audioset_strong, read_strong_classes
-from captionstew.corpora.build.evaluation_keys import audioset_starts, evaluation_keys
+from captionstew.corpora.build.evaluation_keys import (
+    audioset_starts,
+    evaluation_keys,
+    gather_list,
+)
 from captionstew.corpora.fsd50k import read_fsd50k, read_fsd50k_vocabulary
 from captionstew.corpora.nsynth import NSYNTH_FAMILIES, read_nsynth
 from captionstew.corpora.release import ReleaseError
@@ -286,6 +290,11 @@ def test_clotho_keys_come_from_the_metadata_where_it_is(tmp_path):
     (tmp_path / "clothoaqa" / "clotho_aqa_test.csv").write_bytes(
         "file_name,QuestionText,answer\na.wav,Is it raining?,yes\ncafé.wav,?,no\n".encode("latin-1")
     )
+    with pytest.raises(ReleaseError, match="1 clips have no Freesound id, e.g. 'café.wav'"):
+        list(evaluation_keys(tmp_path, "clothoaqa", "test"))
+    (tmp_path / "clothoaqa" / "clotho_aqa_metadata.csv").write_bytes(
+        "file_name,sound_id\ncafé.wav,Not found\n".encode("latin-1")
+    )
     assert list(evaluation_keys(tmp_path, "clothoaqa", "test")) == [
         "clotho:a.wav",
         "fs:77",
@@ -293,16 +302,49 @@ def test_clotho_keys_come_from_the_metadata_where_it_is(tmp_path):
     ]
 
 
-def test_airbench_keys(tmp_path):
-    (tmp_path / "airbench" / "Foundation").mkdir(parents=True)
-    (tmp_path / "airbench" / "Chat").mkdir()
-    foundation = [{"path": "Y-1nicOVtvkQ.wav"}, {"path": "common_voice_en_1.mp3"}]
-    (tmp_path / "airbench/Foundation/Foundation_meta.json").write_text(json.dumps(foundation))
-    (tmp_path / "airbench/Chat/Chat_meta.json").write_text(
-        json.dumps([{"path": "Santa Motor.wav"}])
+def write_airbench(corpora, foundation, chat):
+    """AIR-Bench with records of these (data set, path)."""
+    for part, clips in (("Foundation", foundation), ("Chat", chat)):
+        records = [
+            {"path": path, "dataset_name": dataset, "question": "?", "answer_gt": "x",
+             "task_name": "x", "uniq_id": number}
+            for number, (dataset, path) in enumerate(clips)
+        ]  # fmt: skip
+        path = corpora / "airbench" / part / f"{part}_meta.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(records))
+
+
+def test_airbench_keys_are_those_of_its_data_sets(tmp_path):
+    (tmp_path / "clotho").mkdir()
+    (tmp_path / "clotho" / "clotho_metadata_evaluation.csv").write_text(
+        "file_name,sound_id\nSanta Motor.wav,77\n"
     )
-    keys = set(evaluation_keys(tmp_path, "airbench", "test"))
-    assert {"yt:-1nicOVtvkQ", "clotho:Santa Motor.wav"} <= keys
+    foundation = [
+        ("AudioGrounding", "Y-1nicOVtvkQ.wav"),
+        ("common_voice_13.0_en", "common_voice_en_1.mp3"),
+        ("MTG-Jamendo", "track_0007400.mp3"),
+        ("voxceleb1", "id10270_5r0dWxy17C8_00001.wav"),
+        ("voxceleb2", "id00012/21Uxsk56VDQ/00001.m4a"),
+        ("nsynth", "guitar_1234.wav"),
+    ]
+    write_airbench(tmp_path, foundation, [("clotho", "x/Santa Motor.wav")])
+    assert list(evaluation_keys(tmp_path, "airbench", "test")) == [
+        "yt:-1nicOVtvkQ",
+        "jamendo:7400",
+        "vox:v1:id10270:5r0dWxy17C8",
+        "vox:v2:id00012:21Uxsk56VDQ",
+        "clotho:Santa Motor.wav",
+        "fs:77",
+    ]
+
+
+def test_airbench_names_without_a_key_do_not_pass_in_silence(tmp_path):
+    clips = [("musiccaps", "no video.wav"), ("avqa", "-1nicOVtvkQ_000030.wav")]
+    write_airbench(tmp_path, clips, [("iemocap", "Ses01F_impro01_F000.wav")])
+    found = gather_list(tmp_path, "airbench", "test")
+    assert found.keys == ["yt:-1nicOVtvkQ"]
+    assert "1 names without a key, e.g. of musiccaps: no 11-character" in found.problem
 
 
 @pytest.mark.slow

@@ -120,6 +120,27 @@ def test_changed_settings_repeat_their_stage_and_all_later_ones(prepare, downloa
     assert [path.name for path in (data / "filtered").iterdir()] == ["beta.parquet"]
 
 
+def test_audio_and_tables_that_came_later_are_noticed(prepare, download, tmp_path):
+    data, audio = tmp_path / "data", download / "beta" / "audio"
+    assert prepare(data, "--stop-stage", "4")[0] == 0
+
+    def found():
+        return json.loads((data / "audio_check" / "coverage.json").read_text())["total"]["found"]
+
+    assert found() == 63
+    shutil.copy(audio / "000.wav", audio / "004.wav")  # was missing
+    shutil.copy(audio / "001.wav", audio / "003.wav")  # was broken
+    status, output = prepare(data, "--stop-stage", "4")
+    assert status == 0 and found() == 65
+    assert output.count("done before") == 1  # the table of the other corpus
+    with open(download / "alpha" / "captions.csv", "a") as table:
+        table.write("audio/001.wav,One more caption.\n")
+    status, output = prepare(data, "--stop-stage", "4")
+    assert status == 0 and output.count("done before") == 1
+    rows = pq.read_table(data / "clips.parquet").to_pylist()
+    assert "One more caption." in {text for row in rows for text in row["captions"]}
+
+
 def test_clear_errors(prepare, download, tmp_path):
     status, output = prepare(tmp_path / "data", "--leekage", "strict")
     assert status == 2 and "unknown option --leekage" in output
@@ -134,7 +155,7 @@ def test_clear_errors(prepare, download, tmp_path):
     assert status != 0 and "gamma is not a folder; get the release from" in output.splitlines()[-1]
     (download / "corpora.csv").write_text(
         "name,split,role,weight\nbeta,*,pretrain,1\nfsd50k,eval,evaluation,\n"
-        "audiocaps,test,evaluation,\n"
+        "audiocaps,test,evaluation,\nclothoaqa,test,evaluation,\n"
     )
     status, output = prepare(tmp_path / "data")
     assert status != 0 and "evaluation lists are missing" in output
@@ -147,7 +168,36 @@ def test_clear_errors(prepare, download, tmp_path):
         tmp_path / "data", "--stop-stage", "2", "--allow-missing-lists", "true"
     )
     assert status == 0, output
-    assert "**Not protected: fsd50k:eval**" in (tmp_path / "data" / "leakage.md").read_text()
+    page = (tmp_path / "data" / "leakage.md").read_text()
+    assert "**Not protected: clothoaqa:test**" in page
+    assert "**Protected by the 10,231 keys that come with the code: fsd50k:eval** (" in page
+    assert "| fsd50k:eval | 0 |" in page
+
+
+def test_recordings_of_an_evaluation_folder_leave_training_under_any_name(
+    prepare, download, shared_dir, tmp_path
+):
+    """Three files of `mydata` are byte for byte files of `myeval`; both lists say `*`."""
+    case = shared_dir / "cases" / "corpus" / "own_evaluation_folder"
+    shutil.copytree(case, download, dirs_exist_ok=True)
+    for mode in ("strict", "test-only"):
+        data = tmp_path / mode
+        status, output = prepare(data, "--subsets", "all", "--leakage", mode)
+        assert status == 0, output
+        total = json.loads((data / "audio_check" / "coverage.json").read_text())["total"]
+        assert total["listed"] == 6 and total["found"] == 3 and total["held out"] == 3
+        held_out = (data / "audio_check" / "held_out.txt").read_text().splitlines()
+        assert len(held_out) == 3 and all(
+            line.endswith(f"the same sound as myeval:audio/other{n}.wav (myeval:*)")
+            for n, line in enumerate(sorted(held_out, key=lambda line: line[-20:]))
+        )
+        cuts = [
+            cut for part in ("train", "valid") for cut in open_cuts(data / f"all/cuts_{part}.jsonl")
+        ]
+        held = {line.split("\t")[0] for line in held_out}
+        assert len(cuts) == 3
+        assert not held & {cut.supervisions[0].custom["audio_key"] for cut in cuts}
+        assert "| held out |" in (data / "audio_check" / "coverage.md").read_text()
 
 
 def readme_steps(repository):

@@ -1,9 +1,17 @@
 """Consolidation: which clips are one, what a clip keeps, and bytes that repeat."""
 
+import math
+import random
+
 import pyarrow.parquet as pq
 import pytest
 
-from captionstew.corpora.build.consolidate import apply_duration_rule, consolidate
+from captionstew.corpora.build.consolidate import (
+    apply_duration_rule,
+    consolidate,
+    consolidate_short,
+)
+from captionstew.data.tables.caption_table import write_table
 from captionstew.data.tables.database import connect
 
 V, W, X, Y = "-aaaaaaaaaa", "Ybbbbbbbbbb", "cc_ccccc_cc", "ddddddddddd"
@@ -137,8 +145,6 @@ def greedy(starts, anchor=None):
 
 
 def test_starts_against_the_rule_in_words(clips_of, make_table):
-    import random
-
     draw = random.Random(0)
     rows, anchors, wanted = [], {}, {}
     for number in range(300):
@@ -151,6 +157,75 @@ def test_starts_against_the_rule_in_words(clips_of, make_table):
             wanted.setdefault(f"yt:{video}:{first}", set()).add(f"{video} {start}")
     clips = clips_of(make_table("audiosetcaps_youtube8m", rows), starts=anchors)
     assert {key: set(clip["captions"]) for key, clip in clips.items()} == wanted
+
+
+def naive_merge(rows):
+    """One clip from its rows, in plain words."""
+    captions, sources, licenses, files = {}, {}, {}, {}
+    for row in sorted(
+        rows,
+        key=lambda row: (row["caption"].lower(), row["source"], row["caption"], row["license"],
+                         row["audio_path"], row["offset"], row["duration"] or math.inf),
+    ):  # fmt: skip
+        folded = row["caption"].lower()
+        captions.setdefault(folded, row["caption"])
+        for found, value in ((sources, row["source"]), (licenses, row["license"])):
+            if value not in found.setdefault(folded, []):
+                found[folded].append(value)
+        rate = {"clotho": 44_100, "audiocaps": 44_100, "wavcaps_freesound": 32_000}
+        place = (-rate.get(row["source"], 0), row["source"], row["audio_path"], row["offset"])
+        files[place] = {
+            "source": row["source"], "path": row["audio_path"], "offset": row["offset"],
+            "duration": row["duration"],
+        }  # fmt: skip
+    best = [files[place] for place in sorted(files)]
+    return {
+        "audio_key": rows[0]["audio_key"],
+        "captions": list(captions.values()),
+        "sources": ["+".join(names) for names in sources.values()],
+        "licenses": [" + ".join(names) for names in licenses.values()],
+        "files": best,
+        "duration": best[0]["duration"],
+        "num_captions": len(captions),
+    }
+
+
+def test_clips_against_the_rule_in_plain_words(connection, make_starts, tmp_path, monkeypatch):
+    monkeypatch.setattr("captionstew.data.tables.database.ROWS_PER_GROUP", 50)
+    draw = random.Random(0)
+    rows = [
+        {
+            "audio_key": f"fs:{draw.randrange(90)}",
+            "caption": draw.choice(["A dog", "a dog", "A DOG", "Ünder water", "rain", "wind"]),
+            "source": draw.choice(["mine", "audiocaps", "wavcaps_freesound", "clotho"]),
+            "audio_path": draw.choice(["a.wav", "b.wav"]),
+            "offset": draw.choice([0.0, 10.0]),
+            "duration": draw.choice([10.0, 30.0, None]),
+            "split": "train",
+            "license": draw.choice(["MIT", "CC0", "academic"]),
+        }
+        for _ in range(400)
+    ]
+    write_table(tmp_path / "rows.parquet", rows)
+    clips = tmp_path / "clips.parquet"
+    consolidate(connection, [tmp_path / "rows.parquet"], make_starts({}), clips)
+    by_key = {}
+    for row in rows:
+        by_key.setdefault(row["audio_key"], []).append(row)
+    assert pq.read_table(clips).to_pylist() == [naive_merge(by_key[key]) for key in sorted(by_key)]
+
+
+def test_in_one_pass_with_the_duration_rule(connection, make_table, make_starts, tmp_path):
+    tables = [
+        make_table("wavcaps_freesound", [("fs:1", "a"), ("fs:2", "b")], duration=60.1),
+        make_table("clotho", [("fs:1", "c")], duration=60.0),
+    ]
+    starts = make_starts({})
+    clips = consolidate(connection, tables, starts, tmp_path / "clips.parquet")
+    report = apply_duration_rule(tmp_path / "clips.parquet", tmp_path / "two.parquet")
+    at_once = consolidate_short(connection, tables, starts, tmp_path / "one.parquet")
+    assert at_once == {"clips": clips, **report}
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
 
 
 def test_batch_borders_do_not_cut_clips(connection, make_table, make_starts, tmp_path, monkeypatch):

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from captionstew.corpora.release import AudioFolder, ReleaseError, read_json_list
+from captionstew.corpora.audio_folder import AudioFolder
+from captionstew.corpora.release import ReleaseError, read_json_list
 
 
 def write(path, text, encoding="utf-8"):
@@ -36,7 +37,7 @@ def test_wavcaps_ids(prepare, tmp_path):
     write(
         release / "audio" / "SoundBible" / "2220.flac", "x"
     )  # 88 files of the archive have no caption
-    rows = prepare("wavcaps", release)
+    rows = prepare("wavcaps", release, "--max-dropped-share", "1")
     assert [row["audio_key"] for row in rows] == [
         "yt:b0RFKhbpFJA:*",  # leading Y and ending dropped, no start given
         "bbc:07066104",  # leading zero kept
@@ -168,7 +169,7 @@ def test_paraspeechcaps_prefers_the_original_voxceleb(prepare, tmp_path):
         "all_tags": pa.array([["husky"], None, None, None], pa.list_(pa.string())),
     }
     (tmp_path / "release").mkdir()
-    pq.write_table(pa.table(table), tmp_path / "release" / "train_scaled-00000-of-00002.parquet")
+    pq.write_table(pa.table(table), tmp_path / "release" / "train_scaled-00000-of-00001.parquet")
     audio = tmp_path / "audio"
     write(audio / "voxceleb1/dev/wav/id11127/fIXU5ExruI0/00014.wav", "x")
     write(audio / "voxceleb1/dev/wav/id99999/fIXU5ExruI0/00014.wav", "another speaker's 00014")
@@ -206,9 +207,12 @@ def test_clotho_latin1_metadata_and_awkward_names(prepare, tmp_path):
     )
     write(release / "clotho_metadata_development.csv", metadata, "latin-1")
     write(tmp_path / "audio/development/Intersection Wet_Metro Pass.wav", "x")
-    rows = prepare(
-        "clotho", release, "--audio-dir", str(tmp_path / "audio"), "--splits", "development"
-    )
+    flags = ["--audio-dir", str(tmp_path / "audio"), "--splits", "development"]
+    with pytest.raises(ReleaseError, match="1 of 3 clips have no Freesound id.*allow-missing-ids"):
+        prepare("clotho", release, *flags)
+    rows = prepare("clotho", release, *flags, "--allow-missing-ids")
+    report = json.loads((tmp_path / "tables" / "clotho.report.json").read_text())
+    assert "1 of 3 clips have no Freesound id" in report["unprotected"][0]
     assert [row["audio_key"] for row in rows[::5]] == [
         "fs:123456",
         "clotho:Intersection Wet : Metro Pass.wav",
@@ -291,7 +295,7 @@ def test_a_missing_release_is_one_line_with_what_where_and_whereto(
     ("content", "message"),
     [
         ("audiocap_id,youtube_id,caption\n1,r1nicOVtvkQ,A\n", "column 'start_time' is missing"),
-        ("audiocap_id,youtube_id,start_time,caption\n1,r1nicOVtvkQ\n", "line 2 has too few fields"),
+        ("audiocap_id,youtube_id,start_time,caption\n1,r1nicOVtvkQ\n", "row 2: too few fields"),
         (
             'audiocap_id,youtube_id,start_time,caption\n1,r1nicOVtvkQ,0,"never closed\n',
             "not a well-formed CSV",
@@ -312,7 +316,7 @@ def test_wrong_encoding_is_named(prepare, tmp_path):
         "audiocap_id,youtube_id,start_time,caption\n1,r1nicOVtvkQ,0,café\n",
         "latin-1",
     )
-    with pytest.raises(ReleaseError, match=r"train\.csv: not utf-8-sig text"):
+    with pytest.raises(ReleaseError, match=r"train\.csv: line 2: not utf-8 text"):
         prepare("audiocaps", tmp_path, "--splits", "train")
 
 

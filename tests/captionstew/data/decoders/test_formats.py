@@ -138,8 +138,8 @@ def test_long_files_are_not_decoded_up_to_the_offset(tmp_path, encode, monkeypat
 
 
 def test_walks_find_every_format_and_endings_are_one_list(sounds):
+    from captionstew.corpora.audio_folder import AudioFolder
     from captionstew.corpora.own.audio_names import AudioNames
-    from captionstew.corpora.release import AudioFolder
     from captionstew.data.features.noise import NoiseMixer
     from captionstew.inference.audio_files import find_audio
 

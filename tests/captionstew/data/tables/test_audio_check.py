@@ -1,13 +1,20 @@
 """The audio check: what counts as found, and where the rest is listed."""
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
 
 from captionstew.corpora.build.consolidate import consolidate
-from captionstew.data.tables.audio_check import check_audio, check_clip, coverage_as_markdown
-from captionstew.data.tables.caption_table import write_table
+from captionstew.data.tables.audio_check import (
+    check_audio,
+    check_clip,
+    coverage_as_markdown,
+    fingerprints,
+)
+from captionstew.data.tables.caption_table import write_rows, write_table
+from captionstew.data.tables.clip_table import FILE
 
 
 def tone(path, seconds, rate=16_000):
@@ -60,6 +67,29 @@ def test_lengths_that_cannot_be(tmp_path):
         whole_video["status"] == "broken"
         and "cut the clip out of the video" in whole_video["reason"]
     )
+
+
+@pytest.mark.parametrize("name", ["{}", "Y{}", "A title [{}]", "A title-{}"])
+@pytest.mark.parametrize(("second", "seconds"), [("7", 10.0), ("0", 10.0), ("15", 5.0)])
+def test_a_clip_is_cut_out_of_a_whole_video(tmp_path, name, second, seconds):
+    video = "-1nicOVtvkQ"
+    path = tone(tmp_path / f"{name.format(video)}.wav", 20.0, 8_000)
+    found = check_clip(clip(file(path, duration=10.0), key=f"yt:{video}:{second}"))
+    assert found["status"] == "found" and found["offset"] == float(second)
+    assert found["clip_duration"] == seconds and found["file_duration"] == 20.0
+
+
+def test_what_is_no_whole_video_is_not_cut(tmp_path):
+    video = "-1nicOVtvkQ"
+    whole = tone(tmp_path / f"{video}.wav", 20.0, 8_000)
+    late = check_clip(clip(file(whole, duration=10.0), key=f"yt:{video}:30"))
+    assert "begins at 30.00 s" in late["reason"]
+    unknown = check_clip(clip(file(whole, duration=10.0), key=f"yt:{video}:*"))
+    assert "cut the clip out of the video" in unknown["reason"]
+    longer = tone(tmp_path / f"{video}_5.wav", 20.0, 8_000)  # names a start: no whole video
+    assert check_clip(clip(file(longer, duration=10.0), key=f"yt:{video}:5"))["status"] == "broken"
+    short = tone(tmp_path / "other" / f"{video}.wav", 9.0, 8_000)
+    assert check_clip(clip(file(short, duration=10.0), key=f"yt:{video}:30"))["offset"] == 0.0
 
 
 @pytest.fixture
@@ -176,3 +206,28 @@ def test_decoders_and_cancelling_channels_are_counted(tmp_path, connection, make
     checked = pq.read_table(tmp_path / "check" / "checked.parquet")
     assert checked["decoder"].to_pylist() == ["libsndfile", "libsndfile", "ffmpeg"]
     assert checked["cancelling"].to_pylist() == [False, True, False]
+
+
+def test_the_sound_of_an_evaluation_clip_is_left_out_under_any_name(clips, tmp_path):
+    copy = tmp_path / "evaluation" / "renamed.wav"
+    copy.parent.mkdir()
+    copy.write_bytes((tmp_path / "audio" / "7.wav").read_bytes())
+    (tmp_path / "evaluation" / "broken.wav").write_text("not audio")
+    columns = [("list", pa.string()), ("audio_key", pa.string()), ("files", pa.list_(FILE))]
+    table = tmp_path / "evaluation.parquet"
+    listed = [
+        {"list": "other:test", "audio_key": f"other:{x}", "files": [file(copy.parent / x)]}
+        for x in ("renamed.wav", "broken.wav")
+    ]
+    write_rows(table, pa.schema(columns), listed)
+    held_out = fingerprints(table, tmp_path / "evaluation")
+    assert list(held_out.values()) == ["other:renamed.wav (other:test)"]
+    result = check_audio(clips, tmp_path / "check", held_out=held_out)
+    assert result["total"]["found"] == 47 and result["total"]["held out"] == 1
+    assert result["sources"]["b"]["held out"] == 1
+    kept = pq.read_table(tmp_path / "check" / "checked.parquet")["audio_key"].to_pylist()
+    assert len(kept) == 47 and "mine:07" not in kept
+    line = (tmp_path / "check" / "held_out.txt").read_text()
+    assert line == (
+        f"mine:07\t{tmp_path / 'audio/7.wav'}\tthe same sound as other:renamed.wav (other:test)\n"
+    )
