@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from captionstew.checkpoint import CheckpointError, load_checkpoint
+from captionstew.checkpoint import MODEL_ENTRIES, CheckpointError, load_checkpoint
 from captionstew.data.captions import normalise_caption
 from captionstew.data.tokenizer import Tokenizer, tokenizer_from_dict
 from captionstew.inference.audio_files import AudioFiles, find_audio
@@ -78,7 +78,7 @@ class Captioner:
 def load_captioner(checkpoint: str | Path, device: str | torch.device = "cpu") -> Captioner:
     """Raises CheckpointError where there is no checkpoint of the captioning objective."""
     path = Path(checkpoint)
-    content = load_checkpoint(path)
+    content = load_checkpoint(path, MODEL_ENTRIES)
     config = content["config"]
     if config.get("task") != "captioning":
         raise CheckpointError(

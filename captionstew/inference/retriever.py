@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from captionstew.checkpoint import CheckpointError, load_checkpoint
+from captionstew.checkpoint import MODEL_ENTRIES, CheckpointError, load_checkpoint
 from captionstew.data.tokenizer import Tokenizer, tokenizer_from_dict
 from captionstew.evaluation.retrieval import embed_texts
 from captionstew.inference.audio_files import AudioFiles, find_audio
@@ -177,7 +177,7 @@ class Retriever:
 def load_retriever(checkpoint: str | Path, device: str | torch.device = "cpu") -> Retriever:
     """Raises CheckpointError where there is no checkpoint of the contrastive objective."""
     path = Path(checkpoint)
-    content = load_checkpoint(path)
+    content = load_checkpoint(path, MODEL_ENTRIES)
     config = content["config"]
     if config.get("task") != "contrastive":
         raise CheckpointError(

@@ -93,14 +93,14 @@ def restore(trainer: TrainerState) -> None:
 
 def _checkpoint_to_continue(flags: TrainingFlags) -> tuple[Path, dict[str, Any]] | None:
     if flags.resume:
-        return checkpoints.newest_checkpoint(flags.exp_dir)
+        return checkpoints.newest_checkpoint(flags.exp_dir, checkpoints.RUN_ENTRIES)
     if flags.start_batch > 0:
         path = flags.exp_dir / f"checkpoint-{flags.start_batch}.pt"
     elif flags.start_epoch > 1:
         path = flags.exp_dir / f"epoch-{flags.start_epoch - 1}.pt"
     else:
         return None
-    return path, checkpoints.load_checkpoint(path)
+    return path, checkpoints.load_checkpoint(path, checkpoints.RUN_ENTRIES)
 
 
 def _clear_the_way(step: int, flags: TrainingFlags, rank: Rank) -> None:

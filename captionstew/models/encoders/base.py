@@ -2,7 +2,6 @@
 
 import json
 import math
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +15,7 @@ from captionstew.checkpoint import CheckpointError
 from captionstew.data.audio import MIN_DURATION, read_audio
 from captionstew.hashing import hash_of, sha256_of_file
 from captionstew.models.pooling import mean_pool
+from zipformer.safe_load import safe_load
 
 MAX_PEAK = 100.0  # float files may go beyond 1, samples of 16-bit integers far beyond this
 SCALE_ADVICE = "divide 16-bit samples by 32768, and leave out what is not finite"
@@ -148,19 +148,9 @@ def checkpoint_entries(path: Path) -> dict[str, Any]:
       CheckpointError: not a file that torch can read, or without names.
     """
     try:
-        content = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except OSError:
-        raise
-    except Exception as error:  # torch raises many kinds for files that are something else
-        if "Unsupported global" in str(error):
-            # the loader of the format explains what to do about other objects in a pickle
-            return {}
-        raise CheckpointError(
-            f"{path}: torch cannot read it as a checkpoint ({type(error).__name__}); it is damaged"
-            " or something else"
-        ) from error
+        content = safe_load(path, tensors_on_disk=True)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
     return content if isinstance(content, dict) else {}
 
 
