@@ -51,7 +51,7 @@ RUN_ENTRIES = (  # what a training goes on from
 ENTRY_TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("model", "model_avg", "config", "flags", "sampler", "optimizer"), dict),
     **dict.fromkeys(("scheduler", "grad_scaler", "provenance", "logs"), dict),
-    **dict.fromkeys(("step", "epoch", "nonfinite", "average_period"), int),
+    **dict.fromkeys(("step", "epoch", "nonfinite", "validated", "average_period"), int),
     "position": (dict, type(None)),
     "ranks": list,
 }
@@ -372,6 +372,13 @@ def _as_float64(state: StateDict) -> StateDict:
 
 def _like(state: StateDict, reference: StateDict) -> StateDict:
     return {name: value.to(reference[name].dtype) for name, value in state.items()}
+
+
+def seed_generators(seed: int) -> None:
+    """Seeds the global generators of Python, numpy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def random_state() -> dict[str, Any]:

@@ -22,9 +22,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar, TypeVarTuple
 
-import torch
 import torch.distributed as dist
 
+from captionstew.checkpoint import seed_generators
 from captionstew.distributed import Rank, pick_device
 from captionstew.errors import USER_ERRORS, UserError, one_line
 from captionstew.flags import flags_to_dict
@@ -81,7 +81,7 @@ def launch_training(run: Callable[[Rank, FlagsT], None], flags: FlagsT) -> None:
 def _begin(rank: Rank, run: Callable[[Rank, FlagsT], None], flags: FlagsT) -> None:
     start_logging(flags.exp_dir, rank.rank, rank.world_size)
     logging.info("%s", flags_to_dict(flags))
-    torch.manual_seed(flags.seed)
+    seed_generators(flags.seed)
     run(rank, flags)
 
 

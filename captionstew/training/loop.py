@@ -89,9 +89,16 @@ class Trainer(TrainerState[ModelT]):
         """The epochs that are left; saves and returns when it is asked to stop."""
         flags = self.flags
         self.log = ScalarLog(
-            flags.exp_dir, self.rank.is_main, flags.tensorboard, flags.wandb, flags_to_dict(flags)
+            flags.exp_dir,
+            self.rank.is_main,
+            flags.tensorboard,
+            flags.wandb,
+            flags_to_dict(flags),
+            self.step,
         )
         try:
+            if self._validation_is_due():  # it was when the checkpoint was written, just before
+                self._validate()
             while self.epoch <= flags.num_epochs and not self._out_of_steps():
                 finished = self._train_epoch()
                 if self.stop_requested:
@@ -209,11 +216,17 @@ class Trainer(TrainerState[ModelT]):
                 save(self, f"checkpoint-{step}.pt")
                 if self.rank.is_main:
                     checkpoints.remove_old_checkpoints(flags.exp_dir, flags.keep_last_k)
-        if flags.valid_interval and step % flags.valid_interval == 0 and not self.stop_requested:
+        if self._validation_is_due() and not self.stop_requested:
             self._validate()
+
+    def _validation_is_due(self) -> bool:
+        """Whether --valid-interval asks for one at this step that has not been done."""
+        interval = self.flags.valid_interval
+        return interval > 0 and self.step % interval == 0 and self.validated != self.step
 
     def _validate(self) -> None:
         """Metrics of the current parameters; the run is exactly as before afterwards."""
+        self.validated = self.step
         state = checkpoints.random_state()
         self.model.eval()
         with self.window.paused(), torch.inference_mode(), autocast(self.flags, self.rank.device):
