@@ -51,10 +51,15 @@ def one_line(error: BaseException) -> str:
     there.
     """
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+        return printable(f"{error.filename}: {error.strerror}")
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if lines[0].startswith("Caught ") and " DataLoader worker process " in lines[0]:
         lines = [
             lines[-1].partition(": ")[2] or lines[-1]
         ]  # torch hands over the worker's whole traceback as message
-    return " ".join(" ".join(lines).split())
+    return printable(" ".join(" ".join(lines).split()))
+
+
+def printable(text: str) -> str:
+    """The text without what would steer a terminal: names and captions may hold anything."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

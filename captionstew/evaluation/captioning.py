@@ -19,6 +19,7 @@ from captionstew.data.tokenizer import Tokenizer
 from captionstew.distributed import gather_objects, sum_over_ranks
 from captionstew.evaluation.metrics.bootstrap import bootstrap_interval
 from captionstew.evaluation.metrics.caption_scores import caption_scores, rouge_l_per_clip
+from captionstew.files import atomic_write
 from captionstew.models.captioning import CaptioningModel, token_losses
 
 BASELINE_CLIPS = 100_000  # training clips whose captions the baselines know
@@ -41,7 +42,7 @@ class CaptionedClips:
     def write(self, path: Path) -> None:
         """One JSON object per line: cut_id, candidate, references."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "w", encoding="utf-8") as file:
+        with atomic_write(path, "w", encoding="utf-8") as file:
             for cut_id, candidate, references in zip(
                 self.cut_ids, self.candidates, self.references
             ):

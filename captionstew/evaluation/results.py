@@ -1,13 +1,13 @@
 """Result files: the only thing the report is built from."""
 
 import json
-import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from captionstew.checkpoint import git_sha
+from captionstew.files import write_text
 from captionstew.hashing import hash_of
 
 NEEDED = (
@@ -69,11 +69,7 @@ def write_result(
     }
     path = result_path(exp_dir, task, split, variant)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(
-        json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    os.replace(temporary, path)
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     print(f"wrote {path}: " + ", ".join(f"{key} {_short(value)}" for key, value in metrics.items()))
     return path
 

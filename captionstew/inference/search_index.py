@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from captionstew.files import atomic_write
+
 
 @dataclass(frozen=True)
 class SearchIndex:
@@ -37,9 +39,7 @@ class SearchIndex:
 
     def save(self, path: str | Path) -> None:
         """Writes an .npz file, whole or not at all."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.partial")
-        with open(temporary, "wb") as file:
+        with atomic_write(path) as file:
             np.savez(
                 file,
                 files=np.array(self.files, dtype=np.str_),
@@ -47,7 +47,6 @@ class SearchIndex:
                 stamps=self.stamps,
                 model=np.array(self.model),
             )
-        os.replace(temporary, path)
 
 
 def load_index(path: str | Path) -> SearchIndex:

@@ -27,7 +27,9 @@ import torch.distributed as dist
 from captionstew.checkpoint import seed_generators
 from captionstew.distributed import Rank, pick_device
 from captionstew.errors import USER_ERRORS, UserError, one_line
+from captionstew.files import write_text
 from captionstew.flags import flags_to_dict
+from captionstew.locks import one_writer
 from captionstew.training.flags import TrainingFlags
 from captionstew.training.log import start_logging
 
@@ -71,11 +73,17 @@ def launch_training(run: Callable[[Rank, FlagsT], None], flags: FlagsT) -> None:
     generator seeded.
 
     <exp-dir>/flags.json says what was asked for.
+
+    Raises:
+      InUse: another training writes to --exp-dir.
     """
-    flags.exp_dir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(flags_to_dict(flags), indent=2) + "\n"
-    (flags.exp_dir / "flags.json").write_text(text, encoding="utf-8")
-    launch(_begin, flags.world_size, flags.master_port, flags.device, run, flags)
+    arguments = (flags.world_size, flags.master_port, flags.device, run, flags)
+    if os.environ.get("RANK", "0") != "0":  # of several that write together
+        launch(_begin, *arguments)
+        return
+    with one_writer(flags.exp_dir):
+        write_text(flags.exp_dir / "flags.json", json.dumps(flags_to_dict(flags), indent=2) + "\n")
+        launch(_begin, *arguments)
 
 
 def _begin(rank: Rank, run: Callable[[Rank, FlagsT], None], flags: FlagsT) -> None:

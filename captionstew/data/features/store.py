@@ -12,7 +12,6 @@ the manifest; it appears complete or not at all, and is used again when it is th
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -27,7 +26,9 @@ from captionstew.data.features.augment import Augmentation, augment_samples
 from captionstew.data.features.fbank import Fbank, FbankConfig
 from captionstew.data.manifests.cuts import audio_part
 from captionstew.data.manifests.index import IndexedCuts
+from captionstew.files import atomic_folder
 from captionstew.hashing import stable_hash
+from captionstew.locks import one_writer
 
 DTYPES = ("float32", "float16")
 
@@ -113,13 +114,10 @@ def build_feature_store(
     key = stable_hash(config.hash(), cuts.sha256, *speeds, dtype)
     folder = Path(root) / f"fbank-{key:016x}"
     if not (folder / "store.json").is_file():
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        temporary.mkdir(parents=True)
-        try:
-            _write_store(temporary, cuts, config, speeds, dtype, num_jobs, progress)
-            os.rename(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with one_writer(folder.parent, wait=True):
+            if not (folder / "store.json").is_file():  # another process may have made it meanwhile
+                with atomic_folder(folder) as temporary:
+                    _write_store(temporary, cuts, config, speeds, dtype, num_jobs, progress)
     return FeatureStore(folder)
 
 

@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from captionstew.files import atomic_path
+
 CAPTION_FIELDS = (
     pa.field("audio_key", pa.string()),
     pa.field("caption", pa.string()),
@@ -55,9 +57,11 @@ def write_batches(path: str | Path, schema: pa.Schema, batches: Iterable[pa.Reco
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     rows, waiting, num_waiting = 0, [], 0
-    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+    with (
+        atomic_path(path) as partial,
+        pq.ParquetWriter(partial, schema, compression="zstd") as writer,
+    ):
         for batch in batches:
             waiting.append(batch)
             num_waiting += batch.num_rows
@@ -73,7 +77,6 @@ def write_batches(path: str | Path, schema: pa.Schema, batches: Iterable[pa.Reco
             table = pa.Table.from_batches(waiting, schema).combine_chunks()
             writer.write_table(table, row_group_size=ROWS_PER_GROUP)
             rows += num_waiting
-    os.replace(partial, path)
     return rows
 
 

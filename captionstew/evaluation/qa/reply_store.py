@@ -2,7 +2,6 @@
 returns.
 """
 
-import fcntl
 import json
 import os
 import threading
@@ -10,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from captionstew.locks import one_writer
 
 
 class ReplyStore:
@@ -68,15 +69,8 @@ class ReplyStore:
 def open_store(path: Path) -> Iterator[ReplyStore]:
     """The store at `path`, made if need be.
 
-    Raises ValueError if another process has it open (both would ask the same questions), or if it
-    is damaged.
+    Raises InUse if another process has it open (both would ask the same questions), or ValueError
+    if it is damaged.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{path}: another process is writing to it; wait for it to end"
-            ) from None
+    with one_writer(path), open(path, "a+b") as file:
         yield ReplyStore(path, file)

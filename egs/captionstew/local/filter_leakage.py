@@ -13,7 +13,7 @@ from captionstew.corpora.build.corpus_list import read_corpora
 from captionstew.corpora.build.leakage import MODES, filter_tables, report_as_markdown
 from captionstew.data.tables.database import connect
 from captionstew.errors import run_main
-from captionstew.files import write_json
+from captionstew.files import write_json, write_text
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
         (data / "evaluation_lists.json").read_text(encoding="utf-8")
     )["missing"]
     write_json(data / "leakage.json", report)
-    (data / "leakage.md").write_text(report_as_markdown(report), encoding="utf-8")
+    write_text(data / "leakage.md", report_as_markdown(report))
     total = report["total"]
     print(
         f"{total['leaked_clips']} of {total['clips']} clips leak and are dropped; see"

@@ -26,6 +26,7 @@ from captionstew.evaluation.qa.judge import (
 from captionstew.evaluation.qa.reply_store import open_store
 from captionstew.evaluation.qa.scores import Reply, judged_metrics, write_replies
 from captionstew.hashing import sha256_of_file
+from captionstew.locks import InUse
 
 KEY = "sk-very-secret-0123456789"
 HURRIED = 2.0  # seconds, the time limit where a test is about it
@@ -308,7 +309,7 @@ def test_a_damaged_store_and_a_second_process_are_refused(judge, endpoint, tmp_p
     with pytest.raises(ValueError, match="line 2 is not a stored reply"):
         ask(path, judge_requests(replies(1)), endpoint)
     other = tmp_path / "other.jsonl"
-    with open_store(other), pytest.raises(ValueError, match="another process"), open_store(other):
+    with open_store(other), pytest.raises(InUse, match="in use by process"), open_store(other):
         pass
     assert not judge.seen
 
