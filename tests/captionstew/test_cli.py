@@ -402,3 +402,14 @@ def test_the_program_ends_with_one_line(folder, contrastive, tmp_path):
         and len(bad.stderr.splitlines()) == 1
         and "absent.pt: no such file" in bad.stderr
     )
+
+
+@pytest.mark.parametrize("command", [["embed", "--encoder"], ["caption", "--checkpoint"]])
+def test_outputs_that_cannot_be_written_are_refused_before_a_model_is_read(tmp_path, command):
+    name, option = command
+    arguments = [name, "a.wav", option, tmp_path / "no.pt", "--output"]
+    with pytest.raises(UserError, match="there is no folder .*missing; make it first"):
+        run(*arguments, tmp_path / "missing" / "a.parquet")
+    (tmp_path / "a.parquet").mkdir()
+    with pytest.raises(UserError, match="is a folder; name a file in it"):
+        run(*arguments, tmp_path / "a.parquet")
