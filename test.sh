@@ -11,7 +11,12 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 slow=true
 select=tests
 
+numbers=""
+switches="slow"
+texts="select"
+
 . "$root/shared/log.sh"
+. "$root/shared/one_run.sh"
 . "$root/shared/parse_options.sh"
 . "$root/shared/environment.sh"
 

@@ -5,7 +5,11 @@ if __name__ == "__main__":
 """
 
 import os
+import select
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -13,6 +17,7 @@ from typing import NoReturn
 TRACEBACK_VARIABLE = (  # set to anything: user errors show where they were raised
     "CAPTIONSTEW_TRACEBACK"
 )
+SHELL_VARIABLE = "CAPTIONSTEW_SHELL"  # process that started the run (shared/one_run.sh)
 
 
 class UserError(Exception):
@@ -30,6 +35,7 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     UserError, ValueError and OSError end with `<program>: <message>` on stderr and status 1, an
     interrupt from the keyboard with status 130. Every other exception keeps its traceback.
     """
+    end_with_shell()
     try:
         sys.exit(main())
     except KeyboardInterrupt:
@@ -40,6 +46,29 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
             raise
         print(f"{program_name()}: {one_line(error)}", file=sys.stderr)
         sys.exit(1)
+
+
+def end_with_shell() -> None:
+    """Lets this program get SIGTERM as soon as the program that started the run is gone, be it
+    killed: nobody would see to what goes on (SHELL_VARIABLE; by hand, the first program itself).
+    """
+    shell = int(os.environ.setdefault(SHELL_VARIABLE, str(os.getpid())))
+    if shell != os.getpid():
+        threading.Thread(target=_watch, args=(shell,), daemon=True).start()
+
+
+def _watch(process: int) -> None:
+    try:
+        if hasattr(os, "pidfd_open"):
+            select.select([os.pidfd_open(process)], [], [])
+        else:
+            while True:
+                os.kill(process, 0)
+                time.sleep(1)
+    except ProcessLookupError:
+        pass
+    print(f"{program_name()}: process {process}, which started this, is gone", file=sys.stderr)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def program_name() -> str:

@@ -55,12 +55,19 @@ sentence_model=
 reference_texts=
 memory_gb=3
 
+numbers="stage stop_stage audiocaps_version seed num_jobs mini_clips"
+shares="max_duration valid_share memory_gb"
+switches="allow_missing_lists features"
+texts="corpora corpora_dir audio_dir data_dir leakage license_filter subsets dask_scheduler sentence_model reference_texts"
+
 . "$here/shared/log.sh"
 . "$here/shared/stages.sh"
+. "$here/shared/one_run.sh"
 . "$here/shared/parse_options.sh"
 cd "$here"
 
 if [ ! -f "$corpora" ]; then option_error "--corpora $corpora: no such list of corpora; relative to $here"; fi
+take_lock "$data_dir/.lock" true
 done_dir=$data_dir/.done
 programs=../../local
 known_corpora=$(python "$programs/prepare_corpus.py" --list | tr '\n' ' ')
@@ -84,10 +91,10 @@ prepare_corpus() {
 gather_evaluation_lists() {
   local sets
   sets=$(./local/list_corpora.py "$corpora" evaluation --pairs) || return
+  read -rd '' -a sets <<< "$sets" || true
   local arguments=(--corpora-dir "$corpora_dir" --output-dir "$data_dir")
   if [ "$allow_missing_lists" = true ]; then arguments+=(--allow-missing); fi
-  # shellcheck disable=SC2086  # one word per list
-  ./local/gather_evaluation_keys.py "${arguments[@]}" --sets $sets
+  ./local/gather_evaluation_keys.py "${arguments[@]}" --sets "${sets[@]}"
 }
 
 check_audio() {
@@ -105,8 +112,9 @@ compute_features() {
 analyse() {
   local arguments=(--data-dir "$data_dir" --seed "$seed")
   if [ -n "$sentence_model" ]; then arguments+=(--sentence-model "$sentence_model"); fi
-  # shellcheck disable=SC2206  # one word per file
-  if [ -n "$reference_texts" ]; then arguments+=(--reference-texts $reference_texts); fi
+  local texts
+  read -ra texts <<< "$reference_texts"
+  if [ -n "$reference_texts" ]; then arguments+=(--reference-texts "${texts[@]}"); fi
   ./local/analyse.py "${arguments[@]}"
 }
 
@@ -121,9 +129,9 @@ analysed=$(fingerprint_of "$manifests" "$sentence_model" "$reference_texts")
 if in_stage 1 "Caption tables and evaluation lists"; then
   ./local/list_corpora.py "$corpora" pretrain > /dev/null
   while read -r name splits; do
-    # shellcheck disable=SC2086  # one word per split
+    read -ra words <<< "$splits"
     run_unless_done "$done_dir/1-tables-$name" "$(fingerprint_of "$corpora_dir" "$audio_dir" "$audiocaps_version" "$name $splits")" \
-      prepare_corpus "$name" $splits < /dev/null
+      prepare_corpus "$name" ${words[@]+"${words[@]}"} < /dev/null
   done < <(./local/list_corpora.py "$corpora" pretrain)
   run_unless_done "$done_dir/1-evaluation-lists" "$tables" gather_evaluation_lists
 fi
@@ -143,9 +151,9 @@ if in_stage 4 "Audio check"; then
 fi
 
 if in_stage 5 "Manifests of the subsets $subsets"; then
-  # shellcheck disable=SC2086  # one word per subset
+  read -ra words <<< "$subsets"
   run_unless_done "$done_dir/5-manifests" "$manifests" ./local/make_subset_manifests.py --corpora "$corpora" \
-    --data-dir "$data_dir" --valid-share "$valid_share" --seed "$seed" --subsets $subsets
+    --data-dir "$data_dir" --valid-share "$valid_share" --seed "$seed" --subsets "${words[@]}"
 fi
 
 if in_stage 6 "Features (only with --features true)" && [ "$features" = true ]; then

@@ -33,8 +33,12 @@ corpus=
 num_jobs=2
 dask_scheduler=
 
+numbers="stage stop_stage num_jobs"
+texts="tasks corpora_dir audio_dir data_dir corpus dask_scheduler"
+
 . "$here/shared/log.sh"
 . "$here/shared/stages.sh"
+. "$here/shared/one_run.sh"
 . "$here/shared/parse_options.sh"
 
 known="fsd50k vggsound voxceleb2 cremad magnatagatune nsynth audioset_strong"
@@ -45,6 +49,7 @@ for task in $chosen; do
     *) option_error "--tasks: $task is none of $known" ;;
   esac
 done
+take_lock "$data_dir/.lock" true
 done_dir=$data_dir/.done
 
 # prepare_task TASK FLAG...: its reader

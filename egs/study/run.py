@@ -36,6 +36,7 @@ from typing import Any
 
 from captionstew.errors import run_main
 from captionstew.flags import flag, parse_flags
+from captionstew.locks import one_writer
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = {"variables": dict, "sets": dict, "steps": list}
@@ -158,8 +159,11 @@ def _step(row: dict[str, Any], variables: dict[str, str], path: Path) -> Step:
 
         return re.sub(r"\{(\w+)\}", value, text)
 
-    texts = {key: tuple(map(filled, row.get(key, ()))) for key in ("needs", "command", "makes")}
-    return Step(filled(row["name"]), **texts)
+    texts = {key: tuple(map(filled, row.get(key, ()))) for key in ("needs", "makes")}
+    name = filled(row["name"])
+    # A shell reads the commands: a checkout in a folder with a blank in its name is one word there.
+    variables = variables | {"root": shlex.quote(variables["root"])}
+    return Step(name, command=tuple(map(filled, row["command"])), **texts)
 
 
 def missing_steps(steps: list[Step]) -> list[Step]:
@@ -256,11 +260,20 @@ def main() -> None:
     if not missing:
         print(f"{path.name}: nothing to do, {len(steps)} steps are done")
         return
-    if not flags.dry_run:
-        forget_stale(plan, missing)
-    if flags.jobs_dir is not None:
-        write_jobs(missing, flags.jobs_dir, flags.sbatch)
+    if flags.dry_run:
+        run_missing(missing, flags)
         return
+    with one_writer(ROOT / "exp" / path.name):
+        missing = missing_steps(steps)
+        forget_stale(plan, missing)
+        if flags.jobs_dir is None:
+            run_missing(missing, flags)
+        else:
+            write_jobs(missing, flags.jobs_dir, flags.sbatch)
+
+
+def run_missing(missing: list[Step], flags: Flags) -> None:
+    """Runs the steps one after the other, or prints their commands."""
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
             signal.signal(ending, lambda number, _: sys.exit(128 + number))
