@@ -5,6 +5,7 @@ if __name__ == "__main__":
 """
 
 import os
+import re
 import select
 import signal
 import sys
@@ -20,6 +21,12 @@ TRACEBACK_VARIABLE = (  # set to anything: user errors show where they were rais
 SHELL_VARIABLE = "CAPTIONSTEW_SHELL"  # process that started the run (shared/one_run.sh)
 
 
+NO_SHARED_MEMORY = (
+    "a loading process died for want of shared memory (/dev/shm): use fewer --num-workers or a"
+    " smaller --max-duration, or give the container more (--shm-size)"
+)
+
+
 class UserError(Exception):
     """Input, flags or surroundings that a program cannot work with; the message says which and what
     to do.
@@ -32,8 +39,9 @@ USER_ERRORS = (UserError, ValueError, OSError)
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Calls `main` and exits with its status.
 
-    UserError, ValueError and OSError end with `<program>: <message>` on stderr and status 1, an
-    interrupt from the keyboard with status 130. Every other exception keeps its traceback.
+    UserError, ValueError and OSError, and the death of a loading process, end with
+    `<program>: <message>` on stderr and status 1, an interrupt from the keyboard with status 130.
+    Every other exception keeps its traceback.
     """
     end_with_shell()
     try:
@@ -41,10 +49,11 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         print(f"{program_name()}: interrupted", file=sys.stderr)
         sys.exit(130)
-    except USER_ERRORS as error:
-        if os.environ.get(TRACEBACK_VARIABLE):
+    except (*USER_ERRORS, RuntimeError) as error:
+        line = one_line(error) if isinstance(error, USER_ERRORS) else lost_worker(error)
+        if not line or os.environ.get(TRACEBACK_VARIABLE):
             raise
-        print(f"{program_name()}: {one_line(error)}", file=sys.stderr)
+        print(f"{program_name()}: {line}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -87,6 +96,21 @@ def one_line(error: BaseException) -> str:
             lines[-1].partition(": ")[2] or lines[-1]
         ]  # torch hands over the worker's whole traceback as message
     return printable(" ".join(" ".join(lines).split()))
+
+
+def lost_worker(error: BaseException) -> str:
+    """What torch says, wherever the program is just then, of a loading process that died; empty for
+    other errors.
+    """
+    found = re.match(
+        r"DataLoader worker \(pid.*?\) (is killed by signal: [\w ]+|exited)", str(error)
+    )
+    if found is None:
+        return ""
+    if "Bus error" in found[1]:
+        return NO_SHARED_MEMORY
+    how = found[1].removeprefix("is ").strip()
+    return f"a loading process died ({how}); if memory ran out, use fewer --num-workers"
 
 
 def printable(text: str) -> str:

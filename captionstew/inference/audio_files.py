@@ -13,9 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from captionstew.data.audio import AUDIO_ENDINGS, MAX_DURATION, BadAudio, read_audio
+from captionstew.data.batches.loader import Loader
+
+DECODED = 20  # times that samples may be larger than their compressed file
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,8 @@ class AudioFiles:
         """
         # Clips of similar length belong together; the size on disk is known without decoding.
         files = sorted(self.files, key=_size)
-        loader = DataLoader(
-            _Samples(files, sampling_rate), batch_size=None, num_workers=num_workers
-        )
+        longest = max(map(_size, files), default=0) * DECODED
+        loader = Loader(_Samples(files, sampling_rate), num_workers, item_bytes=longest)
         pieces: list[Piece] = []
         for file, samples in zip(files, loader):
             if isinstance(samples, str):

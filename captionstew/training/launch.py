@@ -30,6 +30,7 @@ from captionstew.errors import USER_ERRORS, UserError, one_line
 from captionstew.files import write_text
 from captionstew.flags import flags_to_dict
 from captionstew.locks import one_writer
+from captionstew.parallel import end_with
 from captionstew.training.flags import TrainingFlags
 from captionstew.training.log import start_logging
 
@@ -142,7 +143,8 @@ def _start(rank: int, world_size: int, device: str, function: Callable, args: tu
 def _child(
     rank: int, world_size: int, device: str, function: Callable, args: tuple, reports: Connection
 ) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     # A spawned process would spawn its loaders too, which costs seconds at every validation.
     multiprocessing.set_start_method(None, force=True)
     try:
@@ -153,12 +155,6 @@ def _child(
         trace = "" if isinstance(error, USER_ERRORS) else traceback.format_exc()
         reports.send(Failure(time.monotonic(), one_line(error), trace))
         os._exit(1)  # an orderly end would wait for the other processes
-
-
-def _end_with_parent() -> None:
-    if (parent := multiprocessing.parent_process()) is not None:
-        parent.join()
-    os._exit(1)
 
 
 def _run_rank(

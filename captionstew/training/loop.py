@@ -17,8 +17,9 @@ import torch
 
 from captionstew import checkpoint as checkpoints
 from captionstew.data.batches.dataset import Batch
+from captionstew.data.batches.loader import LoaderDied
 from captionstew.distributed import Rank, any_rank, sum_gradients
-from captionstew.errors import one_line
+from captionstew.errors import lost_worker
 from captionstew.flags import flags_to_dict
 from captionstew.models.losses import Losses
 from captionstew.training.flags import TrainingFlags
@@ -76,12 +77,12 @@ class Trainer(TrainerState[ModelT]):
                 run_preflight(self)
             self.distribute()
             self._train_epochs()
+        except LoaderDied as error:
+            raise TrainingStopped(f"{error}; go on with --resume true") from error
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if not (lost := lost_worker(error)):
                 raise
-            raise TrainingStopped(
-                f"a loading process died ({one_line(error)}); go on with --resume true"
-            ) from error
+            raise TrainingStopped(f"{lost}; go on with --resume true") from error
         finally:
             signal.signal(signal.SIGTERM, previous)
 

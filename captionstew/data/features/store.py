@@ -12,8 +12,7 @@ the manifest; it appears complete or not at all, and is used again when it is th
 
 import json
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from captionstew.data.manifests.index import IndexedCuts
 from captionstew.files import atomic_folder
 from captionstew.hashing import stable_hash
 from captionstew.locks import one_writer
+from captionstew.parallel import process_map
 
 DTYPES = ("float32", "float16")
 
@@ -125,7 +125,11 @@ def _write_store(folder, cuts, config, speeds, dtype, num_jobs, progress) -> Non
     start, failed = 0, 0
     jobs = ((cut.id, *audio_part(cut), config, speeds, dtype) for cut in cuts)
     bar = tqdm(
-        _run(jobs, num_jobs), desc="features", total=len(cuts), unit="clip", disable=not progress
+        process_map(_extract, jobs, num_jobs, threads=1),
+        desc="features",
+        total=len(cuts),
+        unit="clip",
+        disable=not progress,
     )
     with (
         open(folder / "features.bin", "wb") as data,
@@ -152,14 +156,6 @@ def _write_store(folder, cuts, config, speeds, dtype, num_jobs, progress) -> Non
     (folder / "store.json").write_text(
         json.dumps(about | {"num_frames": start}, indent=1), encoding="utf-8"
     )
-
-
-def _run(jobs: Iterable[tuple], num_jobs: int) -> Iterable:
-    if num_jobs <= 1:
-        yield from map(_extract, jobs)
-        return
-    with ProcessPoolExecutor(num_jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(_extract, jobs, chunksize=16)
 
 
 def _extract(job: tuple) -> tuple[str, str, list[np.ndarray] | str]:
