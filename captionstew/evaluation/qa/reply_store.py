@@ -36,7 +36,9 @@ class ReplyStore:
 
     def add(self, name: str, record: dict[str, Any]) -> None:
         """Appends and waits for the disk."""
-        line = json.dumps({"name": name, **record}, ensure_ascii=False).encode() + b"\n"
+        text = json.dumps({"name": name, **record}, ensure_ascii=False)
+        # half of a surrogate pair, in a caption for example, becomes JSON's escape for it
+        line = text.encode("utf-8", "backslashreplace") + b"\n"
         with self._lock:
             self._file.write(line)
             self._file.flush()
