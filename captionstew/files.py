@@ -13,13 +13,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, AnyStr
 
 from captionstew.errors import UserError
 
 SUFFIX = ".tmp"
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _locks: set[int] = set()
+LONGEST_LINE = 1 << 20  # characters
 SPACE = 1 << 20  # bytes without which no work is begun
 
 
@@ -122,6 +123,23 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def bounded_lines(file: IO[AnyStr], path: Path, limit: int = LONGEST_LINE) -> Iterator[AnyStr]:
+    """Lines of a file, none of which is held in memory if it is longer than `limit`.
+
+    Raises:
+      UserError: a line is, which no table of clips has; the message has its number.
+    """
+    number = 0
+    while line := file.readline(limit + 1):
+        number += 1
+        if len(line) > limit:
+            raise UserError(
+                f"{path}, line {number}: longer than {limit} characters, so this is no table of"
+                " clips, or a quotation mark or line break is missing"
+            )
+        yield line
 
 
 def check_output(path: Path, needed: int = SPACE) -> None:

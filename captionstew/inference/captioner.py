@@ -72,6 +72,7 @@ class Captioner:
                 FileCaption(piece.file, piece.start, text) for piece, text in zip(pieces, texts)
             )
         place = {file: number for number, file in enumerate(files.files)}
+        rows = [row for row in rows if row.file not in files.failed]  # of a long one, some pieces
         return sorted(rows, key=lambda row: (place[row.file], row.start))
 
 

@@ -1,6 +1,7 @@
 """Outputs are whole or not there; what killed writers left is removed, what is written is not."""
 
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from captionstew.files import (
     atomic_folder,
     atomic_path,
     atomic_write,
+    bounded_lines,
     check_output,
     check_output_file,
     write_json,
@@ -149,3 +151,21 @@ def test_a_target_that_cannot_be_written_is_refused_before_work(tmp_path, monkey
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(UserError, match="is read-only; name another place"):
         check_output(tmp_path / "a")
+
+
+def test_a_line_without_end_is_refused_before_it_is_in_memory(tmp_path):
+    path = tmp_path / "captions.csv"
+    path.write_text("file,caption\na.wav,a dog\nb.wav," + "x" * 5000)
+    reads = []
+
+    class File(io.StringIO):
+        def readline(self, size):
+            line = super().readline(size)
+            reads.append(len(line))
+            return line
+
+    lines = bounded_lines(File(path.read_text()), path, limit=100)
+    assert [next(lines), next(lines)] == ["file,caption\n", "a.wav,a dog\n"]
+    with pytest.raises(UserError, match=r"captions\.csv, line 3: longer than 100 characters"):
+        next(lines)
+    assert max(reads) == 101

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captionstew.errors import UserError
+from captionstew.files import bounded_lines
 
 # Columns with a meaning of their own are known in any case; all others keep theirs.
 KNOWN = (
@@ -74,7 +75,8 @@ def read_rows(
 
 
 def _decoded(path: Path) -> str:
-    content = path.read_bytes()
+    with open(path, "rb") as file:
+        content = b"".join(bounded_lines(file, path))
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
