@@ -93,6 +93,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """The path of an empty folder beside `path` that vanishes with the block; those of killed
+    programs go before.
+    """
+    remove_leftovers(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{SUFFIX}")
+    temporary.mkdir(parents=True)
+    try:
+        with _locked(temporary):
+            yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def remove_leftovers(path: Path) -> None:
     """Removes what killed writers of `path` left beside it; what is being written stays."""
     prefix = f".{path.name}."
@@ -104,6 +119,9 @@ def remove_leftovers(path: Path) -> None:
         if not (name.startswith(prefix) and name.endswith(SUFFIX)):
             continue
         leftover = path.with_name(name)
+        if leftover.is_symlink():
+            leftover.unlink(missing_ok=True)
+            continue
         try:
             lock = os.open(leftover, os.O_RDONLY)
         except FileNotFoundError:

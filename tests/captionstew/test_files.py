@@ -17,6 +17,7 @@ from captionstew.files import (
     bounded_lines,
     check_output,
     check_output_file,
+    scratch_folder,
     write_json,
 )
 
@@ -169,3 +170,11 @@ def test_a_line_without_end_is_refused_before_it_is_in_memory(tmp_path):
     with pytest.raises(UserError, match=r"captions\.csv, line 3: longer than 100 characters"):
         next(lines)
     assert max(reads) == 101
+
+
+def test_scratch_folders_of_killed_programs_go(tmp_path):
+    (tmp_path / ".duckdb.0123abcd.tmp").mkdir()
+    (tmp_path / ".duckdb.4567abcd.tmp").symlink_to(tmp_path)
+    with scratch_folder(tmp_path / "duckdb") as first, scratch_folder(tmp_path / "duckdb") as other:
+        assert first != other and len(names(tmp_path)) == 2
+    assert names(tmp_path) == []

@@ -40,6 +40,8 @@ def test_every_listed_option_has_a_default_and_is_explained(repository, program)
     explained = re.findall(r"^# .*?--([a-z][a-z-]+)", text, re.MULTILINE)
     assert len(listed) == len(set(listed))
     assert set(listed) <= set(defaults)
+    offered = re.findall(r"^#   --([a-z][a-z-]+)", text, re.MULTILINE)
+    assert {x.replace("-", "_") for x in offered} <= set(listed)
     assert set(listed) - {"stop_stage", "stage"} <= {x.replace("-", "_") for x in explained}
 
 
