@@ -24,6 +24,14 @@ LONGEST_LINE = 1 << 20  # characters
 SPACE = 1 << 20  # bytes without which no work is begun
 
 
+def parse_json(text: str | bytes) -> Any:
+    """json.loads that raises ValueError for whatever is no JSON, nesting without end among it."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def write_json(path: Path, content: object) -> None:
     """JSON with sorted keys under its final name only when complete."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -136,7 +136,7 @@ def _stored_config(path: Path) -> dict[str, Any] | None:
         return None
     try:
         encoder = json.loads(path.read_text(encoding="utf-8")).get("encoder")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON object ({error})") from error
     # Auden writes a config.json too, in its own terms; its sizes are read off the shapes.
     return encoder if isinstance(encoder, dict) and "downsampling_factor" in encoder else None

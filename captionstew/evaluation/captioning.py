@@ -19,7 +19,7 @@ from captionstew.data.tokenizer import Tokenizer
 from captionstew.distributed import gather_objects, sum_over_ranks
 from captionstew.evaluation.metrics.bootstrap import bootstrap_interval
 from captionstew.evaluation.metrics.caption_scores import caption_scores, rouge_l_per_clip
-from captionstew.files import atomic_write
+from captionstew.files import atomic_write, parse_json
 from captionstew.models.captioning import CaptioningModel, token_losses
 
 BASELINE_CLIPS = 100_000  # training clips whose captions the baselines know
@@ -65,7 +65,7 @@ def read_captioned(path: Path) -> CaptionedClips:
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             try:
-                row = json.loads(line)
+                row = parse_json(line)
                 clips.cut_ids.append(row["cut_id"])
                 clips.candidates.append(row["candidate"])
                 clips.references.append(row["references"])

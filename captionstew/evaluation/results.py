@@ -9,7 +9,7 @@ from typing import Any
 
 from captionstew.checkpoint import git_sha
 from captionstew.errors import printable
-from captionstew.files import write_text
+from captionstew.files import parse_json, write_text
 from captionstew.hashing import hash_of
 
 NEEDED = (
@@ -105,7 +105,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     results = []
     for path in sorted(folder.rglob("results/*.json")):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
             if missing := [name for name in NEEDED if name not in content]:
                 raise ValueError(f"without {', '.join(missing)}")
         except (ValueError, TypeError, RecursionError) as error:

@@ -55,7 +55,7 @@ def load_index(path: str | Path) -> SearchIndex:
         with np.load(path, allow_pickle=False) as content:
             files = tuple(content["files"].tolist())
             index = SearchIndex(files, content["vectors"], content["stamps"], str(content["model"]))
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path}: not an index of captionstew search ({error}); remove it to build it anew"
         ) from error

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from captionstew.files import parse_json
+
 # what a run appends to while it trains, relative to its folder
 LOGS = ("scalars.jsonl", "samples.jsonl", "failed-rank*.txt", "nonfinite-rank*.txt")
 
@@ -159,7 +161,7 @@ def read_scalars(exp_dir: Path) -> list[dict[str, Any]]:
     with open(exp_dir / "scalars.jsonl", encoding="utf-8") as lines:
         for line in lines:
             if line.endswith("\n"):  # a killed run may leave half a last line
-                record = json.loads(line)
+                record = parse_json(line)
                 records.pop((record["kind"], record["step"]), None)
                 records[record["kind"], record["step"]] = record
     return list(records.values())

@@ -23,7 +23,6 @@ ended is repeated only when its folder is gone, and so are those that started fr
 """
 
 import fnmatch
-import json
 import os
 import re
 import shlex
@@ -35,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from captionstew.errors import run_main
+from captionstew.files import parse_json
 from captionstew.flags import flag, parse_flags
 from captionstew.locks import one_writer
 
@@ -131,7 +131,7 @@ def read_plan(path: Path, overrides: dict[str, str]) -> list[Step]:
 def _load(path: Path) -> dict[str, Any]:
     """A plan's JSON with all its parts."""
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
     if not isinstance(plan, dict) or not all(

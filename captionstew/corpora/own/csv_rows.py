@@ -92,7 +92,10 @@ def _header(
 ) -> list[str]:
     """The columns' names."""
     reader = csv.reader(io.StringIO("".join(lines[:1]), newline=""))
-    names = [name.strip() for name in next(reader, [])]
+    try:
+        names = [name.strip() for name in next(reader, [])]
+    except csv.Error as error:
+        raise FolderError(f"{path}, line 1: not a table's header ({error})") from error
     columns = [name.lower() if name.lower() in KNOWN else name for name in names]
     missing = [name for name in required if name not in columns]
     if missing:

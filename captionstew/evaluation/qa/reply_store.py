@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from captionstew.files import parse_json
 from captionstew.locks import one_writer
 
 
@@ -56,7 +57,7 @@ class ReplyStore:
             if not line.endswith(b"\n"):
                 break
             try:
-                record = json.loads(line)
+                record = parse_json(line)
                 self._records[record.pop("name")] = record
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise ValueError(

@@ -1,6 +1,5 @@
 """The contract of frozen audio encoders, and what their loaders share."""
 
-import json
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from captionstew.checkpoint import CheckpointError
 from captionstew.data.audio import MIN_DURATION, read_audio
+from captionstew.files import parse_json
 from captionstew.hashing import hash_of, sha256_of_file
 from captionstew.models.pooling import mean_pool
 from zipformer.safe_load import safe_load
@@ -175,7 +175,7 @@ def checkpoint_entries(path: Path) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """Raises CheckpointError that names the file, where it is missing or no JSON object."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
             f"{path}: missing; it belongs to the weights, download it too"

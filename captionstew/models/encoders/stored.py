@@ -127,7 +127,7 @@ def _read_npz(path: Path) -> tuple[list[str], np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as content:
             return content["ids"].astype(np.str_).tolist(), content["vectors"]
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path}: not an .npz with arrays `ids` (strings) and `vectors` ({error})"
         ) from error
