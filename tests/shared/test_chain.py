@@ -2,15 +2,20 @@
 
 import json
 import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 import soundfile
 
 pytestmark = pytest.mark.slow
+TRIALS = int(os.environ.get("CAPTIONSTEW_FAULTS", "0")) // 5
 ROOMS = ("zipformer", "captionstew", "local", "egs", "shared")
 FILES = "requirements.txt pyproject.toml shared/environment.sh"
 
@@ -55,17 +60,24 @@ def recordings(tmp_path):
     return folder
 
 
-def job(checkout, program, *arguments):
+def begin(checkout, program, *arguments):
     own = {k: v for k, v in os.environ.items() if not k.startswith(("CAPTIONSTEW_", "PYTHONPATH"))}
-    done = subprocess.run(
+    return subprocess.Popen(
         ["bash", checkout / program, *map(str, arguments)],
         cwd=checkout.parent,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         env=own,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    return done.stdout
+
+
+def job(checkout, program, *arguments):
+    process = begin(checkout, program, *arguments)
+    output = process.communicate()[0]
+    assert process.returncode == 0, output[-4000:]
+    return output
 
 
 def test_the_main_job(checkout, recordings):
@@ -78,6 +90,44 @@ def test_the_main_job(checkout, recordings):
     assert json.loads(result.read_text())["num_clips"] == 5
     assert (exp / "report" / "index.html").is_file()
     assert not list(checkout.rglob("*.tmp"))
+
+
+def outcome(exp):
+    """Results and logged numbers, without the clock's."""
+    found = {}
+    for path in sorted(exp.rglob("results/*.json")):
+        content = json.loads(path.read_text())
+        found[str(path)] = {k: v for k, v in content.items() if k not in ("created", "command")}
+    lines = (exp / "contrastive" / "scalars.jsonl").read_text().splitlines()
+    clock = ("time", "audio_seconds_per_second", "data_wait_share")
+    found["scalars"] = [{k: v for k, v in json.loads(x).items() if k not in clock} for x in lines]
+    return found
+
+
+@pytest.mark.skipif(not TRIALS, reason="asked for with ./test.sh --faults N")
+def test_the_main_job_killed_at_random_moments(checkout, recordings):
+    """SIGKILL to the shell and all that it started; the same command goes on."""
+    arguments = ["--corpus", recordings.name, "--num-epochs", 2, "--vocab-size", 60]
+    arguments += ["--num-workers", 0, "--num-jobs", 1]
+    exp, data = (checkout / name / recordings.name for name in ("exp", "data"))
+    began = time.monotonic()
+    job(checkout, "run.sh", *arguments)
+    seconds, expected = time.monotonic() - began, outcome(exp)
+    for trial in range(TRIALS):
+        for folder in (exp, data):
+            shutil.rmtree(folder)
+        process = begin(checkout, "run.sh", *arguments)
+        threading.Timer(
+            random.Random(trial).uniform(0.02, 0.98) * seconds,
+            lambda: process.poll() is None and os.killpg(process.pid, signal.SIGKILL),
+        ).start()
+        process.communicate()
+        killed = process.returncode != 0
+        job(checkout, "run.sh", *arguments)
+        assert outcome(exp) == expected
+        if killed and (path := os.environ.get("CAPTIONSTEW_FAULT_LOG")):
+            with open(path, "a") as file:
+                file.write("kill\trun.sh\n")
 
 
 def test_other_preparations(checkout, recordings):
