@@ -73,6 +73,11 @@ def begin(checkout, program, *arguments):
     )
 
 
+def kill_group(process):
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def job(checkout, program, *arguments):
     process = begin(checkout, program, *arguments)
     output = process.communicate()[0]
@@ -117,10 +122,8 @@ def test_the_main_job_killed_at_random_moments(checkout, recordings):
         for folder in (exp, data):
             shutil.rmtree(folder)
         process = begin(checkout, "run.sh", *arguments)
-        threading.Timer(
-            random.Random(trial).uniform(0.02, 0.98) * seconds,
-            lambda: process.poll() is None and os.killpg(process.pid, signal.SIGKILL),
-        ).start()
+        moment = random.Random(trial).uniform(0.02, 0.98) * seconds
+        threading.Timer(moment, kill_group, [process]).start()
         process.communicate()
         killed = process.returncode != 0
         job(checkout, "run.sh", *arguments)
