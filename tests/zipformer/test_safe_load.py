@@ -5,7 +5,9 @@ import collections
 import pathlib
 import pickle
 import random
+import re
 import sys
+import tomllib
 import types
 
 import pytest
@@ -139,3 +141,14 @@ def test_plain_pickles_are_no_checkpoints(tmp_path):
     (tmp_path / "a.pt").write_bytes(pickle.dumps({"step": 3}))
     with pytest.raises(ValueError, match=r"a\.pt is no checkpoint that torch can read"):
         safe_load(tmp_path / "a.pt")
+
+
+def test_no_torch_is_allowed_whose_weights_only_has_known_holes():
+    """CVE-2025-32434 before 2.6, CVE-2026-24747 before 2.10."""
+    project = tomllib.loads((pathlib.Path(__file__).parents[2] / "pyproject.toml").read_text())
+    (floor,) = [
+        re.fullmatch(r"torch>=(\d+)\.(\d+)", name)
+        for name in project["project"]["dependencies"]
+        if name.startswith("torch>")
+    ]
+    assert tuple(map(int, floor.groups())) >= (2, 10)
