@@ -34,8 +34,14 @@ character_coverage=0.9995
 num_jobs=2
 seed=42
 
+numbers="stage stop_stage vocab_size num_jobs seed"
+shares="character_coverage"
+switches=""
+texts="corpus data_dir valid_folds test_folds"
+
 . "$root/shared/log.sh"
 . "$root/shared/stages.sh"
+. "$root/shared/one_run.sh"
 . "$root/shared/parse_options.sh"
 . "$root/shared/environment.sh"
 
@@ -45,7 +51,7 @@ if [ -n "$corpus" ]; then
   data_dir=${data_dir:-$root/data/$(basename "$corpus")}
 fi
 data_dir=${data_dir:-$root/data/mini}
-mkdir -p "$data_dir"
+take_lock "$data_dir/.lock" true
 data_dir=$(cd "$data_dir" && pwd)
 ensure_environment "$root"
 cd "$root"
@@ -54,11 +60,11 @@ if [ -z "$corpus" ] && [ -n "$valid_folds$test_folds" ]; then option_error "--va
 
 make_manifests() {
   if [ -n "$corpus" ]; then
-    local folds=()
-    # shellcheck disable=SC2206  # one word per fold
-    if [ -n "$valid_folds" ]; then folds+=(--valid-folds $valid_folds); fi
-    # shellcheck disable=SC2206
-    if [ -n "$test_folds" ]; then folds+=(--test-folds $test_folds); fi
+    local folds=() valid test
+    read -ra valid <<< "$valid_folds"
+    read -ra test <<< "$test_folds"
+    if [ -n "$valid_folds" ]; then folds+=(--valid-folds "${valid[@]}"); fi
+    if [ -n "$test_folds" ]; then folds+=(--test-folds "${test[@]}"); fi
     python local/split_folder.py --corpus-dir "$corpus" --output-dir "$data_dir" --num-jobs "$num_jobs" "${folds[@]}"
   else
     python local/split_mini.py --output-dir "$data_dir" --seed "$seed" --num-jobs "$num_jobs"

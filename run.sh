@@ -57,8 +57,14 @@ seed=42
 study=
 dry_run=false
 
+numbers="stage stop_stage vocab_size num_epochs avg max_duration num_jobs num_workers seed"
+shares="character_coverage"
+switches="dry_run"
+texts="corpus exp_dir data_dir valid_folds test_folds tasks encoder_preset text_tower duplicate_captions study"
+
 . "$root/shared/log.sh"
 . "$root/shared/stages.sh"
+. "$root/shared/one_run.sh"
 . "$root/shared/parse_options.sh"
 . "$root/shared/environment.sh"
 
@@ -79,7 +85,7 @@ if [ -n "$study" ]; then
     esac
   done
   ensure_environment "$root"
-  if [ -f "$caller/$study" ]; then study=$caller/$study; fi
+  if [ -f "$(absolute "$study")" ]; then study=$(absolute "$study"); fi
   # glibc would give the memory of every step back to the kernel and ask for it again.
   export MALLOC_MMAP_THRESHOLD_=10000000000 MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_TOP_PAD_=500000000
   exec "$root/egs/study/run.py" --plan "$study" --dry-run "$dry_run"
@@ -105,6 +111,7 @@ save_every_epochs=${avg:-$(((num_epochs + 5) / 6))} # the last of these interval
 data_dir=$(absolute "${data_dir:-$root/data/$name}")
 duplicate_captions=${duplicate_captions:-match}
 
+take_lock "$exp_dir/.lock" false
 ensure_environment "$root"
 cd "$root"
 # glibc would give the memory of every step back to the kernel and ask for it again, a fifth of a small model's time.

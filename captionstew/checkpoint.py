@@ -13,7 +13,9 @@ safety:
     flags                the command line of the training run
     step, epoch, position    steps done, epoch (from 1) and place in its batches
     optimizer, scheduler, grad_scaler, average_period
-    ranks                per process: random generators and the encoder's training state
+    ranks                per process: random generators, the encoder's training state, and what has
+                         happened since the last progress line
+    logs                 sizes of the run's logs at this moment
     provenance           git sha, package versions
 """
 
@@ -33,12 +35,26 @@ import torch
 from torch import Tensor, nn
 
 from captionstew.errors import UserError
+from zipformer.safe_load import nonfinite_names, safe_load
 
 FORMAT = "captionstew"
 VERSION = 1
 # of a run that was asked to stop; --iter, --avg and --keep-last-k do not count it
 INTERRUPTED = "interrupted.pt"
 StateDict = dict[str, Tensor]
+MODEL_ENTRIES = ("model", "config")  # what a model is made of
+AVERAGED_ENTRIES = ("model", "model_avg", "step", "average_period")
+RUN_ENTRIES = (  # what a training goes on from
+    *MODEL_ENTRIES, "model_avg", "flags", "sampler", "step", "epoch", "position", "nonfinite",
+    "average_period", "optimizer", "scheduler", "grad_scaler", "ranks",
+)  # fmt: skip
+ENTRY_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("model", "model_avg", "config", "flags", "sampler", "optimizer"), dict),
+    **dict.fromkeys(("scheduler", "grad_scaler", "provenance", "logs"), dict),
+    **dict.fromkeys(("step", "epoch", "nonfinite", "validated", "average_period"), int),
+    "position": (dict, type(None)),
+    "ranks": list,
+}
 
 
 class CheckpointError(UserError):
@@ -69,35 +85,69 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         raise
 
 
-def load_checkpoint(path: Path | str) -> dict[str, Any]:
+def load_checkpoint(path: Path | str, needed: Sequence[str] = ()) -> dict[str, Any]:
     """Reads a checkpoint to CPU memory with weights-only safety.
 
+    Args:
+      needed: entries that the caller uses; MODEL_ENTRIES for a model.
+
     Raises:
-      CheckpointError: missing, truncated, unsafe, of another format or of a newer version.
+      CheckpointError: missing, damaged, unsafe, of another format or of a newer version, without a
+          needed entry, or with weights that hold NaN.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; name a .pt file that training wrote")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path}: cannot be read ({reason}); it may be truncated, use an older one"
-        ) from error
+        content = safe_load(path)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); use an older one") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: not a CaptionStew checkpoint; for other formats see zipformer.load_pretrained"
         )
     refuse_newer(content, path)
+    require_entries(content, path, needed)
+    _refuse_bad_weights(content, path)
     return content
+
+
+def require_entries(content: dict[str, Any], path: Path, needed: Sequence[str]) -> None:
+    """Raises CheckpointError for a file of ours without what is needed, or with another type of
+    it.
+    """
+    if missing := [name for name in needed if name not in content]:
+        raise CheckpointError(
+            f"{path}: holds no {', no '.join(missing)}, so it is of another kind than what is"
+            f" needed here; it holds {', '.join(map(str, content))}"
+        )
+    for name, kind in ENTRY_TYPES.items():
+        if name in content and not isinstance(content[name], kind):
+            raise CheckpointError(
+                f"{path}: its entry {name} is a {type(content[name]).__name__}, so training did"
+                " not write it"
+            )
+
+
+def _refuse_bad_weights(content: dict[str, Any], path: Path) -> None:
+    for name in ("model", "model_avg"):
+        weights = content.get(name, {})
+        if not all(isinstance(value, Tensor) for value in weights.values()):
+            raise CheckpointError(f"{path}: its entry {name} holds more than tensors")
+        if bad := nonfinite_names(weights):
+            raise CheckpointError(
+                f"{path}: its weights hold NaN or infinity ({_listed(bad, 3)}); use an older one"
+            )
 
 
 def refuse_newer(content: dict[str, Any], path: Path) -> None:
     """Raises CheckpointError for a checkpoint of ours that later code wrote."""
-    if content["version"] > VERSION:
+    version = content.get("version")
+    if not isinstance(version, int):
+        raise CheckpointError(f"{path}: says no format version; training did not write it")
+    if version > VERSION:
         raise CheckpointError(
-            f"{path}: format version {content['version']} is newer than this code ({VERSION})"
+            f"{path}: format version {version} is newer than this code ({VERSION})"
         )
 
 
@@ -129,8 +179,11 @@ def _numbered(exp_dir: Path, stem: str) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def newest_checkpoint(exp_dir: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The readable checkpoint with most steps, or None in a folder without any.
+def newest_checkpoint(
+    exp_dir: Path, needed: Sequence[str] = ()
+) -> tuple[Path, dict[str, Any]] | None:
+    """The readable checkpoint with most steps and the needed entries, or None in a folder without
+    any.
 
     Unreadable files are passed over with a warning; what a killed write left is removed.
 
@@ -143,7 +196,7 @@ def newest_checkpoint(exp_dir: Path) -> tuple[Path, dict[str, Any]] | None:
     paths = all_checkpoints(exp_dir)
     for _, path in paths:
         try:
-            return path, load_checkpoint(path)
+            return path, load_checkpoint(path, needed)
         except CheckpointError as error:
             logging.warning("falling back to an older checkpoint: %s", error)
     if paths:
@@ -159,10 +212,11 @@ def _step_of(path: Path) -> int:
     get reported.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["step"]
-    except Exception as error:
+        step = safe_load(path, tensors_on_disk=True)["step"]
+    except (ValueError, OSError, TypeError, KeyError) as error:
         logging.debug("%s: %s", path, error)
         return sys.maxsize
+    return step if isinstance(step, int) else sys.maxsize
 
 
 def remove_old_checkpoints(exp_dir: Path, keep: int) -> None:
@@ -193,10 +247,12 @@ def average_checkpoints(paths: Sequence[Path]) -> StateDict:
     """
     if not paths:
         raise CheckpointError("nothing to average")
-    total = _as_float64(load_checkpoint(paths[0])["model"])
-    reference = load_checkpoint(paths[0])["model"]
+    reference = load_checkpoint(paths[0], ["model"])["model"]
+    total = _as_float64(reference)
     for path in paths[1:]:
-        for name, value in load_checkpoint(path)["model"].items():
+        state = load_checkpoint(path, ["model"])["model"]
+        _require_same_shapes(state, path, reference, paths[0])
+        for name, value in state.items():
             if value.is_floating_point():
                 total[name] += value.double()
     return {
@@ -217,7 +273,7 @@ def average_between(start: Path | None, end: Path) -> StateDict:
     Raises:
       CheckpointError: wrong order, or no running average was taken between the two.
     """
-    last = load_checkpoint(end)
+    last = load_checkpoint(end, AVERAGED_ENTRIES)
     if _averaged_steps(last) == 0:
         raise CheckpointError(
             f"{end}: step {last['step']} is before the first running average (--average-period "
@@ -225,7 +281,8 @@ def average_between(start: Path | None, end: Path) -> StateDict:
         )
     if start is None:
         return _like(last["model_avg"], last["model"])
-    first = load_checkpoint(start)
+    first = load_checkpoint(start, AVERAGED_ENTRIES)
+    _require_same_shapes(first["model_avg"], start, last["model_avg"], end)
     if first["step"] >= last["step"]:
         raise CheckpointError(
             f"{start} (step {first['step']}) is not older than {end} (step {last['step']})"
@@ -247,6 +304,11 @@ def average_between(start: Path | None, end: Path) -> StateDict:
         for name, value in last["model_avg"].items()
     }
     return _like(mean, last["model"])
+
+
+def _require_same_shapes(one: StateDict, path: Path, other: StateDict, of: Path) -> None:
+    if {k: v.shape for k, v in one.items()} != {k: v.shape for k, v in other.items()}:
+        raise CheckpointError(f"{path}: holds another model than {of}, so they have no average")
 
 
 def _averaged_steps(content: dict[str, Any]) -> int:
@@ -310,6 +372,13 @@ def _as_float64(state: StateDict) -> StateDict:
 
 def _like(state: StateDict, reference: StateDict) -> StateDict:
     return {name: value.to(reference[name].dtype) for name, value in state.items()}
+
+
+def seed_generators(seed: int) -> None:
+    """Seeds the global generators of Python, numpy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def random_state() -> dict[str, Any]:

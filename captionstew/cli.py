@@ -20,7 +20,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from captionstew.errors import UserError, run_main
+from captionstew.errors import UserError, printable, run_main
+from captionstew.files import atomic_write, check_output_file
 
 SOME_FAILED = 3
 
@@ -43,6 +44,7 @@ def embed(options: argparse.Namespace) -> int:
     from captionstew.models.encoders.stored import check_format, save_embeddings
 
     check_format(options.output)
+    check_output_file(options.output)
     encoder = load_encoder(options.encoder, _device(options))
     files = _files(options)
     vectors = embed_files(encoder, files, options.max_duration, options.num_workers)
@@ -56,6 +58,8 @@ def caption(options: argparse.Namespace) -> int:
     """file, caption"""
     from captionstew.inference.captioner import load_captioner
 
+    if options.output is not None:
+        check_output_file(options.output)
     captioner = load_captioner(options.checkpoint, _device(options))
     files = _files(options)
     rows = captioner.caption_files(
@@ -65,7 +69,7 @@ def caption(options: argparse.Namespace) -> int:
     for row in rows:
         _print_row(f"{row.file} ({row.start:g} s)" if row.start else row.file, row.caption)
     if options.output is not None:
-        with open(options.output, "w", encoding="utf-8", newline="") as file:
+        with atomic_write(options.output, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["file", "caption", "start"])
             writer.writerows((row.file, row.caption, row.start) for row in rows)
@@ -92,7 +96,7 @@ def search(options: argparse.Namespace) -> int:
     else:
         raise UserError(f"{options.index}: no such index; name files or folders to make one of")
     for query in options.query or _lines(sys.stdin):
-        print(f"# {query}", flush=True)
+        print(f"# {printable(query)}", flush=True)
         for file, cosine in retriever.search(index, query, options.top):
             _print_row(f"{cosine:.4f}", file)
     return status
@@ -255,7 +259,7 @@ def _report(failed: dict[str, str], total: int) -> int:
     none could be.
     """
     for file, reason in failed.items():
-        print(f"captionstew: {_printable(file)}: {reason}", file=sys.stderr)
+        print(f"captionstew: {printable(file)}: {printable(reason)}", file=sys.stderr)
     if failed and len(failed) == total:
         raise UserError(f"none of the {total} files could be read")
     if failed:
@@ -265,12 +269,7 @@ def _report(failed: dict[str, str], total: int) -> int:
 
 
 def _print_row(*values: str) -> None:
-    print("\t".join(map(_printable, values)), flush=True)
-
-
-def _printable(text: str) -> str:
-    """File names and captions may hold anything, control characters of terminals among it."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    print("\t".join(map(printable, values)), flush=True)
 
 
 def _labels(text: str) -> list[str]:

@@ -41,6 +41,11 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def world_size() -> int:
+    """Number of processes that work together."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
 def barrier() -> None:
     if is_distributed():
         dist.barrier()

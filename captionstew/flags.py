@@ -19,9 +19,12 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from captionstew.files import check_output
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+OUTPUTS = {"exp_dir", "output", "cache_dir", "jobs_dir"}  # flags that name what is written
 FlagsT = TypeVar("FlagsT", bound="DataclassInstance")
 
 
@@ -103,6 +106,9 @@ def parse_flags(
                 vars(group)["check"](flags)
     except ValueError as error:
         parser.error(str(error))
+    for name in sorted(OUTPUTS & {item.name for item in offered(flags_class)}):
+        if (path := getattr(flags, name)) is not None:
+            check_output(path)
     return flags
 
 

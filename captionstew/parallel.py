@@ -6,20 +6,65 @@ leaves behind is simply done again.
 """
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from captionstew.errors import UserError
 
+JobT = TypeVar("JobT")
+ResultT = TypeVar("ResultT")
+CHUNK = 16  # jobs that a process takes at a time
 MAX_LOSSES = 3  # times that workers may die without any share being finished in between
 
 
 class WorkersLost(UserError):
-    """Workers died again and again; the message names the shares that were not finished."""
+    """Workers died, or did so again and again; the message says at what."""
+
+
+def process_map(
+    work: Callable[[JobT], ResultT], jobs: Iterable[JobT], num_jobs: int, threads: int = 0
+) -> Iterator[ResultT]:
+    """work(job) of every job, in order, from `num_jobs` processes, or from this one for 1.
+
+    Args:
+      threads: of torch in each process (0: its own choice).
+
+    Raises:
+      WorkersLost: a process was killed.
+    """
+    if num_jobs <= 1:
+        yield from map(work, jobs)
+        return
+    with ProcessPoolExecutor(num_jobs, initializer=_begin, initargs=(threads,)) as pool:
+        try:
+            yield from pool.map(work, jobs, chunksize=CHUNK)
+        except BrokenProcessPool as error:
+            raise WorkersLost(
+                "a worker process died; if memory ran out, use fewer --num-jobs"
+            ) from error
+
+
+def _begin(threads: int) -> None:
+    """A worker that waits for work from a process that was killed would wait for good."""
+    if threads:
+        import torch  # takes seconds, and work that needs no threads of it may not need it at all
+
+        torch.set_num_threads(threads)
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+
+
+def end_with(parent: BaseProcess) -> None:
+    """Ends this process as soon as `parent` has ended."""
+    parent.join()
+    os._exit(1)
 
 
 def run_shares(
@@ -54,7 +99,9 @@ def _run_on_pool(work: Callable[[Any], None], shares: list, num_jobs: int, bar: 
     losses = 0
     while shares:
         try:
-            with ProcessPoolExecutor(num_jobs, mp_context=context) as pool:
+            with ProcessPoolExecutor(
+                num_jobs, mp_context=context, initializer=_begin, initargs=(0,)
+            ) as pool:
                 waiting = {pool.submit(work, share): share for share in shares}
                 for future in as_completed(waiting):
                     future.result()

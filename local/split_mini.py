@@ -15,6 +15,7 @@ from captionstew.corpora.mini.make import make_mini_corpus
 from captionstew.corpora.own.prepare import prepare_folder
 from captionstew.errors import run_main
 from captionstew.files import atomic_write
+from captionstew.locks import one_writer
 
 
 def main() -> None:
@@ -32,10 +33,11 @@ def main() -> None:
     args = parser.parse_args()
     corpus, marker = args.output_dir / "corpus", args.output_dir / "corpus.json"
     settings = {"num_clips": args.num_clips, "seed": args.seed}
-    if not marker.is_file() or json.loads(marker.read_text(encoding="utf-8")) != settings:
-        make_mini_corpus(corpus, args.num_clips, args.seed, args.num_jobs)
-        with atomic_write(marker, "w", encoding="utf-8") as file:
-            json.dump(settings, file)
+    with one_writer(corpus, wait=True):
+        if not marker.is_file() or json.loads(marker.read_text(encoding="utf-8")) != settings:
+            make_mini_corpus(corpus, args.num_clips, args.seed, args.num_jobs)
+            with atomic_write(marker, "w", encoding="utf-8") as file:
+                json.dump(settings, file)
     prepare_folder(corpus, args.output_dir, num_jobs=args.num_jobs)
 
 

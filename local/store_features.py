@@ -12,17 +12,20 @@ much as reading the audio.
 
 import argparse
 import os
+import secrets
 from pathlib import Path
 
 from captionstew.data.features.fbank import BACKENDS, FbankConfig
 from captionstew.data.features.store import MAX_GB, build_feature_store
 from captionstew.data.manifests.cuts import open_cuts
 from captionstew.errors import run_main
+from captionstew.files import remove_leftovers
 
 
 def point_to(folder: Path, link: Path) -> None:
     """Makes `link`, beside `folder`, a link to it; a reader finds the old one or the new one."""
-    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    remove_leftovers(link)
+    temporary = link.with_name(f".{link.name}.{secrets.token_hex(4)}.tmp")
     temporary.symlink_to(folder.name)
     os.replace(temporary, link)
 

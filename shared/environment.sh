@@ -1,4 +1,4 @@
-# Sourced by run.sh, prepare.sh and test.sh: makes or reuses the virtual environment in the checkout.
+# Sourced by run.sh, prepare.sh and test.sh, after one_run.sh: makes or reuses the virtual environment in the checkout.
 #
 # A machine without a GPU gets the CPU build of torch (no CUDA packages); a machine with one gets what
 # requirements.txt names, which is the CUDA build. CAPTIONSTEW_TORCH=cpu|cuda overrides the choice.
@@ -12,6 +12,10 @@ ensure_environment() {
   local wanted
   wanted=$(cat "$checkout/requirements.txt" "$checkout/pyproject.toml" "$checkout/shared/environment.sh" | cksum)
   if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
+    take_lock "$checkout/.venv.lock" true
+    lock_of_environment=$lock_number
+  fi
+  if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then # another program may have made it meanwhile
     log "installing the environment into $venv"
     # A run that was killed leaves a virtual environment without pip, or packages in pieces: begin again.
     if [ -f "$venv/.installing" ] || ! "$venv/bin/python" -m pip --version > /dev/null 2>&1; then
@@ -28,6 +32,7 @@ ensure_environment() {
     mv "$stamp.partial" "$stamp"
     rm -f "$venv/.installing"
   fi
+  if [ -n "${lock_of_environment:-}" ]; then exec {lock_of_environment}>&-; fi
   # shellcheck disable=SC1091
   . "$venv/bin/activate"
 }

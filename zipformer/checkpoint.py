@@ -12,7 +12,7 @@ What is read, and where the encoder lies in it:
     a folder        `model.safetensors` and, with the encoder's sizes under "encoder", `config.json`
 
 A leading `module.` is dropped and heads are ignored. Pickles are read with `weights_only`: a file
-cannot run code.
+cannot run code. Weights that hold a NaN are refused.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from zipformer.config import PRESETS, ZipformerConfig
 from zipformer.model import Zipformer
+from zipformer.safe_load import nonfinite_names, safe_load
 
 _ANCHOR = "encoder_embed.conv.0.weight"
 _UNUSED = re.compile(r"\.layers\.\d+\.bypass_scale$")
@@ -68,6 +68,10 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         return _read_safetensors(path), _stored_config(path.with_name("config.json"))
     content = _read_pickle(path)
     config = content.get("config") if content.get("format") == "captionstew" else None
+    if config is not None and not (
+        isinstance(config, Mapping) and isinstance(config.get("encoder"), Mapping)
+    ):
+        raise ValueError(f"{path}: a file of CaptionStew, but not with the weights of an encoder")
     for name in ("model", "state_dict"):
         if isinstance(content.get(name), Mapping):
             content = content[name]
@@ -75,7 +79,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     weights = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not weights:
         raise ValueError(f"{path} holds no weights; its entries are {', '.join(map(str, content))}")
-    return weights, None if config is None else config["encoder"]
+    return weights, None if config is None else dict(config["encoder"])
 
 
 def encoder_state(weights: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
@@ -132,28 +136,14 @@ def _stored_config(path: Path) -> dict[str, Any] | None:
         return None
     try:
         encoder = json.loads(path.read_text(encoding="utf-8")).get("encoder")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON object ({error})") from error
     # Auden writes a config.json too, in its own terms; its sizes are read off the shapes.
     return encoder if isinstance(encoder, dict) and "downsampling_factor" in encoder else None
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch raises many kinds for files that are something else
-        if "Unsupported global" not in str(error):
-            raise ValueError(
-                f"{path} is no checkpoint that torch can read: damaged, or another kind of file"
-            ) from error
-        raise ValueError(
-            f"{path} holds more than tensors and plain values (icefall training checkpoints may),"
-            " and is not opened in a way that could run code. If you trust its source, keep its"
-            " weights alone with torch.save({'model': torch.load(path,"
-            " weights_only=False)['model']}, new_path), and load that file"
-        ) from error
+    content = safe_load(path)
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a dict with weights")
     return dict(content)
@@ -173,6 +163,11 @@ def _load(encoder: Zipformer, state: Mapping[str, Tensor], path: Path) -> None:
         lines = [f"{len(keys)} keys {what}: {', '.join(keys)}" for what, keys in problems if keys]
         raise ValueError(
             f"the encoder in {path} does not fit the configuration\n" + "\n".join(lines)
+        )
+    if bad := nonfinite_names(state):
+        raise ValueError(
+            f"{path}: the weights hold NaN or infinity ({', '.join(bad[:3])}); use an older"
+            " checkpoint"
         )
     encoder.load_state_dict(state, strict=False)
 

@@ -19,6 +19,7 @@ from captionstew.data.tokenizer import Tokenizer, warn_of_cut
 from captionstew.distributed import gather_objects, sum_over_ranks
 from captionstew.evaluation.metrics.bootstrap import bootstrap_interval
 from captionstew.evaluation.metrics.caption_scores import caption_scores, rouge_l_per_clip
+from captionstew.files import atomic_write, parse_json
 from captionstew.models.captioning import CaptioningModel, token_losses
 
 BASELINE_CLIPS = 100_000  # training clips whose captions the baselines know
@@ -41,7 +42,7 @@ class CaptionedClips:
     def write(self, path: Path) -> None:
         """One JSON object per line: cut_id, candidate, references."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "w", encoding="utf-8") as file:
+        with atomic_write(path, "w", encoding="utf-8") as file:
             for cut_id, candidate, references in zip(
                 self.cut_ids, self.candidates, self.references
             ):
@@ -64,7 +65,7 @@ def read_captioned(path: Path) -> CaptionedClips:
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             try:
-                row = json.loads(line)
+                row = parse_json(line)
                 clips.cut_ids.append(row["cut_id"])
                 clips.candidates.append(row["candidate"])
                 clips.references.append(row["references"])

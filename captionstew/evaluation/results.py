@@ -1,13 +1,15 @@
 """Result files: the only thing the report is built from."""
 
 import json
-import os
+import math
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from captionstew.checkpoint import git_sha
+from captionstew.errors import printable
+from captionstew.files import parse_json, write_text
 from captionstew.hashing import hash_of
 
 NEEDED = (
@@ -19,6 +21,12 @@ NEEDED = (
     "num_clips",
     "settings",
 )  # by every reader
+TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("task", "split", "system"), str),
+    **dict.fromkeys(("encoder", "metrics", "settings"), dict),
+    **dict.fromkeys(("num_clips", "num_captions"), int),
+    "trained_clips": (dict, type(None)),
+}
 
 
 def write_result(
@@ -69,11 +77,7 @@ def write_result(
     }
     path = result_path(exp_dir, task, split, variant)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(
-        json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    os.replace(temporary, path)
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     print(f"wrote {path}: " + ", ".join(f"{key} {_short(value)}" for key, value in metrics.items()))
     return path
 
@@ -92,7 +96,8 @@ def sized_system(system: str, data_size: str | None) -> str:
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """All result files below a folder, by path.
+    """All result files below a folder, by path. One with a value that no evaluation writes is left
+    out, and said so on stderr.
 
     Raises:
       ValueError: a file is not a result file.
@@ -100,15 +105,41 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     results = []
     for path in sorted(folder.rglob("results/*.json")):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
             if missing := [name for name in NEEDED if name not in content]:
                 raise ValueError(f"without {', '.join(missing)}")
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"{path}: not a result file ({error}); remove it or run its evaluation again"
             ) from error
+        if odd := _odd_value(content):
+            print(f"{printable(str(path))}: {odd}; left out, see to it", file=sys.stderr)
+            continue
         results.append({**content, "path": str(path)})
     return results
+
+
+def _odd_value(content: dict[str, Any]) -> str:
+    """The first entry that is of another type than write_result gives it; empty if none is."""
+    for name, kind in TYPES.items():
+        if name in content and not isinstance(content[name], kind):
+            return f"{name} is {_shown(content[name])}"
+    for name, value in content["metrics"].items():
+        if not _is_metric(value):
+            return f"metric {printable(name)} is {_shown(value)}"
+    return ""
+
+
+def _is_metric(value: Any) -> bool:
+    """A finite number, none, or a list or dictionary of such."""
+    if isinstance(value, (list, dict)):
+        inner = value.values() if isinstance(value, dict) else value
+        return all(not isinstance(one, (list, dict)) and _is_metric(one) for one in inner)
+    return value is None or (isinstance(value, (int, float)) and math.isfinite(value))
+
+
+def _shown(value: Any) -> str:
+    return printable(repr(value)[:60])
 
 
 def _short(value: Any) -> str:

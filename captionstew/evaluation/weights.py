@@ -4,7 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captionstew.checkpoint import CheckpointError, StateDict, load_checkpoint, select_model
+from captionstew.checkpoint import (
+    MODEL_ENTRIES,
+    CheckpointError,
+    StateDict,
+    load_checkpoint,
+    select_model,
+)
 from captionstew.data.manifests.index import IndexedCuts
 from captionstew.data.manifests.trained_clips import ENTRY, read_trained_clips
 from captionstew.evaluation.trained_clips import Count, TrainedClipsFlags, check_trained_clips
@@ -82,7 +88,7 @@ def select_weights(flags: SelectionFlags, task: str = "") -> SelectedWeights:
           task.
     """
     if flags.checkpoint is not None:
-        content = load_checkpoint(flags.checkpoint)
+        content = load_checkpoint(flags.checkpoint, MODEL_ENTRIES)
         weights, source, choice = content["model"], flags.checkpoint, "file"
     else:
         weights, source = select_model(
@@ -92,10 +98,10 @@ def select_weights(flags: SelectionFlags, task: str = "") -> SelectedWeights:
             f"epoch {flags.epoch} iter {flags.iter} avg {flags.avg} use-averaged-model"
             f" {flags.use_averaged_model}"
         )
-        content = load_checkpoint(source)
+        content = load_checkpoint(source, MODEL_ENTRIES)
     config = content["config"]
-    if task and config["task"] != task:
+    if task and config.get("task") != task:
         raise CheckpointError(
-            f"{source}: trained for {config['task']}, but this program needs {task}"
+            f"{source}: trained for {config.get('task')}, but this program needs {task}"
         )
     return SelectedWeights(weights, config, source, choice)

@@ -1,7 +1,9 @@
 """Audio files as batches of waveforms, whatever is broken among them.
 
 B pieces, N samples. A recording longer than 60 s, which no model was trained on, is taken in pieces
-of equal length.
+of equal length, without overlap. One longer than LONG seconds is never in memory as a whole: its
+pieces are decoded one by one, each with MARGIN seconds on either side for the resampler, which are
+cut off again.
 """
 
 import math
@@ -10,12 +12,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import soundfile
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from captionstew.data.audio import AUDIO_ENDINGS, MAX_DURATION, BadAudio, read_audio
+from captionstew.data.batches.loader import Loader
+
+LONG = 600.0  # seconds
+MARGIN = 0.1  # seconds; the resampler's kernel is shorter
 
 
 @dataclass(frozen=True)
@@ -61,15 +68,14 @@ class AudioFiles:
         """
         # Clips of similar length belong together; the size on disk is known without decoding.
         files = sorted(self.files, key=_size)
-        loader = DataLoader(
-            _Samples(files, sampling_rate), batch_size=None, num_workers=num_workers
-        )
+        parts = [part for file in files for part in _parts(file)]
+        loader = Loader(_Samples(parts, sampling_rate), num_workers, LONG * 4 * sampling_rate)
         pieces: list[Piece] = []
-        for file, samples in zip(files, loader):
+        for part, samples in zip(parts, loader):
             if isinstance(samples, str):
-                self.failed[file] = samples
+                self.failed[part.file] = samples
                 continue
-            for piece in _pieces(file, samples, sampling_rate):
+            for piece in _pieces(part, samples, sampling_rate):
                 longest = max(len(other.samples) for other in (*pieces, piece))
                 if pieces and (len(pieces) + 1) * longest > max_duration * sampling_rate:
                     yield _padded(pieces)
@@ -102,19 +108,56 @@ def find_audio(paths: Sequence[str | Path]) -> list[str]:
     return list(found)
 
 
-class _Samples(Dataset):
-    """Samples (N,) of each file, or the reason why there are none."""
+@dataclass(frozen=True)
+class _Part:
+    """A whole file, or of a long one `duration` seconds from `start` on."""
 
-    def __init__(self, files: Sequence[str], sampling_rate: int) -> None:
-        self.files = files
+    file: str
+    start: float = 0.0
+    duration: float | None = None
+
+    def read(self, sampling_rate: int) -> Tensor:
+        """(N,)"""
+        if self.duration is None:
+            return torch.from_numpy(read_audio(self.file, sampling_rate=sampling_rate))
+        # From a whole second on: there the samples of any two rates fall together.
+        begin = max(0, math.floor(self.start - MARGIN))
+        lead, count = (round(x * sampling_rate) for x in (self.start - begin, self.duration))
+        wanted = self.start - begin + self.duration + MARGIN
+        samples = read_audio(self.file, begin, wanted, sampling_rate)
+        return torch.from_numpy(samples[lead : lead + count])
+
+
+def _parts(file: str) -> list[_Part]:
+    """The file, or the pieces of a long one."""
+    seconds = _announced_seconds(file)
+    if seconds <= LONG:
+        return [_Part(file)]
+    count = math.ceil(seconds / MAX_DURATION)
+    return [_Part(file, number * seconds / count, seconds / count) for number in range(count)]
+
+
+def _announced_seconds(file: str) -> float:
+    """What the header says, without decoding; 0 where it says nothing, and reading tells why."""
+    try:
+        return soundfile.info(file).duration
+    except (soundfile.LibsndfileError, OSError):
+        return 0.0
+
+
+class _Samples(Dataset):
+    """Samples (N,) of each part, or the reason why there are none."""
+
+    def __init__(self, parts: Sequence[_Part], sampling_rate: int) -> None:
+        self.parts = parts
         self.sampling_rate = sampling_rate
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.parts)
 
     def __getitem__(self, index: int) -> Tensor | str:
         try:
-            return torch.from_numpy(read_audio(self.files[index], sampling_rate=self.sampling_rate))
+            return self.parts[index].read(self.sampling_rate)
         except BadAudio as error:
             return error.reason
 
@@ -126,11 +169,13 @@ def _size(file: str) -> int:
         return 0  # reading it will say why
 
 
-def _pieces(file: str, samples: Tensor, sampling_rate: int) -> list[Piece]:
+def _pieces(part: _Part, samples: Tensor, sampling_rate: int) -> list[Piece]:
+    if part.duration is not None:
+        return [Piece(part.file, part.start, samples)]
     count = math.ceil(len(samples) / (MAX_DURATION * sampling_rate))
     parts = samples.tensor_split(count)
     starts = [sum(map(len, parts[:number])) / sampling_rate for number in range(count)]
-    return [Piece(file, start, part) for start, part in zip(starts, parts)]
+    return [Piece(part.file, start, piece) for start, piece in zip(starts, parts)]
 
 
 def _padded(pieces: list[Piece]) -> tuple[list[Piece], Tensor, list[int]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from captionstew.checkpoint import CheckpointError, load_checkpoint
+from captionstew.checkpoint import MODEL_ENTRIES, CheckpointError, load_checkpoint
 from captionstew.data.captions import normalise_caption
 from captionstew.data.tokenizer import Tokenizer, tokenizer_from_dict
 from captionstew.inference.audio_files import AudioFiles, find_audio
@@ -72,13 +72,14 @@ class Captioner:
                 FileCaption(piece.file, piece.start, text) for piece, text in zip(pieces, texts)
             )
         place = {file: number for number, file in enumerate(files.files)}
+        rows = [row for row in rows if row.file not in files.failed]  # of a long one, some pieces
         return sorted(rows, key=lambda row: (place[row.file], row.start))
 
 
 def load_captioner(checkpoint: str | Path, device: str | torch.device = "cpu") -> Captioner:
     """Raises CheckpointError where there is no checkpoint of the captioning objective."""
     path = Path(checkpoint)
-    content = load_checkpoint(path)
+    content = load_checkpoint(path, MODEL_ENTRIES)
     config = content["config"]
     if config.get("task") != "captioning":
         raise CheckpointError(

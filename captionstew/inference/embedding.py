@@ -46,10 +46,13 @@ def encoded(
     """-> pieces, frames (B, T, dim), lengths (B,), batch by batch with a progress bar on a
     terminal
     """
+    begun: set[str] = set()
     with tqdm(total=len(files.files), unit="file", disable=None, leave=False) as progress:
         for pieces, waveforms, counts in files.batches(
             encoder.sampling_rate, max_duration, num_workers
         ):
             frames, lengths = encoder(waveforms.to(encoder.device), counts)
-            progress.update(len({piece.file for piece in pieces}))
+            new = {piece.file for piece in pieces} - begun
+            begun |= new
+            progress.update(len(new))
             yield pieces, frames, lengths

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from captionstew.checkpoint import CheckpointError, load_checkpoint
+from captionstew.checkpoint import MODEL_ENTRIES, CheckpointError, load_checkpoint
 from captionstew.data.tokenizer import Tokenizer, tokenizer_from_dict
 from captionstew.evaluation.retrieval import embed_texts
+from captionstew.files import check_output_file
 from captionstew.inference.audio_files import AudioFiles, find_audio
 from captionstew.inference.embedding import BATCH_SECONDS, embed_files
 from captionstew.inference.search_index import SearchIndex, load_index, stamp
+from captionstew.locks import one_writer
 from captionstew.models.contrastive import ContrastiveModel, load_contrastive
 from captionstew.models.encoders.zipformer import FrozenZipformer, frozen_part
 
@@ -75,6 +77,19 @@ class Retriever:
           ValueError: `path` holds no index, one made with another checkpoint, or one with files
             that are still there but not among these.
         """
+        if path is None:
+            return self._index(paths, None, max_duration, num_workers)
+        check_output_file(Path(path))
+        with one_writer(Path(path), wait=True):
+            return self._index(paths, path, max_duration, num_workers)
+
+    def _index(
+        self,
+        paths: Sequence[str | Path],
+        path: str | Path | None,
+        max_duration: float,
+        num_workers: int,
+    ) -> tuple[SearchIndex, dict[str, str]]:
         files = list(dict.fromkeys(map(os.path.abspath, find_audio(paths))))
         stamps = {file: stamp(file) for file in files}
         vectors = self._unchanged(path, stamps)
@@ -177,7 +192,7 @@ class Retriever:
 def load_retriever(checkpoint: str | Path, device: str | torch.device = "cpu") -> Retriever:
     """Raises CheckpointError where there is no checkpoint of the contrastive objective."""
     path = Path(checkpoint)
-    content = load_checkpoint(path)
+    content = load_checkpoint(path, MODEL_ENTRIES)
     config = content["config"]
     if config.get("task") != "contrastive":
         raise CheckpointError(

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from captionstew.files import atomic_write
+
 
 @dataclass(frozen=True)
 class SearchIndex:
@@ -37,9 +39,7 @@ class SearchIndex:
 
     def save(self, path: str | Path) -> None:
         """Writes an .npz file, whole or not at all."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.partial")
-        with open(temporary, "wb") as file:
+        with atomic_write(path) as file:
             np.savez(
                 file,
                 files=np.array(self.files, dtype=np.str_),
@@ -47,7 +47,6 @@ class SearchIndex:
                 stamps=self.stamps,
                 model=np.array(self.model),
             )
-        os.replace(temporary, path)
 
 
 def load_index(path: str | Path) -> SearchIndex:
@@ -56,7 +55,7 @@ def load_index(path: str | Path) -> SearchIndex:
         with np.load(path, allow_pickle=False) as content:
             files = tuple(content["files"].tolist())
             index = SearchIndex(files, content["vectors"], content["stamps"], str(content["model"]))
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path}: not an index of captionstew search ({error}); remove it to build it anew"
         ) from error

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from captionstew.checkpoint import FORMAT
 from captionstew.data.manifests.trained_clips import ENTRY, copy_trained_clips
 from captionstew.errors import UserError
+from captionstew.files import atomic_path, check_output, write_text
 from captionstew.models.encoders.load import load_encoder
 from captionstew.models.encoders.zipformer import FrozenZipformer
 from zipformer import Zipformer
@@ -42,11 +43,11 @@ def export_safetensors(checkpoint: str | Path, folder: Path) -> FrozenZipformer:
     from safetensors.torch import save_file
 
     encoder = _zipformer(checkpoint)
+    check_output(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(encoder.encoder.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(
-        json.dumps(_settings(encoder), indent=2) + "\n", encoding="utf-8"
-    )
+    with atomic_path(folder / "model.safetensors") as path:
+        save_file(encoder.encoder.state_dict(), path, metadata={"format": "pt"})
+    write_text(folder / "config.json", json.dumps(_settings(encoder), indent=2) + "\n")
     _copy_memory(encoder, folder)
     return encoder
 
@@ -75,6 +76,7 @@ def export_onnx(checkpoint: str | Path, path: Path) -> float:
             f"{checkpoint}: causal encoders draw their chunks at run time and are not exported to"
             " ONNX"
         )
+    check_output(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     batch, time = torch.export.Dim("batch", min=1), torch.export.Dim("time", min=MIN_FEATURES)
     with torch.no_grad(), warnings.catch_warnings():

@@ -10,7 +10,13 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from captionstew.checkpoint import CheckpointError, StateDict, load_checkpoint, load_weights
+from captionstew.checkpoint import (
+    MODEL_ENTRIES,
+    CheckpointError,
+    StateDict,
+    load_checkpoint,
+    load_weights,
+)
 from zipformer import AudioTagger, ZipformerConfig
 from zipformer.checkpoint import encoder_state, infer_config, read_checkpoint
 
@@ -50,7 +56,7 @@ def read_tagger(path: Path, classes: list[str] | None) -> tuple[dict[str, Any], 
     """
     weights, stored = read_checkpoint(path)
     if stored is not None:
-        content = load_checkpoint(path)
+        content = load_checkpoint(path, MODEL_ENTRIES)
         require_tagger(content["config"], path)
         return content["config"], content["model"]
     weights = {key.removeprefix("module."): value for key, value in weights.items()}

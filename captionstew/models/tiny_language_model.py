@@ -144,7 +144,7 @@ def _train(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        if step >= settings.num_steps * 0.9:
+        if step >= int(settings.num_steps * 0.9):  # at least the last one
             last.append(float(loss.detach()))
         if step % 100 == 0:
             logging.info("language model, step %d: loss %.3f", step, float(loss.detach()))

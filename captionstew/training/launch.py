@@ -23,12 +23,15 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar, TypeVarTuple
 
-import torch
 import torch.distributed as dist
 
+from captionstew.checkpoint import seed_generators
 from captionstew.distributed import Rank, pick_device
 from captionstew.errors import USER_ERRORS, UserError, one_line
+from captionstew.files import write_text
 from captionstew.flags import flags_to_dict
+from captionstew.locks import one_writer
+from captionstew.parallel import end_with
 from captionstew.training.flags import TrainingFlags
 from captionstew.training.log import start_logging
 
@@ -72,17 +75,23 @@ def launch_training(run: Callable[[Rank, FlagsT], None], flags: FlagsT) -> None:
     generator seeded.
 
     <exp-dir>/flags.json says what was asked for.
+
+    Raises:
+      InUse: another training writes to --exp-dir.
     """
-    flags.exp_dir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(flags_to_dict(flags), indent=2) + "\n"
-    (flags.exp_dir / "flags.json").write_text(text, encoding="utf-8")
-    launch(_begin, flags.world_size, flags.master_port, flags.device, run, flags)
+    arguments = (flags.world_size, flags.master_port, flags.device, run, flags)
+    if os.environ.get("RANK", "0") != "0":  # of several that write together
+        launch(_begin, *arguments)
+        return
+    with one_writer(flags.exp_dir):
+        write_text(flags.exp_dir / "flags.json", json.dumps(flags_to_dict(flags), indent=2) + "\n")
+        launch(_begin, *arguments)
 
 
 def _begin(rank: Rank, run: Callable[[Rank, FlagsT], None], flags: FlagsT) -> None:
     start_logging(flags.exp_dir, rank.rank, rank.world_size)
     logging.info("%s", flags_to_dict(flags))
-    torch.manual_seed(flags.seed)
+    seed_generators(flags.seed)
     run(rank, flags)
 
 
@@ -149,7 +158,8 @@ def _start(rank: int, world_size: int, device: str, function: Callable, args: tu
 def _child(
     rank: int, world_size: int, device: str, function: Callable, args: tuple, reports: Connection
 ) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     # A spawned process would spawn its loaders too, which costs seconds at every validation.
     multiprocessing.set_start_method(None, force=True)
     try:
@@ -160,12 +170,6 @@ def _child(
         trace = "" if isinstance(error, USER_ERRORS) else traceback.format_exc()
         reports.send(Failure(time.monotonic(), one_line(error), trace))
         os._exit(1)  # an orderly end would wait for the other processes
-
-
-def _end_with_parent() -> None:
-    if (parent := multiprocessing.parent_process()) is not None:
-        parent.join()
-    os._exit(1)
 
 
 def _run_rank(

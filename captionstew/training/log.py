@@ -4,11 +4,17 @@ for.
 
 import json
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from captionstew.files import parse_json
+
+# what a run appends to while it trains, relative to its folder
+LOGS = ("scalars.jsonl", "samples.jsonl", "failed-rank*.txt", "nonfinite-rank*.txt")
 
 
 def start_logging(exp_dir: Path, rank: int, world_size: int) -> None:
@@ -30,10 +36,19 @@ def start_logging(exp_dir: Path, rank: int, world_size: int) -> None:
 
 
 class ScalarLog:
-    """Records of named numbers by step; a disabled one (other ranks) ignores everything."""
+    """Records of named numbers by step; a disabled one (other ranks) ignores everything.
+
+    TensorBoard forgets what an earlier process wrote of steps after `last_step`.
+    """
 
     def __init__(
-        self, exp_dir: Path, enabled: bool, tensorboard: bool, wandb: bool, config: dict[str, Any]
+        self,
+        exp_dir: Path,
+        enabled: bool,
+        tensorboard: bool,
+        wandb: bool,
+        config: dict[str, Any],
+        last_step: int = 0,
     ) -> None:
         self._exp_dir = exp_dir
         self._lines = self._board = self._wandb = None
@@ -44,7 +59,7 @@ class ScalarLog:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(exp_dir / "tensorboard"))
+            self._board = SummaryWriter(str(exp_dir / "tensorboard"), purge_step=last_step + 1)
         if wandb:
             import wandb as client
 
@@ -98,6 +113,32 @@ class ScalarLog:
             self._wandb.finish()
 
 
+def log_sizes(exp_dir: Path) -> dict[str, int]:
+    """Bytes of each log of a run, by name."""
+    return {path.name: path.stat().st_size for name in LOGS for path in exp_dir.glob(name)}
+
+
+def cut_logs(exp_dir: Path, sizes: dict[str, int], aside: Path | None) -> None:
+    """Takes the logs back to earlier sizes; those that were not there then vanish.
+
+    What is cut off goes to the folder `aside`, if there is one: the run that repeats these steps
+    may be another.
+    """
+    for name, size in log_sizes(exp_dir).items():
+        kept = sizes.get(name, 0)
+        if size <= kept:
+            continue
+        with open(exp_dir / name, "r+b") as file:
+            if aside is not None:
+                file.seek(kept)
+                aside.mkdir(exist_ok=True)
+                with open(aside / name, "ab") as rest:
+                    shutil.copyfileobj(file, rest)
+            file.truncate(kept)
+        if kept == 0:
+            (exp_dir / name).unlink()
+
+
 def cut_off_half_a_line(path: Path) -> None:
     """Removes what a killed run left after the last whole line, so that the next record does not
     become part of it.
@@ -120,7 +161,7 @@ def read_scalars(exp_dir: Path) -> list[dict[str, Any]]:
     with open(exp_dir / "scalars.jsonl", encoding="utf-8") as lines:
         for line in lines:
             if line.endswith("\n"):  # a killed run may leave half a last line
-                record = json.loads(line)
+                record = parse_json(line)
                 records.pop((record["kind"], record["step"]), None)
                 records[record["kind"], record["step"]] = record
     return list(records.values())

@@ -17,8 +17,9 @@ import torch
 
 from captionstew import checkpoint as checkpoints
 from captionstew.data.batches.dataset import Batch
+from captionstew.data.batches.loader import LoaderDied
 from captionstew.distributed import Rank, any_rank, sum_gradients
-from captionstew.errors import one_line
+from captionstew.errors import lost_worker
 from captionstew.flags import flags_to_dict
 from captionstew.models.losses import Losses
 from captionstew.training.flags import TrainingFlags
@@ -76,12 +77,12 @@ class Trainer(TrainerState[ModelT]):
                 run_preflight(self)
             self.distribute()
             self._train_epochs()
+        except LoaderDied as error:
+            raise TrainingStopped(f"{error}; go on with --resume true") from error
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if not (lost := lost_worker(error)):
                 raise
-            raise TrainingStopped(
-                f"a loading process died ({one_line(error)}); go on with --resume true"
-            ) from error
+            raise TrainingStopped(f"{lost}; go on with --resume true") from error
         finally:
             signal.signal(signal.SIGTERM, previous)
 
@@ -89,9 +90,16 @@ class Trainer(TrainerState[ModelT]):
         """The epochs that are left; saves and returns when it is asked to stop."""
         flags = self.flags
         self.log = ScalarLog(
-            flags.exp_dir, self.rank.is_main, flags.tensorboard, flags.wandb, flags_to_dict(flags)
+            flags.exp_dir,
+            self.rank.is_main,
+            flags.tensorboard,
+            flags.wandb,
+            flags_to_dict(flags),
+            self.step,
         )
         try:
+            if self._validation_is_due():  # it was when the checkpoint was written, just before
+                self._validate()
             while self.epoch <= flags.num_epochs and not self._out_of_steps():
                 finished = self._train_epoch()
                 if self.stop_requested:
@@ -209,11 +217,17 @@ class Trainer(TrainerState[ModelT]):
                 save(self, f"checkpoint-{step}.pt")
                 if self.rank.is_main:
                     checkpoints.remove_old_checkpoints(flags.exp_dir, flags.keep_last_k)
-        if flags.valid_interval and step % flags.valid_interval == 0 and not self.stop_requested:
+        if self._validation_is_due() and not self.stop_requested:
             self._validate()
+
+    def _validation_is_due(self) -> bool:
+        """Whether --valid-interval asks for one at this step that has not been done."""
+        interval = self.flags.valid_interval
+        return interval > 0 and self.step % interval == 0 and self.validated != self.step
 
     def _validate(self) -> None:
         """Metrics of the current parameters; the run is exactly as before afterwards."""
+        self.validated = self.step
         state = checkpoints.random_state()
         self.model.eval()
         with self.window.paused(), torch.inference_mode(), autocast(self.flags, self.rank.device):

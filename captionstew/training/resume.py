@@ -21,16 +21,22 @@ from captionstew.data.manifests.trained_clips import ENTRY
 from captionstew.distributed import Rank, barrier, gather_objects
 from captionstew.flags import flags_to_dict
 from captionstew.training.flags import TrainingFlags
-from captionstew.training.state import TrainerState
+from captionstew.training.log import cut_logs, log_sizes
+from captionstew.training.state import TrainerState, Window
 from zipformer import ScaledAdam, load_training_state, training_state
 
+SET_ASIDE = "set-aside"  # folder of what an abandoned continuation left
 NOT_THE_MODEL = ("coverage", ENTRY)  # entries of a task's config that say where data came from
 
 
 def save(trainer: TrainerState, name: str) -> None:
     """Rank 0 writes <exp-dir>/<name> with every rank's random state."""
     ranks = gather_objects(
-        {"encoder": training_state(trainer.model), "random": checkpoints.random_state()}
+        {
+            "encoder": training_state(trainer.model),
+            "random": checkpoints.random_state(),
+            "window": trainer.window.state_dict(),
+        }
     )
     if trainer.rank.is_main:
         content = {
@@ -43,6 +49,8 @@ def save(trainer: TrainerState, name: str) -> None:
             "epoch": trainer.epoch,
             "position": trainer.position,
             "nonfinite": trainer.nonfinite,
+            "validated": trainer.validated,
+            "logs": log_sizes(trainer.flags.exp_dir),
             "average_period": trainer.flags.average_period,
             "optimizer": trainer.optimizer.state_dict(),
             "scheduler": trainer.scheduler.state_dict(),
@@ -65,6 +73,7 @@ def restore(trainer: TrainerState) -> None:
     found = _checkpoint_to_continue(flags)
     _clear_the_way(found[1]["step"] if found else 0, flags, rank)
     if found is None:
+        _cut_logs({}, flags, rank)
         logging.info(
             "starting from step 0 with %d parameters",
             sum(p.numel() for p in trainer.model.parameters()),
@@ -72,6 +81,8 @@ def restore(trainer: TrainerState) -> None:
         return
     path, content = found
     _check_same(trainer, path, content)
+    if "logs" in content:
+        _cut_logs(content["logs"], flags, rank)
     checkpoints.load_weights(trainer.model, content["model"], path)
     for name, value in content["model_avg"].items():
         trainer.average[name].copy_(value)
@@ -80,6 +91,7 @@ def restore(trainer: TrainerState) -> None:
     trainer.scaler.load_state_dict(content["grad_scaler"])
     trainer.step, trainer.epoch = content["step"], content["epoch"]
     trainer.position, trainer.nonfinite = content["position"], content["nonfinite"]
+    trainer.validated = content.get("validated", trainer.step)
     trainer.task.config[ENTRY] = content["config"].get(ENTRY)
     if flags.resume_mode == "reseed" and trainer.position is not None:
         logging.warning(
@@ -91,8 +103,10 @@ def restore(trainer: TrainerState) -> None:
     load_training_state(trainer.model, ranks[rank.rank % len(ranks)]["encoder"])
     if len(ranks) == rank.world_size and flags.resume_mode == "exact":
         checkpoints.set_random_state(ranks[rank.rank]["random"])
+        if "window" in ranks[rank.rank]:
+            trainer.window = Window.from_dict(ranks[rank.rank]["window"])
     else:
-        torch.manual_seed(flags.seed + trainer.step + rank.rank)
+        checkpoints.seed_generators(flags.seed + trainer.step + rank.rank)
         trainer.update_schedules()
     place = f"after batch {trainer.position['consumed']}" if trainer.position else "at its start"
     logging.info("restored %s: step %d, epoch %d %s", path, trainer.step, trainer.epoch, place)
@@ -100,14 +114,14 @@ def restore(trainer: TrainerState) -> None:
 
 def _checkpoint_to_continue(flags: TrainingFlags) -> tuple[Path, dict[str, Any]] | None:
     if flags.resume:
-        return checkpoints.newest_checkpoint(flags.exp_dir)
+        return checkpoints.newest_checkpoint(flags.exp_dir, checkpoints.RUN_ENTRIES)
     if flags.start_batch > 0:
         path = flags.exp_dir / f"checkpoint-{flags.start_batch}.pt"
     elif flags.start_epoch > 1:
         path = flags.exp_dir / f"epoch-{flags.start_epoch - 1}.pt"
     else:
         return None
-    return path, checkpoints.load_checkpoint(path)
+    return path, checkpoints.load_checkpoint(path, checkpoints.RUN_ENTRIES)
 
 
 def _clear_the_way(step: int, flags: TrainingFlags, rank: Rank) -> None:
@@ -137,10 +151,17 @@ def _clear_the_way(step: int, flags: TrainingFlags, rank: Rank) -> None:
     barrier()
     if rank.is_main:
         for path in later:
-            aside = path.parent / "set-aside" / path.name
+            aside = flags.exp_dir / SET_ASIDE / path.name
             aside.parent.mkdir(exist_ok=True)
             path.replace(aside)
             logging.warning("%s lies beyond step %d: moved to %s", path, step, aside)
+    barrier()
+
+
+def _cut_logs(sizes: dict[str, int], flags: TrainingFlags, rank: Rank) -> None:
+    """Takes the logs back to the step that the run starts from: it writes the rest again."""
+    if rank.is_main:
+        cut_logs(flags.exp_dir, sizes, None if flags.resume else flags.exp_dir / SET_ASIDE)
     barrier()
 
 

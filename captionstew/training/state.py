@@ -56,6 +56,22 @@ class Window:
             for name, value in costs.gauges.items():
                 self.terms[name] += float(value.detach()) * clips
 
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, for a checkpoint between two progress lines."""
+        values = vars(self) | {"sums": dict(self.sums), "terms": dict(self.terms)}
+        values["elapsed"] = time.monotonic() - values.pop("started")
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Window":
+        """The window that goes on where state_dict() was called."""
+        values = dict(values)
+        window = cls(started=time.monotonic() - values.pop("elapsed"))
+        window.sums.update(values.pop("sums"))
+        window.terms.update(values.pop("terms"))
+        vars(window).update(values)
+        return window
+
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Time spent here is time that the training waited for data."""
@@ -112,6 +128,7 @@ class TrainerState(Generic[ModelT]):
         self.epoch = 1
         self.position: dict[str, Any] | None = None  # in the epoch, as the data gave it
         self.nonfinite = 0
+        self.validated = 0  # step of the last validation
         self.stop_signalled = False  # this process got SIGTERM
         self.stop_requested = False  # all processes agreed to stop after this step
         self.window = Window()

@@ -59,19 +59,27 @@ sentence_model=
 reference_texts=
 memory_gb=2
 
+numbers="stage stop_stage audiocaps_version seed num_jobs mini_clips"
+shares="max_duration valid_share memory_gb"
+switches="allow_missing_lists features"
+texts="corpora corpora_dir audio_dir data_dir leakage license_filter subsets dask_scheduler sentence_model reference_texts"
+
 . "$here/shared/log.sh"
 . "$here/shared/stages.sh"
+. "$here/shared/one_run.sh"
 . "$here/shared/parse_options.sh"
 cd "$here"
 
 if [ ! -f "$corpora" ]; then option_error "--corpora $corpora: no such list of corpora; relative to $here"; fi
 # What the last stage needs is asked for before hours of the first ones.
-for text in $reference_texts; do
+read -ra texts_asked <<< "$reference_texts"
+for text in ${texts_asked[@]+"${texts_asked[@]}"}; do
   if [ ! -f "$text" ]; then option_error "--reference-texts: $text is not there"; fi
 done
 if [ -n "$sentence_model" ] && ! python -c "import sentence_transformers" 2> /dev/null; then
   option_error "--sentence-model needs pip install sentence-transformers; without the option the figure uses TF-IDF"
 fi
+take_lock "$data_dir/.lock" true
 done_dir=$data_dir/.done
 programs=../../local
 known_corpora=$(python "$programs/prepare_corpus.py" --list | tr '\n' ' ')
@@ -97,11 +105,11 @@ prepare_corpus() {
 gather_evaluation_lists() {
   local sets
   sets=$(./local/list_corpora.py "$corpora" evaluation --pairs) || return
+  read -rd '' -a sets <<< "$sets" || true
   local arguments=(--corpora-dir "$corpora_dir" --output-dir "$data_dir")
   if [ -n "$audio_dir" ]; then arguments+=(--audio-dir "$audio_dir"); fi
   if [ "$allow_missing_lists" = true ]; then arguments+=(--allow-missing); fi
-  # shellcheck disable=SC2086  # one word per list
-  ./local/gather_evaluation_keys.py "${arguments[@]}" --sets $sets
+  ./local/gather_evaluation_keys.py "${arguments[@]}" --sets "${sets[@]}"
 }
 
 check_audio() {
@@ -119,8 +127,9 @@ compute_features() {
 analyse() {
   local arguments=(--data-dir "$data_dir" --seed "$seed")
   if [ -n "$sentence_model" ]; then arguments+=(--sentence-model "$sentence_model"); fi
-  # shellcheck disable=SC2206  # one word per file
-  if [ -n "$reference_texts" ]; then arguments+=(--reference-texts $reference_texts); fi
+  local texts
+  read -ra texts <<< "$reference_texts"
+  if [ -n "$reference_texts" ]; then arguments+=(--reference-texts "${texts[@]}"); fi
   ./local/analyse.py "${arguments[@]}"
 }
 
@@ -146,9 +155,9 @@ analysed=$(fingerprint_of "$manifests" "$sentence_model" "$reference_texts")
 
 if in_stage 1 "Caption tables and evaluation lists"; then
   while read -r name splits; do
-    # shellcheck disable=SC2086  # one word per split
+    read -ra words <<< "$splits"
     run_unless_done "$done_dir/1-tables-$name" "$(fingerprint_of "$read_with" "$name $splits" "$(contents_of "$name")")" \
-      prepare_corpus "$name" $splits < /dev/null
+      prepare_corpus "$name" ${words[@]+"${words[@]}"} < /dev/null
   done < <(./local/list_corpora.py "$corpora" pretrain)
   run_unless_done "$done_dir/1-evaluation-lists" "$tables" gather_evaluation_lists
 fi
@@ -168,9 +177,9 @@ if in_stage 4 "Audio check"; then
 fi
 
 if in_stage 5 "Manifests of the subsets $subsets"; then
-  # shellcheck disable=SC2086  # one word per subset
+  read -ra words <<< "$subsets"
   run_unless_done "$done_dir/5-manifests" "$manifests" ./local/make_subset_manifests.py --corpora "$corpora" \
-    --data-dir "$data_dir" --valid-share "$valid_share" --seed "$seed" --subsets $subsets
+    --data-dir "$data_dir" --valid-share "$valid_share" --seed "$seed" --subsets "${words[@]}"
 fi
 
 if in_stage 6 "Features (only with --features true)" && [ "$features" = true ]; then

@@ -27,8 +27,12 @@ data_dir=
 seed=42
 num_jobs=2
 
+numbers="stage stop_stage seed num_jobs"
+texts="corpus corpus_dir audio_dir data_dir"
+
 . "$here/shared/log.sh"
 . "$here/shared/stages.sh"
+. "$here/shared/one_run.sh"
 . "$here/shared/parse_options.sh"
 
 programs=$here/../../local
@@ -41,9 +45,11 @@ case "$corpus" in
     if [ ! -d "$corpus" ]; then
       option_error "--corpus $corpus is neither audiocaps, paraspeechcaps, musiccaps nor a folder of recordings"
     fi
+    data_dir=${data_dir:-data/$(basename "$(cd "$corpus" && pwd)")}
+    take_lock "$data_dir/.lock" true
     if in_stage 1 "Manifests of $corpus"; then
       python "$programs/split_folder.py" --corpus-dir "$corpus" --num-jobs "$num_jobs" \
-        --output-dir "${data_dir:-data/$(basename "$(cd "$corpus" && pwd)")}"
+        --output-dir "$data_dir"
     fi
     exit
     ;;
@@ -51,6 +57,7 @@ esac
 corpus_dir=${corpus_dir:-download/$corpus}
 audio_dir=${audio_dir:-$corpus_dir/audio}
 data_dir=${data_dir:-data/$corpus}
+take_lock "$data_dir/.lock" true
 done_dir=$data_dir/.done
 
 table=$(fingerprint_of "$corpus" "$corpus_dir" "$audio_dir")

@@ -36,8 +36,12 @@ corpus=
 num_jobs=2
 dask_scheduler=
 
+numbers="stage stop_stage num_jobs"
+texts="tasks corpora_dir audio_dir data_dir corpus dask_scheduler"
+
 . "$here/shared/log.sh"
 . "$here/shared/stages.sh"
+. "$here/shared/one_run.sh"
 . "$here/shared/parse_options.sh"
 
 if [ "$split" != public ] && [ "$split" != paper ]; then option_error "--split is public or paper, not $split"; fi
@@ -49,6 +53,7 @@ for task in $chosen; do
     *) option_error "--tasks: $task is none of $known" ;;
   esac
 done
+take_lock "$data_dir/.lock" true
 done_dir=$data_dir/.done
 
 # prepare_task TASK FLAG...: its reader

@@ -34,6 +34,7 @@ from captionstew.evaluation.probing.tasks import (
 )
 from captionstew.flags import flag, flags_to_dict, free_flag, parse_flags
 from captionstew.hashing import hash_of
+from captionstew.locks import one_writer
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,9 @@ def main() -> None:
     flags = parse_flags(Flags, __doc__)
     flags.exp_dir.mkdir(parents=True, exist_ok=True)
     tasks = chosen_tasks(flags.tasks, flags.manifest_dir, flags.task_table)
-    record_probes(flags.exp_dir, [])
-    train_probes(tasks, flags)
+    with one_writer(flags.exp_dir):
+        record_probes(flags.exp_dir, [])
+        train_probes(tasks, flags)
 
 
 def train_probes(tasks: list[ProbeTask], flags: Flags) -> None:

@@ -17,6 +17,7 @@ from captionstew.evaluation.probing.files import record_probes
 from captionstew.evaluation.probing.supervised import SupervisedFlags, train_encoders
 from captionstew.evaluation.probing.tasks import chosen_tasks
 from captionstew.flags import flag, free_flag, parse_flags
+from captionstew.locks import one_writer
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ def main() -> None:
     flags = parse_flags(Flags, __doc__)
     flags.exp_dir.mkdir(parents=True, exist_ok=True)
     tasks = chosen_tasks(flags.tasks, flags.manifest_dir, flags.task_table)
-    record_probes(flags.exp_dir, [])
-    train_encoders(tasks, flags)
+    with one_writer(flags.exp_dir):
+        record_probes(flags.exp_dir, [])
+        train_encoders(tasks, flags)
 
 
 if __name__ == "__main__":

@@ -36,13 +36,20 @@ allow_missing=false
 seed=42
 num_jobs=2
 
+numbers="stage stop_stage num_pairs mini_clips seed num_jobs"
+shares="valid_share"
+switches="allow_missing"
+texts="sets corpora_dir corpus data_dir"
+
 . "$here/shared/log.sh"
 . "$here/shared/stages.sh"
+. "$here/shared/one_run.sh"
 . "$here/shared/parse_options.sh"
 cd "$here"
 
 programs=../../local
 if [ -z "$valid_share" ]; then if [ -n "$corpus" ]; then valid_share=0; else valid_share=0.005; fi; fi
+take_lock "$data_dir/.lock" true
 done_dir=$data_dir/.done
 
 make_tables() {

@@ -35,7 +35,6 @@ ended is repeated only when its folder is gone, and so are those that started fr
 
 import fnmatch
 import itertools
-import json
 import os
 import re
 import shlex
@@ -50,7 +49,9 @@ from pathlib import Path
 from typing import Any
 
 from captionstew.errors import run_main
+from captionstew.files import parse_json
 from captionstew.flags import flag, parse_flags
+from captionstew.locks import one_writer
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = {"variables": dict, "sets": dict, "steps": list}
@@ -175,7 +176,7 @@ def _joined_rows(row: dict[str, Any], sets: dict[str, Any], path: Path) -> Itera
 def _load(path: Path) -> dict[str, Any]:
     """A plan's JSON with all its parts."""
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
     if not isinstance(plan, dict) or not all(
@@ -204,12 +205,15 @@ def _step(row: dict[str, Any], variables: dict[str, str], path: Path, group: int
         return re.sub(r"\{(\w+)\}", value, text)
 
     values: dict[str, Any] = {
-        name: tuple(map(filled, row.get(name, ())))
-        for name in ("needs", "command", "makes", "fills")
+        name: tuple(map(filled, row.get(name, ()))) for name in ("needs", "makes", "fills")
     }
     values |= {name: float(filled(str(row.get(name, 0)))) for name in COSTS}
     when = filled(row.get("when", "always"))
-    return Step(filled(row["name"]), **values, when=when, group=group)
+    name = filled(row["name"])
+    # A shell reads the commands: a checkout in a folder with a blank in its name is one word there.
+    variables = variables | {"root": shlex.quote(variables["root"])}
+    command = tuple(map(filled, row["command"]))
+    return Step(name, command=command, **values, when=when, group=group)
 
 
 def say_what_is_left_out(path: Path, steps: list[Step]) -> None:
@@ -339,16 +343,25 @@ def main() -> None:
     if not missing:
         print(f"{path.name}: nothing to do, {len(steps)} steps are done")
         return
-    if not flags.dry_run:
-        forget_stale(plan, missing)
-    if flags.jobs_dir is not None:
-        write_jobs(missing, flags.jobs_dir, flags.sbatch)
+    if flags.dry_run:
+        run_missing(missing, flags)
         return
+    with one_writer(ROOT / "exp" / path.name):
+        missing = missing_steps(steps)
+        forget_stale(plan, missing)
+        if flags.jobs_dir is None:
+            run_missing(missing, flags)
+        else:
+            write_jobs(missing, flags.jobs_dir, flags.sbatch)
+
+
+def run_missing(missing: list[Step], flags: Flags) -> None:
+    """Runs the steps one after the other, or prints their commands."""
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
             signal.signal(ending, lambda number, _: sys.exit(128 + number))
     if cost := cost_line(missing):
-        print(f"# {path.name}: {cost}", file=sys.stderr if not flags.dry_run else sys.stdout)
+        print(f"# {flags.plan.name}: {cost}", file=sys.stderr if not flags.dry_run else sys.stdout)
     for number, step in enumerate(missing, start=1):
         fills = f" -> {', '.join(step.fills)}" if step.fills else ""
         print(

@@ -149,6 +149,66 @@ def test_clear_errors(tmp_path):
         load_checkpoint(tmp_path / "new.pt")
 
 
+@pytest.mark.parametrize("entry", ["model", "model_avg"])
+def test_weights_that_hold_nan_are_refused_and_the_older_checkpoint_taken(tmp_path, caplog, entry):
+    save_epochs(tmp_path, 1)
+    bad = content(20)
+    bad[entry]["w"][1] = float("nan")
+    save_checkpoint(tmp_path / "epoch-2.pt", bad)
+    with pytest.raises(CheckpointError, match=r"epoch-2\.pt: its weights hold NaN.*\(w\)"):
+        load_checkpoint(tmp_path / "epoch-2.pt")
+    assert checkpoints.newest_checkpoint(tmp_path)[0].name == "epoch-1.pt"
+    assert "falling back to an older checkpoint" in caplog.text and "NaN" in caplog.text
+
+
+def test_a_flipped_bit_is_found_and_the_older_checkpoint_taken(tmp_path, caplog):
+    save_epochs(tmp_path, 1, 2)
+    path = tmp_path / "epoch-2.pt"
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(np.float32(20).tobytes() * 3) + 1] ^= 4
+    path.write_bytes(whole)
+    assert torch.load(path, weights_only=True)["model"]["w"][0] != 20  # torch does not look
+    with pytest.raises(CheckpointError, match=r"epoch-2\.pt is damaged: the checksum"):
+        load_checkpoint(path)
+    assert checkpoints.newest_checkpoint(tmp_path)[0].name == "epoch-1.pt"
+    assert f"falling back to an older checkpoint: {path}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "entries, message",
+    [
+        ({"config": ["mini"]}, "its entry config is a list, so training did not write it"),
+        ({"step": "10"}, "its entry step is a str"),
+        ({"model": {"w": 3}}, "its entry model holds more than tensors"),
+        ({"model": torch.ones(3)}, "its entry model is a Tensor"),
+    ],
+)
+def test_entries_of_another_type_are_refused(tmp_path, entries, message):
+    save_checkpoint(tmp_path / "a.pt", content(10) | entries)
+    with pytest.raises(CheckpointError, match=rf"a\.pt: {message}"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_files_of_ours_that_are_no_model_are_refused_by_what_they_lack(tmp_path):
+    save_checkpoint(tmp_path / "a.pt", content(10))
+    with pytest.raises(CheckpointError, match=r"a\.pt: holds no config, so .* it holds format"):
+        load_checkpoint(tmp_path / "a.pt", checkpoints.MODEL_ENTRIES)
+    torch.save({"format": "captionstew"}, tmp_path / "b.pt")
+    with pytest.raises(CheckpointError, match=r"b\.pt: says no format version"):
+        load_checkpoint(tmp_path / "b.pt")
+
+
+def test_models_of_other_shapes_have_no_average(tmp_path):
+    save_epochs(tmp_path, 1, 2)
+    other = content(30)
+    for entry in ("model", "model_avg"):
+        other[entry]["w"] = torch.zeros(4, dtype=other[entry]["w"].dtype)
+    save_checkpoint(tmp_path / "epoch-3.pt", other)
+    for use_averaged_model in (True, False):
+        with pytest.raises(CheckpointError, match="holds another model than"):
+            checkpoints.select_model(tmp_path, 3, 0, 2, use_averaged_model)
+
+
 class Trap:
     def __init__(self, path):
         self.path = path

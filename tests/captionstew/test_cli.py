@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import captionstew
@@ -16,11 +17,13 @@ from captionstew.cli import main
 from captionstew.data.audio import BadAudio, read_audio
 from captionstew.data.features.fbank import Fbank
 from captionstew.errors import UserError
+from captionstew.inference import audio_files
 from captionstew.inference.audio_files import AudioFiles, find_audio
 from captionstew.inference.embedding import embed_files
 from captionstew.inference.retriever import Retriever
 from captionstew.inference.search_index import load_index
 from captionstew.models.captioning import CaptioningModel
+from captionstew.models.encoders import base
 from captionstew.models.encoders.stored import load_embeddings
 from captionstew.models.text_decoder import build_text_decoder
 from zipformer import Zipformer
@@ -125,6 +128,43 @@ def test_long_recordings_are_taken_in_equal_pieces(write_sounds, contrastive):
     vector = embed_files(encoder, files, max_duration=120)[0]
     parts = [encoder.embed(piece.samples.numpy(), 16000) for piece in pieces]
     np.testing.assert_allclose(vector, np.mean(parts, axis=0), atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [16000, 22050, 44100])
+def test_a_very_long_recording_is_decoded_in_pieces(tmp_path, monkeypatch, rate):
+    """The pieces are those of the recording as a whole, whatever its rate."""
+    times = np.arange(126 * rate) / rate
+    sweep = 0.4 * np.sin(2 * np.pi * (200 * times + 10 * times**2))
+    soundfile.write(tmp_path / "long.flac", sweep, rate)
+
+    def pieces():
+        batches = AudioFiles([str(tmp_path / "long.flac")]).batches(16000, 60.0, 0)
+        return [piece for pieces, _, _ in batches for piece in pieces]
+
+    whole = pieces()
+    asked = []
+    read = audio_files.read_audio
+    monkeypatch.setattr(audio_files, "LONG", 100.0)
+    monkeypatch.setattr(
+        audio_files, "read_audio", lambda *args, **more: asked.append(args) or read(*args, **more)
+    )
+    parts = pieces()
+    assert len(parts) == len(whole) == 3 and len(asked) == 3
+    assert all(duration < 44 for _, _, duration, _ in asked)
+    for part, piece in zip(parts, whole):
+        assert part.start == pytest.approx(piece.start, abs=1e-4)
+        count = min(len(part.samples), len(piece.samples))
+        assert abs(len(part.samples) - len(piece.samples)) <= 1
+        np.testing.assert_allclose(part.samples[:count], piece.samples[:count], atol=2e-3)
+
+
+def test_a_recording_that_is_too_long_for_one_piece_is_refused_before_it_is_read(
+    tmp_path, monkeypatch
+):
+    soundfile.write(tmp_path / "long.wav", np.zeros(601 * 8000), 8000)
+    monkeypatch.setattr(base, "read_audio", None)
+    with pytest.raises(ValueError, match=r"601 s are more .* \(600 s\); `captionstew embed` takes"):
+        captionstew.load_encoder("logmel").embed(tmp_path / "long.wav")
 
 
 def test_broken_files_are_named_and_counted(folder, contrastive, tmp_path, capsys):
@@ -416,3 +456,14 @@ def test_the_program_ends_with_one_line(folder, contrastive, tmp_path):
         and len(bad.stderr.splitlines()) == 1
         and "absent.pt: no such file" in bad.stderr
     )
+
+
+@pytest.mark.parametrize("command", [["embed", "--encoder"], ["caption", "--checkpoint"]])
+def test_outputs_that_cannot_be_written_are_refused_before_a_model_is_read(tmp_path, command):
+    name, option = command
+    arguments = [name, "a.wav", option, tmp_path / "no.pt", "--output"]
+    with pytest.raises(UserError, match="there is no folder .*missing; make it first"):
+        run(*arguments, tmp_path / "missing" / "a.parquet")
+    (tmp_path / "a.parquet").mkdir()
+    with pytest.raises(UserError, match="is a folder; name a file in it"):
+        run(*arguments, tmp_path / "a.parquet")

@@ -65,3 +65,27 @@ def test_an_error_in_a_loading_process_is_one_line(outcome):
     list(DataLoader(Broken(), num_workers=1))
     """
     assert outcome(body.strip()) == (1, "job.py: a.wav: no: such, file\n")
+
+
+@pytest.mark.parametrize(
+    "message, line",
+    [
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "died (killed by signal: Kil"),
+        ("DataLoader worker (pid(s) 7, 8) exited unexpectedly", "died (exited); if memory ran out"),
+        (
+            "DataLoader worker (pid 7) is killed by signal: Bus error. It",
+            "for want of shared memory",
+        ),
+    ],
+)
+def test_a_loading_process_that_died_is_one_line(outcome, message, line):
+    """torch raises it wherever the main process is just then."""
+    status, stderr = outcome(f"raise RuntimeError({message!r})")
+    assert status == 1 and line in stderr and len(stderr.splitlines()) == 1
+    status, stderr = outcome("raise RuntimeError('shapes do not match')")
+    assert status == 1 and "Traceback" in stderr
+
+
+def test_what_would_steer_a_terminal_is_not_printed(outcome):
+    status, stderr = outcome("raise ValueError('a\\x1b[2Jb')")
+    assert status == 1 and stderr.endswith(": a?[2Jb\n") and "\x1b" not in stderr

@@ -3,12 +3,14 @@
 import importlib
 import os
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from captionstew.parallel import WorkersLost, run_shares
+from captionstew.parallel import WorkersLost, process_map, run_shares
 
 
 def square(share):
@@ -83,6 +85,34 @@ def test_pool_gives_up_when_workers_die_again_and_again(work):
 def test_an_error_of_the_work_itself_is_not_retried(work):
     with pytest.raises(ValueError, match="is wrong"):
         run_shares(work.fail, [1, 2], num_jobs=2)
+
+
+def test_process_map_is_in_order_and_says_when_a_process_is_lost(work, tmp_path):
+    assert list(process_map(abs, [-3, 1, -2], 2)) == [3, 1, 2]
+    assert list(process_map(abs, [-3, 1, -2], 1)) == [3, 1, 2]
+    with pytest.raises(WorkersLost, match="a worker process died; if memory ran out, use fewer --"):
+        list(process_map(work.die, [1, 2], 2))
+
+
+ORPHANS = r"""
+import os, time
+from captionstew.parallel import process_map
+def work(job):
+    os.write(1, f"{os.getpid()}\n".encode())
+    time.sleep(60)
+list(process_map(work, range(2 * 16), 2))
+"""
+
+
+def test_workers_end_with_a_killed_parent():
+    parent = subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True)
+    workers = [int(parent.stdout.readline()) for _ in range(2)]
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline, "a worker lives on"
+        time.sleep(0.05)
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
 INSTALL = """
 set -euo pipefail
 . {repository}/shared/log.sh
+. {repository}/shared/one_run.sh
 . {repository}/shared/environment.sh
 install_torch() {{ :; }}
 ensure_environment {checkout}

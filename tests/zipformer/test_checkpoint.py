@@ -1,7 +1,7 @@
 """load_pretrained on every layout it promises, and on files that do not fit."""
 
+import ast
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -158,8 +158,17 @@ def test_a_part_of_an_encoder_is_refused(tmp_path, state):
 
 
 def test_pickles_with_other_objects_are_refused(tmp_path, state):
-    torch.save({"model": state, "params": Path("exp")}, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="more than tensors and plain values.*weights_only=False"):
+    torch.save({"model": state, "params": ast.Load()}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="more than tensors and plain values: it refers to ast"):
+        load_pretrained(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, state, value):
+    weights = {key: tensor.clone() for key, tensor in state.items()}
+    weights["encoder_embed.out.bias"][3] = value
+    torch.save({"model": weights}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt.*NaN or infinity \(encoder_embed\.out\.bias\)"):
         load_pretrained(tmp_path / "a.pt")
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from captionstew.corpora.build.diversity import MAX_ORDER, TOKENISATIONS, diversity
 from captionstew.corpora.keys import group_key
 from captionstew.errors import UserError
+from captionstew.files import atomic_write
 from captionstew.hashing import key_hash
 from captionstew.paper import paper
 
@@ -175,7 +176,8 @@ def draw_sources(points: np.ndarray, sources: Sequence[str], method: str, path: 
         axes.scatter(x, y, s=6, label=source, alpha=0.7)
     axes.legend(markerscale=2, fontsize=8)
     axes.set(title=f"Captions by source (t-SNE of {method})", xticks=[], yticks=[])
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    with atomic_write(path) as file:
+        figure.savefig(file, format=path.suffix[1:], dpi=150, metadata={"Software": None})
     plt.close(figure)
 
 

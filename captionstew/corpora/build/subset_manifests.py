@@ -103,8 +103,6 @@ def write_manifests(
     counts = {}
     for name in subsets:
         folder = output / name
-        for leftover in folder.glob(".cuts_*.tmp"):  # of a killed run
-            leftover.unlink()
         counts[name] = write_cuts(
             folder / "cuts_train.jsonl", cuts_of(ranked, parse_size(name)), progress=True
         )

@@ -14,7 +14,6 @@ import csv
 import functools
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from captionstew.corpora.mini.synthesis import (
 )
 from captionstew.data.audio import SAMPLING_RATE
 from captionstew.files import atomic_write
+from captionstew.parallel import process_map
 
 NUM_FOLDS = 5
 COLUMNS = [
@@ -78,11 +78,7 @@ def make_mini_corpus(
     bar = functools.partial(
         tqdm, total=len(jobs), desc="mini corpus", unit="clip", disable=not progress
     )
-    if num_jobs > 1:
-        with ProcessPoolExecutor(num_jobs) as pool:
-            rows = list(bar(pool.map(_write_clip, jobs, chunksize=16)))
-    else:
-        rows = list(bar(map(_write_clip, jobs)))
+    rows = list(bar(process_map(_write_clip, jobs, num_jobs)))
     for index, domain in enumerate(DOMAINS):
         part = rows[index * per_domain : (index + 1) * per_domain]
         captions = [[row["file"], caption] for row, texts in part for caption in texts]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captionstew.errors import UserError
+from captionstew.files import bounded_lines
 
 # Columns with a meaning of their own are known in any case; all others keep theirs.
 KNOWN = (
@@ -74,7 +75,8 @@ def read_rows(
 
 
 def _decoded(path: Path) -> str:
-    content = path.read_bytes()
+    with open(path, "rb") as file:
+        content = b"".join(bounded_lines(file, path))
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -90,7 +92,10 @@ def _header(
 ) -> list[str]:
     """The columns' names."""
     reader = csv.reader(io.StringIO("".join(lines[:1]), newline=""))
-    names = [name.strip() for name in next(reader, [])]
+    try:
+        names = [name.strip() for name in next(reader, [])]
+    except csv.Error as error:
+        raise FolderError(f"{path}, line 1: not a table's header ({error})") from error
     columns = [name.lower() if name.lower() in KNOWN else name for name in names]
     missing = [name for name in required if name not in columns]
     if missing:

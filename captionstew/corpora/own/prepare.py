@@ -21,6 +21,7 @@ from captionstew.data.audio import MAX_DURATION
 from captionstew.data.manifests.cuts import write_cuts
 from captionstew.files import atomic_write
 from captionstew.hashing import sha256_of_file
+from captionstew.locks import one_writer
 
 if TYPE_CHECKING:
     from lhotse import MonoCut
@@ -41,7 +42,20 @@ def prepare_folder(
 
     Raises FolderError when the corpus cannot be used, ValueError when a fold is asked for twice.
     """
-    corpus_dir, output_dir = Path(corpus_dir), Path(output_dir)
+    with one_writer(Path(output_dir), wait=True):
+        return _prepare(
+            Path(corpus_dir), Path(output_dir), valid_folds, test_folds, num_jobs, max_duration
+        )
+
+
+def _prepare(
+    corpus_dir: Path,
+    output_dir: Path,
+    valid_folds: Sequence[int] | None,
+    test_folds: Sequence[int] | None,
+    num_jobs: int,
+    max_duration: float,
+) -> dict:
     settings = {
         "corpus": str(corpus_dir.resolve()),
         "tables": _tables(corpus_dir),

@@ -17,7 +17,6 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +31,7 @@ from captionstew.data.captions import has_hidden_characters, normalise_caption
 from captionstew.data.manifests.cuts import make_cut
 from captionstew.data.manifests.rows import RESERVED
 from captionstew.files import atomic_write
+from captionstew.parallel import process_map
 
 if TYPE_CHECKING:
     from lhotse import MonoCut
@@ -248,11 +248,8 @@ def inspect_files(
     processes.
     """
     bar = {"total": len(paths), "desc": "inspect audio", "unit": "file", "disable": not progress}
-    if num_jobs <= 1 or len(paths) < 64:
-        yield from tqdm(map(_inspect, paths), **bar)
-        return
-    with ProcessPoolExecutor(num_jobs) as pool:
-        yield from tqdm(pool.map(_inspect, paths, chunksize=16), **bar)
+    jobs = num_jobs if len(paths) >= 64 else 1
+    yield from tqdm(process_map(_inspect, paths, jobs), **bar)
 
 
 def _inspect(path: Path) -> AudioInfo | str:

@@ -87,6 +87,7 @@ class CaptionDataset(Dataset):
         if augment is not None and store is not None:
             store.require_speeds(augment.speeds)
         self.config = fbank or FbankConfig()
+        self.bytes_per_second = 4 * self.config.sampling_rate  # waveforms; features are half of it
         if store is not None and store.config != self.config:
             raise ValueError(
                 f"{store.folder}: stored with {store.config}, but this run uses {self.config}"

@@ -142,6 +142,7 @@ class _QaDataset(Dataset):
     """Maps (epoch, questions) to a batch."""
 
     store = None  # make_loader asks every data set for a feature store
+    bytes_per_second = 4 * 50 * 1024  # the largest encoders here: 50 frames of 1024 channels
 
     def __init__(self, table: FrameSource) -> None:
         self.table = table

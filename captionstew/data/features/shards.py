@@ -21,7 +21,9 @@ from captionstew.data.features.store import (
     require_store_room,
 )
 from captionstew.data.manifests.index import IndexedCuts
+from captionstew.files import atomic_folder
 from captionstew.hashing import stable_hash
+from captionstew.locks import one_writer
 from captionstew.parallel import run_shares
 
 
@@ -49,9 +51,27 @@ def build_feature_store_in_shares(
     """Like `build_feature_store`; an interrupted computation goes on where it stopped."""
     speeds = tuple(sorted(set(speeds)))
     folder = Path(root) / f"fbank-{stable_hash(config.hash(), cuts.sha256, *speeds, dtype):016x}"
-    parts = folder.with_name(f".{folder.name}.shares-of-{cuts_per_share}")
     if not (folder / "store.json").is_file():
         require_store_room(cuts, config, speeds, dtype, max_gb)
+    with one_writer(folder.parent, wait=True):
+        _compute_in_shares(
+            folder, cuts, config, speeds, dtype, cuts_per_share, num_jobs, dask_scheduler
+        )
+    return FeatureStore(folder)
+
+
+def _compute_in_shares(
+    folder: Path,
+    cuts: IndexedCuts,
+    config: FbankConfig,
+    speeds: tuple[float, ...],
+    dtype: str,
+    cuts_per_share: int,
+    num_jobs: int,
+    dask_scheduler: str | None,
+) -> None:
+    parts = folder.with_name(f".{folder.name}.shares-of-{cuts_per_share}")
+    if not (folder / "store.json").is_file():
         parts.mkdir(parents=True, exist_ok=True)
         shares = []
         for start in range(0, len(cuts), cuts_per_share):
@@ -65,31 +85,21 @@ def build_feature_store_in_shares(
     shutil.rmtree(
         parts, ignore_errors=True
     )  # also those of a computation that was killed just here
-    return FeatureStore(folder)
 
 
 def _write_share(share: _Share) -> None:
     """The folder appears under its name when it is complete; two workers may do the same share."""
     torch.set_num_threads(1)
-    temporary = share.folder.with_name(f".{share.folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    _write_store(temporary, share.cuts, share.config, share.speeds, share.dtype, 1, False)
-    try:
-        os.rename(temporary, share.folder)
-    except OSError:
-        if not share.folder.is_dir():
-            raise
-        shutil.rmtree(temporary)
+    with atomic_folder(share.folder) as temporary:
+        _write_store(temporary, share.cuts, share.config, share.speeds, share.dtype, 1, False)
 
 
 def _join(parts: Sequence[Path], folder: Path, manifest_sha256: str) -> None:
-    for leftover in folder.parent.glob(
-        f".{folder.name}.*.tmp"
-    ):  # of a computation that was killed while joining
-        shutil.rmtree(leftover)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
+    with atomic_folder(folder) as temporary:
+        _join_into(temporary, parts, manifest_sha256)
+
+
+def _join_into(temporary: Path, parts: Sequence[Path], manifest_sha256: str) -> None:
     start = 0
     with (
         open(temporary / "features.bin", "wb") as data,
@@ -109,4 +119,3 @@ def _join(parts: Sequence[Path], folder: Path, manifest_sha256: str) -> None:
     about |= {"manifest_sha256": manifest_sha256, "num_frames": start}
     (temporary / "store.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
     Places(temporary)
-    os.rename(temporary, folder)

@@ -13,9 +13,7 @@ when it is there.
 
 import json
 import os
-import shutil
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +27,10 @@ from captionstew.data.features.fbank import Fbank, FbankConfig
 from captionstew.data.features.places import Places, require_room
 from captionstew.data.manifests.cuts import audio_part
 from captionstew.data.manifests.index import IndexedCuts
+from captionstew.files import atomic_folder
 from captionstew.hashing import stable_hash
+from captionstew.locks import one_writer
+from captionstew.parallel import process_map
 
 DTYPES = ("float32", "float16")
 MAX_GB = 500.0  # of one store: 4,300 h in float32
@@ -111,14 +112,11 @@ def build_feature_store(
     folder = Path(root) / f"fbank-{key:016x}"
     if not (folder / "store.json").is_file():
         require_store_room(cuts, config, speeds, dtype, max_gb)
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        temporary.mkdir(parents=True)
-        try:
-            _write_store(temporary, cuts, config, speeds, dtype, num_jobs, progress)
-            Places(temporary)
-            os.rename(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with one_writer(folder.parent, wait=True):
+            if not (folder / "store.json").is_file():  # another process may have made it meanwhile
+                with atomic_folder(folder) as temporary:
+                    _write_store(temporary, cuts, config, speeds, dtype, num_jobs, progress)
+                    Places(temporary)
     return FeatureStore(folder)
 
 
@@ -135,7 +133,11 @@ def _write_store(folder, cuts, config, speeds, dtype, num_jobs, progress) -> Non
     start, failed = 0, 0
     jobs = ((cut.id, *audio_part(cut), config, speeds, dtype) for cut in cuts)
     bar = tqdm(
-        _run(jobs, num_jobs), desc="features", total=len(cuts), unit="clip", disable=not progress
+        process_map(_extract, jobs, num_jobs, threads=1),
+        desc="features",
+        total=len(cuts),
+        unit="clip",
+        disable=not progress,
     )
     with (
         open(folder / "features.bin", "wb") as data,
@@ -162,14 +164,6 @@ def _write_store(folder, cuts, config, speeds, dtype, num_jobs, progress) -> Non
     (folder / "store.json").write_text(
         json.dumps(about | {"num_frames": start}, indent=1), encoding="utf-8"
     )
-
-
-def _run(jobs: Iterable[tuple], num_jobs: int) -> Iterable:
-    if num_jobs <= 1:
-        yield from map(_extract, jobs)
-        return
-    with ProcessPoolExecutor(num_jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(_extract, jobs, chunksize=16)
 
 
 def _extract(job: tuple) -> tuple[str, str, list[np.ndarray] | str]:

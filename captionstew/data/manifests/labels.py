@@ -5,7 +5,6 @@ N clips, B clips of a batch, C classes.
 
 import csv
 import gzip
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,15 +16,19 @@ import torch
 from torch import Tensor
 
 from captionstew.data.manifests.index import IndexedCuts
+from captionstew.files import parse_json
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rt", encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream, skipinitialspace=True)
-        if "index" not in (reader.fieldnames or ()):
-            raise LabelError(f"{path}: column 'index' is missing; it has {reader.fieldnames}")
-        return list(reader)
+        try:
+            if "index" not in (reader.fieldnames or ()):
+                raise LabelError(f"{path}: column 'index' is missing; it has {reader.fieldnames}")
+            return list(reader)
+        except csv.Error as error:
+            raise LabelError(f"{path}: line {reader.line_num}: no table ({error})") from error
 
 
 def read_class_list(path: Path) -> list[str]:
@@ -36,7 +39,7 @@ def read_class_list(path: Path) -> list[str]:
       LabelError: not of this form, an index is skipped or repeated, or two classes have one name.
     """
     if path.suffix == ".json":
-        names = json.loads(path.read_text(encoding="utf-8"))
+        names = parse_json(path.read_text(encoding="utf-8"))
         if not isinstance(names, list) or len(set(map(str, names))) != len(names) or not names:
             raise LabelError(f"{path}: a class list is a JSON list of different names")
         return [str(name) for name in names]

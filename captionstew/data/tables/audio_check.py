@@ -23,7 +23,7 @@ from captionstew.data.audio import MAX_DURATION, AudioInfo, BadAudio, inspect_au
 from captionstew.data.tables.audio_results import ENDING, KnownAudio, remember
 from captionstew.data.tables.caption_table import write_batches, write_rows
 from captionstew.data.tables.clip_table import CLIP_SCHEMA
-from captionstew.files import write_json
+from captionstew.files import atomic_write, write_json, write_text
 from captionstew.parallel import run_shares
 
 CLIPS_PER_SHARE = 2_000
@@ -100,7 +100,7 @@ def check_audio(
         )
         _write_lines(folder / f"{name}.txt", lines)
     write_json(folder / "coverage.json", table)
-    (folder / "coverage.md").write_text(coverage_as_markdown(table), encoding="utf-8")
+    write_text(folder / "coverage.md", coverage_as_markdown(table))
     remove_shares(folder)
     return table
 
@@ -363,7 +363,5 @@ def coverage_as_markdown(table: dict) -> str:
 
 
 def _write_lines(path: Path, lines: Iterator[str]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as stream:
+    with atomic_write(path, "w", encoding="utf-8") as stream:
         stream.writelines(lines)
-    os.replace(partial, path)

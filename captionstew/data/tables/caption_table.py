@@ -23,6 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from captionstew.files import atomic_path
+
 CAPTION_FIELDS = (
     pa.field("audio_key", pa.string()),
     pa.field("caption", pa.string()),
@@ -57,9 +59,9 @@ def write_batches(path: str | Path, schema: pa.Schema, batches: Iterable[pa.Reco
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     rows = 0
     with (
+        atomic_path(path) as partial,
         pq.ParquetWriter(partial, schema, compression="zstd") as writer,
         ThreadPoolExecutor(1) as thread,
     ):
@@ -71,7 +73,6 @@ def write_batches(path: str | Path, schema: pa.Schema, batches: Iterable[pa.Reco
             rows += len(table)
         if written is not None:
             written.result()
-    os.replace(partial, path)
     return rows
 
 

@@ -2,8 +2,6 @@
 depend on threads.
 """
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from captionstew.data.tables.caption_table import ROWS_PER_GROUP, write_batches
+from captionstew.files import scratch_folder
 
 MEMORY_GB = 2.0  # of DuckDB alone; Arrow batches and Python come on top
 THREADS = 2
@@ -24,15 +23,16 @@ def connect(
     """A connection whose temporary files lie in a folder of their own below `folder` and vanish
     with it.
 
-    What a killed run left in `folder` is removed, so one program at a time may use it.
+    What a killed run left in `folder` is removed.
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    for leftover in Path(folder).glob(".duckdb-*"):
-        shutil.rmtree(leftover)
-    with tempfile.TemporaryDirectory(prefix=".duckdb-", dir=folder) as scratch:
+    with scratch_folder(Path(folder) / "duckdb") as scratch:
         config: dict[str, str | bool | int | float | list[str]]
-        config = {"memory_limit": f"{memory_gb}GB", "threads": threads, "temp_directory": scratch}
-        config |= {"preserve_insertion_order": False, "autoinstall_known_extensions": False}
+        config = {"memory_limit": f"{memory_gb}GB", "threads": threads}
+        config |= {
+            "temp_directory": str(scratch),
+            "preserve_insertion_order": False,
+            "autoinstall_known_extensions": False,
+        }
         connection = duckdb.connect(config=config)
         try:
             yield connection

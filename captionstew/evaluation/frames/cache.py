@@ -14,7 +14,6 @@ it was in.
 
 import json
 import math
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -30,7 +29,9 @@ from captionstew.data.audio import BadAudio
 from captionstew.data.batches.captioned import waveform_batches
 from captionstew.data.manifests.index import IndexedCuts
 from captionstew.data.manifests.trained_clips import ENTRY
+from captionstew.files import atomic_folder
 from captionstew.hashing import hash_of
+from captionstew.locks import one_writer
 from captionstew.models.encoders.base import FrozenEncoder
 from captionstew.models.pooling import POOLED_DIM, POOLINGS
 
@@ -134,25 +135,31 @@ def cached_frames(
         for first in range(0, len(cuts), SHARD_CLIPS)
     ]
     folders = [folder / f"{number:04d}" for number in range(len(shards))]
-    missing = [number for number, path in enumerate(folders) if not (path / "index.json").is_file()]
-    if missing:
-        rows = np.concatenate([shards[number] for number in missing])
-        _check_space(folder, cuts.durations[rows], encoder, settings)
-        with tqdm(
-            total=len(rows), unit="clip", desc="encode", disable=len(rows) < BIG_CACHE
-        ) as bar:
-            for number in missing:
-                batches = waveform_batches(
-                    cuts.select(shards[number]),
-                    encoder.sampling_rate,
-                    max_duration,
-                    num_workers,
-                    strict,
-                )
-                _write_shard(folders[number], encoder, batches, settings, bar)
+    if _missing(folders):
+        with one_writer(folder, wait=True):
+            missing = _missing(folders)  # another process may have made them meanwhile
+            rows = np.concatenate([np.arange(0), *(shards[number] for number in missing)])
+            if missing:
+                _check_space(folder, cuts.durations[rows], encoder, settings)
+            with tqdm(
+                total=len(rows), unit="clip", desc="encode", disable=len(rows) < BIG_CACHE
+            ) as bar:
+                for number in missing:
+                    batches = waveform_batches(
+                        cuts.select(shards[number]),
+                        encoder.sampling_rate,
+                        max_duration,
+                        num_workers,
+                        strict,
+                    )
+                    _write_shard(folders[number], encoder, batches, settings, bar)
     table = FrameTable(folders)
     _report_failed(table.failed, cuts, strict)
     return table
+
+
+def _missing(folders: Sequence[Path]) -> list[int]:
+    return [number for number, path in enumerate(folders) if not (path / "index.json").is_file()]
 
 
 def encode_batch(
@@ -236,12 +243,9 @@ def _write_shard(
     folder: Path, encoder: FrozenEncoder, batches: Any, settings: dict[str, Any], bar: tqdm
 ) -> None:
     """Encodes the batches into `folder`, which appears only when it is complete."""
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     index: dict[str, Any] = {"settings": settings, "dtype": settings["dtype"], "dim": 0}
     index |= {"cut_ids": [], "lengths": [], "failed": {}}
-    try:
+    with atomic_folder(folder) as partial:
         with open(partial / "frames.bin", "wb") as file:
             for batch in batches:
                 index["failed"] |= dict(batch["failed"])
@@ -251,15 +255,6 @@ def _write_shard(
                         encoder, batch, settings["pooling"], settings["max_seconds"]
                     ))  # fmt: skip
         (partial / "index.json").write_text(json.dumps(index), encoding="utf-8")
-        try:
-            os.rename(partial, folder)
-        except OSError:
-            if not (
-                folder / "index.json"
-            ).is_file():  # another process was faster with the same shard
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _append(

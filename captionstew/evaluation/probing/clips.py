@@ -80,12 +80,16 @@ class FrameClips:
         cut_ids: Sequence[str],
         targets: Tensor,
         num_workers: int = 0,
+        clip_bytes: float = 0.0,
     ) -> None:
-        """targets (N,) or (N, C); num_workers: processes that call `source` ahead of the steps."""
+        """targets (N,) or (N, C); num_workers: processes that call `source` ahead of the steps;
+        clip_bytes: the most that a clip's frames take.
+        """
         self.source = source
         self.cut_ids = cut_ids
         self.targets = targets
         self.num_workers = num_workers
+        self.clip_bytes = clip_bytes
         self._parts: list[Tensor] = []
         self._loader: DataLoader | None = None
 
@@ -104,7 +108,8 @@ class FrameClips:
         """The batches of these positions, one after the other, read ahead."""
         if self._loader is None:
             rows = _BatchesOf(self.batch)
-            self._loader = read_ahead(rows, self._parts, self.num_workers)
+            size = self.clip_bytes * max(map(len, parts))
+            self._loader = read_ahead(rows, self._parts, self.num_workers, size)
         self._parts[:] = parts
         return iter(self._loader)
 
@@ -140,11 +145,12 @@ class DetectionClips(FrameClips):
         num_classes: int,
         frame_rate: float,
         num_workers: int = 0,
+        clip_bytes: float = 0.0,
     ) -> None:
         """events: per clip (onset, offset, class index); durations (N,) seconds; frame_rate of the
         source in Hz.
         """
-        super().__init__(source, cut_ids, torch.empty(0), num_workers)
+        super().__init__(source, cut_ids, torch.empty(0), num_workers, clip_bytes)
         self.events = events
         self.durations = durations
         self.num_classes = num_classes

@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from captionstew.checkpoint import CheckpointError, load_checkpoint
+from captionstew.checkpoint import (
+    MODEL_ENTRIES,
+    CheckpointError,
+    load_checkpoint,
+    require_entries,
+)
 from captionstew.data.manifests.cuts import open_cuts
 from captionstew.data.manifests.trained_clips import ENTRY, memory_of_encoder, read_trained_clips
 from captionstew.evaluation.probing.fit import Probe
@@ -29,6 +34,11 @@ from captionstew.evaluation.probing.tasks import (
 )
 from captionstew.evaluation.trained_clips import check_trained_clips, summed
 from captionstew.hashing import sha256_of_file
+
+PROBE_ENTRIES = (
+    "task", "flags", "probe", "encoder", "classes", "trained_classes", "pooling", "num_train",
+    "num_unreadable",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -120,9 +130,11 @@ class Decoder:
         TrainedOn for clips that it was trained on.
         """
         content = load_checkpoint(path)
-        return (
-            self._supervised(path, content) if "config" in content else self._frozen(path, content)
-        )
+        if "config" in content:
+            require_entries(content, path, (*MODEL_ENTRIES, "flags", "num_train"))
+            return self._supervised(path, content)
+        require_entries(content, path, PROBE_ENTRIES)
+        return self._frozen(path, content)
 
     def _frozen(self, path: Path, content: dict[str, Any]) -> Decoded:
         task, options, probe = (

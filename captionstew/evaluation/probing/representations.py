@@ -162,9 +162,11 @@ class Representations:
                 len(classes),
                 self._encoder.frame_rate,
                 num_workers,
+                self._clip_bytes(kept, task),
             )
         elif pooling == ATTENTION:
-            clips = FrameClips(source, kept.ids, targets(kept.values, task, classes), num_workers)
+            truth = targets(kept.values, task, classes)
+            clips = FrameClips(source, kept.ids, truth, num_workers, self._clip_bytes(kept, task))
         else:
             rows = torch.from_numpy(np.stack([vectors[cut_id] for cut_id in kept.ids]))
             clips = VectorClips(rows, targets(kept.values, task, classes))
@@ -174,6 +176,10 @@ class Representations:
             if cut_id in failed
         ]
         return Loaded(clips, kept, unreadable)
+
+    def _clip_bytes(self, clips: TaskClips, task: ProbeTask) -> float:
+        """Size of the longest clip's frames in float32."""
+        return float(heard(clips, task).max()) * self._encoder.frame_rate * self._encoder.dim * 4
 
     def _vectors(
         self, cuts: IndexedCuts, pooling: str, max_seconds: float

@@ -3,7 +3,6 @@
 S seeds, N clips, C classes, T frames.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from captionstew.evaluation.probing.tasks import (
     num_unknown_labels,
     targets,
 )
+from captionstew.files import scratch_folder
 
 SCORE_BATCH = 64
 ALPHA_ST = 0.0  # of PSDS1 on AudioSet-strong: the plain mean over classes
@@ -143,8 +143,8 @@ def _detection_scores(
     """PSDS of each seed over the classes that are in training and test."""
     results = []
     for seed in range(probe.num_seeds):
-        with tempfile.TemporaryDirectory(dir=folder, prefix="scores-") as place:
-            scored = _scored_clips(probe, seed, loaded, device, Path(place) / "scores.bin")
+        with scratch_folder(folder / "scores") as place:
+            scored = _scored_clips(probe, seed, loaded, device, place / "scores.bin")
             silent = _silent_clips(broken, task.max_seconds, len(classes))
             results.append(psds([*scored, *silent], classes, scored_classes=trained))
     return results

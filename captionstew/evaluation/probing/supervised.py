@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captionstew.checkpoint import save_checkpoint, select_model
+from captionstew.checkpoint import save_checkpoint, seed_generators, select_model
 from captionstew.data.batches.captioned import TrainingBatches, feature_batches
 from captionstew.data.features.fbank import FbankConfig
 from captionstew.data.manifests.cuts import open_cuts
@@ -157,7 +157,7 @@ def train_supervised(rank: Rank, flags: SupervisedFlags, task: ProbeTask, output
     --save-every-n where --max-steps ends the run; no epoch is chosen, so nothing is tuned on test.
     """
     start_logging(flags.exp_dir, rank.rank, rank.world_size)
-    torch.manual_seed(flags.seed)
+    seed_generators(flags.seed)
     data = TaskBatches(flags, task, rank)
     supervised = SupervisedTask(flags, task, data)
     model = build_classifier(supervised.config)

@@ -6,7 +6,6 @@ N clips, C classes.
 """
 
 import dataclasses
-import json
 from collections import defaultdict
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from captionstew.evaluation.probing.fit import (
     cross_entropy_per_head,
     frame_binary_cross_entropy_per_head,
 )
+from captionstew.files import parse_json
 
 HELD_OUT = ("valid", "test")
 MIN_TEST_CLIPS = 50  # `all` leaves out sources with fewer: their accuracy says next to nothing
@@ -116,7 +116,7 @@ def read_task_table(path: Path) -> dict[str, ProbeTask]:
       ValueError: not a JSON list of tasks; says which row.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = parse_json(path.read_text(encoding="utf-8"))
         tasks = [ProbeTask(**row) for row in rows]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a list of tasks ({error})") from error
@@ -237,7 +237,7 @@ def broken_clips(manifest: Path, task: ProbeTask) -> list[BrokenClip]:
     clips = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             clip = BrokenClip(row["cut_id"], row["reason"], row["custom"].get(task.field))
             belongs = _belongs(row["custom"], task)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -262,7 +262,7 @@ def clip_split(manifest: Path) -> dict[str, str]:
     one (the `--split` of its reader, in report.json beside the manifest), else {}.
     """
     path = manifest.with_name("report.json")
-    report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    report = parse_json(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return {"clip_split": report["split"]} if "split" in report else {}
 
 
@@ -281,7 +281,7 @@ def class_names(train: TaskClips, task: ProbeTask, folder: Path) -> list[str]:
     path = folder / task.classes
     if not task.classes or not path.is_file():
         return sorted(present)
-    classes = json.loads(path.read_text(encoding="utf-8"))
+    classes = parse_json(path.read_text(encoding="utf-8"))
     if not isinstance(classes, list) or len(set(map(str, classes))) < len(classes):
         raise ValueError(f"{path}: not a list of different class names")
     if extra := present - set(classes):

@@ -2,7 +2,6 @@
 returns.
 """
 
-import fcntl
 import json
 import os
 import threading
@@ -10,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from captionstew.files import parse_json
+from captionstew.locks import one_writer
 
 
 class ReplyStore:
@@ -35,7 +37,9 @@ class ReplyStore:
 
     def add(self, name: str, record: dict[str, Any]) -> None:
         """Appends and waits for the disk."""
-        line = json.dumps({"name": name, **record}, ensure_ascii=False).encode() + b"\n"
+        text = json.dumps({"name": name, **record}, ensure_ascii=False)
+        # half of a surrogate pair, in a caption for example, becomes JSON's escape for it
+        line = text.encode("utf-8", "backslashreplace") + b"\n"
         with self._lock:
             self._file.write(line)
             self._file.flush()
@@ -53,7 +57,7 @@ class ReplyStore:
             if not line.endswith(b"\n"):
                 break
             try:
-                record = json.loads(line)
+                record = parse_json(line)
                 self._records[record.pop("name")] = record
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise ValueError(
@@ -68,15 +72,8 @@ class ReplyStore:
 def open_store(path: Path) -> Iterator[ReplyStore]:
     """The store at `path`, made if need be.
 
-    Raises ValueError if another process has it open (both would ask the same questions), or if it
-    is damaged.
+    Raises InUse if another process has it open (both would ask the same questions), or ValueError
+    if it is damaged.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{path}: another process is writing to it; wait for it to end"
-            ) from None
+    with one_writer(path), open(path, "a+b") as file:
         yield ReplyStore(path, file)

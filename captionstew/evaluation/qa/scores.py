@@ -26,7 +26,7 @@ from captionstew.evaluation.metrics.airbench import (
 )
 from captionstew.evaluation.metrics.bootstrap import bootstrap_interval
 from captionstew.evaluation.metrics.caption_scores import rouge_l_per_clip
-from captionstew.files import atomic_write
+from captionstew.files import atomic_write, parse_json
 from captionstew.models.qa import AudioAdaptor, FrozenLanguageModel
 from captionstew.models.qa_prompt import target_text
 
@@ -90,7 +90,7 @@ def read_replies(path: Path) -> list[Reply]:
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
-                replies.append(Reply(**json.loads(line)))
+                replies.append(Reply(**parse_json(line)))
             except (ValueError, TypeError) as error:
                 raise ValueError(
                     f"{path}: line {number} is not a reply ({error}); run decode.py again"

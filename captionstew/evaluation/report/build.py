@@ -9,6 +9,7 @@ from captionstew.evaluation.report.page import render_page
 from captionstew.evaluation.report.paper_tables import paper_tables
 from captionstew.evaluation.report.tables import as_markdown
 from captionstew.evaluation.results import read_results
+from captionstew.files import atomic_write, check_output, write_text
 
 CURVES = "Training curves"
 PROBES = "Probes side by side"
@@ -37,6 +38,7 @@ def write_report(exp_dir: Path, analysis: Path | None = None) -> Path:
             f"{analysis}: no analysis.json; egs/captionstew/local/analyse.py writes it"
         )
     folder = exp_dir / "report"
+    check_output(folder)
     folder.mkdir(parents=True, exist_ok=True)
     figures = draw_figures(exp_dir, results, analysis, folder)
     measured, paper = measured_tables(results), paper_tables(results, analysis)
@@ -48,11 +50,11 @@ def write_report(exp_dir: Path, analysis: Path | None = None) -> Path:
         *map(as_markdown, paper),
     ]
     path = folder / "report.md"
-    path.write_text("\n\n".join(sections) + "\n", encoding="utf-8", errors="replace")
+    write_text(path, "\n\n".join(sections) + "\n", errors="replace")
     page = render_page(
         measured, paper, file_table(results, exp_dir), figures, read_examples(exp_dir)
     )
-    (folder / "index.html").write_text(page, encoding="utf-8", errors="replace")
+    write_text(folder / "index.html", page, errors="replace")
     return path
 
 
@@ -70,5 +72,6 @@ def draw_figures(
         figures[SCALING] = folder / "scaling.png"
     if analysis is not None and (analysis / "sources.png").is_file():
         figures[SOURCES] = folder / "sources.png"
-        figures[SOURCES].write_bytes((analysis / "sources.png").read_bytes())
+        with atomic_write(figures[SOURCES]) as file:
+            file.write((analysis / "sources.png").read_bytes())
     return figures

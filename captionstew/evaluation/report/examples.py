@@ -13,7 +13,6 @@ can show what each of them says beside one player.
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
+from captionstew.files import write_text
 from captionstew.hashing import hash_of, stable_hash
 
 if TYPE_CHECKING:
@@ -121,9 +121,7 @@ def write_examples(exp_dir: Path, system: str, examples: Iterable[Example]) -> P
         }
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     path = exp_dir / "examples.jsonl"
-    temporary = path.with_suffix(".partial")
-    temporary.write_text("".join(lines), encoding="utf-8", errors="replace")
-    os.replace(temporary, path)
+    write_text(path, "".join(lines), errors="replace")
     print(f"wrote {path}: {len(lines)} clips to listen to")
     return path
 

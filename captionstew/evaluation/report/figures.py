@@ -14,6 +14,7 @@ from captionstew.evaluation.report.lookup import (
     value_of,
 )
 from captionstew.evaluation.report.paper_tables import MEAN_POOLING
+from captionstew.files import atomic_write
 from captionstew.paper import paper
 from captionstew.training.log import read_scalars
 
@@ -184,5 +185,6 @@ def _finish(figure, panels, path: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    with atomic_write(path) as file:
+        figure.savefig(file, format=path.suffix[1:], dpi=120, metadata={"Software": None})
     _pyplot().close(figure)

@@ -1,23 +1,26 @@
 """The contract of frozen audio encoders, and what their loaders share."""
 
-import json
 import math
-import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import soundfile
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captionstew.checkpoint import CheckpointError
 from captionstew.data.audio import MIN_DURATION, read_audio
+from captionstew.files import parse_json
 from captionstew.hashing import hash_of, sha256_of_file
 from captionstew.models.pooling import mean_pool
+from zipformer.safe_load import safe_load
 
 MAX_PEAK = 100.0  # float files may go beyond 1, samples of 16-bit integers far beyond this
+LONGEST = 600.0  # seconds that are encoded as a whole
 SCALE_ADVICE = "divide 16-bit samples by 32768, and leave out what is not finite"
 
 
@@ -96,11 +99,17 @@ class FrozenEncoder(nn.Module):
         """A file, or samples (N,) at `sampling_rate` -> clip embedding (dim,): the mean over
         frames.
 
+        The recording is encoded as a whole, so it may last at most LONGEST seconds; `captionstew
+        embed` takes longer ones in pieces.
+
         Raises:
           BadAudio: the file cannot be used.
-          ValueError: samples without their rate, or at another rate than the encoder's.
+          ValueError: a longer recording, samples without their rate, or at another rate than the
+            encoder's.
         """
         if isinstance(audio, (str, Path)):
+            with suppress(soundfile.LibsndfileError, OSError):  # reading it says what is wrong
+                _refuse_long(soundfile.info(audio).duration)
             samples = read_audio(audio, sampling_rate=self.sampling_rate)
         elif sampling_rate != self.sampling_rate:
             raise ValueError(
@@ -112,6 +121,7 @@ class FrozenEncoder(nn.Module):
                 kind = np.asarray(audio).dtype
                 raise ValueError(f"samples are {kind}, not floating point; {SCALE_ADVICE}")
             samples = np.asarray(audio, dtype=np.float32)
+        _refuse_long(len(samples) / self.sampling_rate)
         waveform = torch.from_numpy(samples).to(self.device)
         frames, lengths = self(waveform.unsqueeze(0), [len(samples)])
         return mean_pool(frames, lengths)[0].float().cpu().numpy()
@@ -140,6 +150,14 @@ class FrozenEncoder(nn.Module):
         }
 
 
+def _refuse_long(seconds: float) -> None:
+    if seconds > LONGEST:
+        raise ValueError(
+            f"{seconds:.0f} s are more than can be encoded as a whole ({LONGEST:.0f} s);"
+            " `captionstew embed` takes longer recordings in pieces"
+        )
+
+
 def checkpoint_entries(path: Path) -> dict[str, Any]:
     """The top level of a pickled checkpoint, read with weights-only safety; tensors stay on disk
     where possible.
@@ -148,26 +166,16 @@ def checkpoint_entries(path: Path) -> dict[str, Any]:
       CheckpointError: not a file that torch can read, or without names.
     """
     try:
-        content = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except OSError:
-        raise
-    except Exception as error:  # torch raises many kinds for files that are something else
-        if "Unsupported global" in str(error):
-            # the loader of the format explains what to do about other objects in a pickle
-            return {}
-        raise CheckpointError(
-            f"{path}: torch cannot read it as a checkpoint ({type(error).__name__}); it is damaged"
-            " or something else"
-        ) from error
+        content = safe_load(path, tensors_on_disk=True)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
     return content if isinstance(content, dict) else {}
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Raises CheckpointError that names the file, where it is missing or no JSON object."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
             f"{path}: missing; it belongs to the weights, download it too"

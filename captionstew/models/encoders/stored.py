@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from captionstew.files import atomic_path, atomic_write, write_text
 from captionstew.hashing import sha256_of_file
 
 
@@ -92,17 +93,20 @@ def save_embeddings(path: str | Path, ids: Sequence[str], vectors: np.ndarray) -
     check_format(path)
     vectors = np.asarray(vectors, dtype=np.float32)
     if path.suffix == ".npz":
-        np.savez(path, ids=np.array(ids, dtype=np.str_), vectors=vectors)
+        with atomic_write(path) as file:
+            np.savez(file, ids=np.array(ids, dtype=np.str_), vectors=vectors)
     elif path.suffix == ".npy":
-        np.save(path, vectors)
-        path.with_suffix(".txt").write_text("".join(f"{clip}\n" for clip in ids), encoding="utf-8")
+        with atomic_write(path) as file:
+            np.save(file, vectors)
+        write_text(path.with_suffix(".txt"), "".join(f"{clip}\n" for clip in ids))
     else:
         flat = pa.array(vectors.ravel())
         table = {
             "id": pa.array(list(ids), pa.string()),
             "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
         }
-        pq.write_table(pa.table(table), path)
+        with atomic_path(path) as partial:
+            pq.write_table(pa.table(table), partial)
 
 
 def check_format(path: Path) -> None:
@@ -123,7 +127,7 @@ def _read_npz(path: Path) -> tuple[list[str], np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as content:
             return content["ids"].astype(np.str_).tolist(), content["vectors"]
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path}: not an .npz with arrays `ids` (strings) and `vectors` ({error})"
         ) from error

@@ -10,7 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captionstew.checkpoint import FORMAT, CheckpointError, refuse_newer
+from captionstew.checkpoint import (
+    FORMAT,
+    MODEL_ENTRIES,
+    CheckpointError,
+    refuse_newer,
+    require_entries,
+)
 from captionstew.data.features.fbank import Fbank, FbankConfig
 from captionstew.data.manifests.trained_clips import ENTRY
 from captionstew.hashing import hash_of, sha256_of_file
@@ -162,6 +168,7 @@ def stored_settings(path: Path, entries: dict[str, Any] | None = None) -> dict[s
     if content.get("format") != FORMAT:
         return {"task": "tagging"} if _has_tagging_head(content.get("model")) else {}
     refuse_newer(content, path)
+    require_entries(content, path, MODEL_ENTRIES)
     return content["config"]
 
 

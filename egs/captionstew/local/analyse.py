@@ -27,7 +27,7 @@ from captionstew.corpora.build.corpus_statistics import (
 )
 from captionstew.corpora.build.diversity import TOKENISATIONS
 from captionstew.errors import run_main
-from captionstew.files import write_json
+from captionstew.files import atomic_write, write_json, write_text
 
 
 def main() -> None:
@@ -67,9 +67,9 @@ def main() -> None:
     content = {"statistics": statistics, "counts": counts, "figure": method}
     content["before_filter"] = count_before_filter(released)
     write_json(output / "analysis.json", content)
-    (output / "analysis.md").write_text(as_markdown(rows, notes), encoding="utf-8")
+    write_text(output / "analysis.md", as_markdown(rows, notes))
     figure = output / "sources.png" if method else None
-    (output / "index.html").write_text(as_page(rows, notes, figure), encoding="utf-8")
+    write_text(output / "index.html", as_page(rows, notes, figure))
     print(f"open {output / 'index.html'}")
 
 
@@ -94,7 +94,7 @@ def make_figure(sources: dict[str, Path], output: Path, args: argparse.Namespace
         return None
     points = project(embeddings, args.seed)
     draw_sources(points, [name for _, name in samples], method, figure)
-    with open(table, "w", newline="", encoding="utf-8") as stream:
+    with atomic_write(table, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["x", "y", "source", "caption"])
         writer.writerows(

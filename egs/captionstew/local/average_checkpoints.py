@@ -16,6 +16,8 @@ from captionstew.data.manifests.trained_clips import ENTRY, copy_trained_clips
 from captionstew.errors import run_main
 from captionstew.flags import flag, parse_flags
 
+KEPT_ENTRIES = ("config", "flags", "step", "provenance")
+
 
 @dataclass(frozen=True)
 class Flags:
@@ -34,8 +36,8 @@ def main() -> None:
     weights, source = select_model(
         flags.exp_dir, flags.epoch, flags.iter, flags.avg, flags.use_averaged_model
     )
-    content = load_checkpoint(source)
-    kept = {name: content[name] for name in ("config", "flags", "step", "provenance")}
+    content = load_checkpoint(source, KEPT_ENTRIES)
+    kept = {name: content[name] for name in KEPT_ENTRIES}
     save_checkpoint(flags.output, {"model": weights} | kept)
     copy_trained_clips(source.parent, content["config"].get(ENTRY), flags.output.parent)
     print(f"wrote {flags.output}: up to {source.name}, --avg {flags.avg}, {len(weights)} tensors")

@@ -14,7 +14,7 @@ from captionstew.corpora.build.corpus_list import Entry, read_corpora
 from captionstew.corpora.build.leakage import MODES, filter_tables, report_as_markdown
 from captionstew.data.tables.database import MEMORY_GB, connect
 from captionstew.errors import run_main
-from captionstew.files import write_json
+from captionstew.files import write_json, write_text
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
     report["unheard_lists"] = gathered["unheard"]
     report["unprotected"] = read_unprotected(entries, data / "tables")
     write_json(data / "leakage.json", report)
-    (data / "leakage.md").write_text(report_as_markdown(report), encoding="utf-8")
+    write_text(data / "leakage.md", report_as_markdown(report))
     total = report["total"]
     print(
         f"{total['leaked_clips']} of {total['clips']} clips leak and are dropped; see"

@@ -86,3 +86,36 @@ def test_an_unreadable_result_file_is_named(result, tmp_path, content):
     broken.write_bytes(content)
     with pytest.raises(ValueError, match=r"broken\.json: not a result file .* remove it"):
         read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"metrics": {"accuracy": "9\x1b[2J"}}, "metric accuracy is '9\\x1b[2J'"),
+        ({"metrics": {"accuracy": [[1]]}}, "metric accuracy is [[1]]"),
+        ({"metrics": [1]}, "metrics is [1]"),
+        ({"num_clips": "many"}, "num_clips is 'many'"),
+        ({"encoder": None}, "encoder is None"),
+        ({"settings": "x" * 1000}, "settings is 'xxx"),
+        ({"system": {"a": 1}}, "system is {'a': 1}"),
+    ],
+)
+def test_a_result_with_an_odd_value_is_named_and_left_out(result, tmp_path, capsys, change, said):
+    good = result(tmp_path)
+    odd = good.with_name("odd.json")
+    odd.write_text(json.dumps(json.loads(good.read_text()) | change))
+    found = read_results(tmp_path)
+    assert [one["path"] for one in found] == [str(good)]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{odd}: {said}") and line.endswith("; left out, see to it")
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "[" * 50_000 + "]" * 50_000])
+def test_numbers_that_are_none_and_nesting_without_end(result, tmp_path, capsys, value):
+    good = result(tmp_path)
+    text = good.read_text().replace('"num_clips"', f'"metrics": {{"a": {value}}}, "num_clips"')
+    good.with_name("odd.json").write_text(text)
+    try:
+        assert len(read_results(tmp_path)) == 1 and "odd.json" in capsys.readouterr().err
+    except ValueError as error:
+        assert "odd.json: not a result file" in str(error)

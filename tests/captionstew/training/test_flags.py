@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from captionstew.errors import UserError
 from captionstew.flags import fixed, flag, flags_to_dict, parse_flags
 from captionstew.training.flags import DataFlags, EncoderFlags, TrainingFlags
 from zipformer import ZipformerConfig
@@ -189,3 +190,9 @@ def test_flags_with_effect_are_taken():
     assert parse_flags(Modes, None, ["--warp", "false"]) == Modes(warp=False)
     flags = parse_flags(Modes, None, ["--kind", "c", "--depth", "2", "--size", "5"])
     assert (flags.depth, flags.size, flags.hidden) == (2, 5, 7)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"exp: cannot be written, .*file is no folder"):
+        parse_flags(TrainingFlags, "", ["--exp-dir", str(tmp_path / "file" / "exp")])

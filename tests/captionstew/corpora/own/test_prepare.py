@@ -2,11 +2,13 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import soundfile
 
+from captionstew.corpora.own import prepare
 from captionstew.corpora.own.csv_rows import FolderError
 from captionstew.corpora.own.prepare import prepare_folder
 from captionstew.data.manifests.cuts import audio_part, open_cuts
@@ -177,3 +179,18 @@ def test_mini_program_and_a_moved_folder(repository, tmp_path):
     shutil.move(tmp_path / "mini", tmp_path / "moved")
     cuts = open_cuts(tmp_path / "moved" / "cuts_train.jsonl")
     assert len(cuts) == 9 and all(soundfile.info(audio_part(cut)[0]).frames for cut in cuts)
+
+
+def test_a_second_preparation_waits_for_the_first(monkeypatch, tmp_path):
+    """Two identical commands: the second finds everything done."""
+    asked = []
+
+    @contextmanager
+    def watched(folder, wait=False):
+        asked.append((folder, wait))
+        yield
+
+    monkeypatch.setattr(prepare, "one_writer", watched)
+    with pytest.raises(FolderError):
+        prepare.prepare_folder(tmp_path / "absent", tmp_path / "out")
+    assert asked == [(tmp_path / "out", True)]

@@ -1,7 +1,9 @@
 """Frames on disk: computed once, whole or absent, the same as the encoder's own."""
 
 import json
+import shutil
 from collections import namedtuple
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -186,3 +188,29 @@ def test_a_full_disk_is_refused_before_anything_is_encoded(cuts, tmp_path, monke
     assert written <= needed and len(table) == 5
     index = json.loads(next((tmp_path / "cache").rglob("index.json")).read_text())
     assert index["settings"]["encoder"]["sha256"] == "a"
+
+
+def test_a_second_process_waits_and_takes_what_the_first_made(cuts, tmp_path, monkeypatch):
+    """The shards that were missing when it asked are there when the lock is its own."""
+    encoder, other = Loudness(), Loudness()
+
+    @contextmanager
+    def after_the_other(folder, wait):
+        assert wait
+        monkeypatch.undo()
+        cached_frames(other, cuts, tmp_path / "cache", 3.0, 0)
+        yield
+
+    monkeypatch.setattr(frame_cache, "one_writer", after_the_other)
+    table = cached_frames(encoder, cuts, tmp_path / "cache", 3.0, 0)
+    assert len(table) == len(cuts) and other.calls > 0 and encoder.calls == 0
+
+
+def test_what_a_killed_run_left_is_removed(cuts, tmp_path):
+    table = cached_frames(Loudness(), cuts, tmp_path / "cache", 3.0, 0)
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert len(table) == len(cuts)
+    shutil.rmtree(folder / "0000")
+    (folder / ".0000.0123abcd.tmp").mkdir()
+    cached_frames(Loudness(), cuts, tmp_path / "cache", 3.0, 0)
+    assert [path.name for path in folder.iterdir()] == ["0000"]

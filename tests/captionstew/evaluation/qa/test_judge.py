@@ -24,6 +24,7 @@ from captionstew.evaluation.qa.judge import (
 from captionstew.evaluation.qa.reply_store import open_store
 from captionstew.evaluation.qa.scores import Reply, judged_metrics, write_replies
 from captionstew.hashing import sha256_of_file
+from captionstew.locks import InUse
 
 KEY = "sk-very-secret-0123456789"
 HURRIED = 2.0  # seconds, the time limit where a test is about it
@@ -92,6 +93,12 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             for _ in range(round(2 * HURRIED / 0.05)):
                 self.wfile.write(b" ")
+                self.wfile.flush()
+                time.sleep(0.05)
+        elif fault == "slow headers":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            for number in range(round(2 * HURRIED / 0.05)):
+                self.wfile.write(f"X-{number}: a\r\n".encode())
                 self.wfile.flush()
                 time.sleep(0.05)
         elif fault == "cut":
@@ -217,7 +224,7 @@ def test_faults_are_tried_again(judge, endpoint, tmp_path, fault):
     assert len((tmp_path / "judge.jsonl").read_text().splitlines()) == 2
 
 
-@pytest.mark.parametrize("fault", ["late", "drip"])
+@pytest.mark.parametrize("fault", ["late", "drip", "slow headers"])
 def test_slow_replies_time_out_and_are_tried_again(judge, endpoint, tmp_path, fault):
     judge.bad = [fault]
     requests = judge_requests(replies(1))
@@ -306,7 +313,7 @@ def test_a_damaged_store_and_a_second_process_are_refused(judge, endpoint, tmp_p
     with pytest.raises(ValueError, match="line 2 is not a stored reply"):
         ask(path, judge_requests(replies(1)), endpoint)
     other = tmp_path / "other.jsonl"
-    with open_store(other), pytest.raises(ValueError, match="another process"), open_store(other):
+    with open_store(other), pytest.raises(InUse, match="in use by process"), open_store(other):
         pass
     assert not judge.seen
 

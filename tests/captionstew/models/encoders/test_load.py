@@ -1,5 +1,6 @@
 """The contract of frozen encoders, for each kind of them."""
 
+import ast
 import json
 import math
 
@@ -275,11 +276,21 @@ def test_a_newer_format_is_refused(tmp_path, checkpoint):
         load_encoder(tmp_path / "newer.pt")
 
 
-def test_other_objects_in_a_pickle_are_refused_with_advice(tmp_path, tiny_model):
-    torch.save({"model": tiny_model.encoder.state_dict(), "params": tmp_path}, tmp_path / "a.pt")
+def test_other_objects_in_a_pickle_are_refused_by_name(tmp_path, tiny_model):
+    torch.save({"model": tiny_model.encoder.state_dict(), "params": ast.Load()}, tmp_path / "a.pt")
     with pytest.raises(
-        CheckpointError, match="more than tensors and plain values.*weights_only=False"
-    ):
+        CheckpointError, match="more than tensors and plain values: it refers to ast.Load"
+    ) as raised:
+        load_encoder(tmp_path / "a.pt")
+    assert "weights_only" not in str(raised.value)
+
+
+def test_a_file_of_ours_that_is_no_model(tmp_path, tiny_model):
+    save_checkpoint(tmp_path / "stopped-rank0.pt", {"model": tiny_model.state_dict(), "step": 3})
+    with pytest.raises(CheckpointError, match=r"stopped-rank0\.pt: holds no config, so it is of"):
+        load_encoder(tmp_path / "stopped-rank0.pt")
+    save_checkpoint(tmp_path / "a.pt", {"model": tiny_model.state_dict(), "config": ["mini"]})
+    with pytest.raises(CheckpointError, match=r"a\.pt: its entry config is a list"):
         load_encoder(tmp_path / "a.pt")
 
 

@@ -1,0 +1,79 @@
+"""Options of the shell programs: listed, of a type, checked before anything is done."""
+
+import re
+import subprocess
+
+import pytest
+
+PROGRAMS = [
+    "run.sh",
+    "prepare.sh",
+    "test.sh",
+    "egs/captionstew/prepare.sh",
+    "egs/eval_lit/prepare.sh",
+    "egs/eval_probe/prepare.sh",
+    "egs/eval_qa/prepare.sh",
+]
+STAGED = [name for name in PROGRAMS if name != "test.sh"]
+
+
+@pytest.fixture
+def refused(repository, tmp_path):
+    """refused(program, arguments ...) -> its one line; it must not get as far as to log."""
+
+    def run(program, *arguments):
+        command = ["bash", repository / program, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=20)
+        assert done.returncode == 2 and done.stdout == "" and not list(tmp_path.iterdir())
+        (line,) = done.stderr.splitlines()
+        return line
+
+    return run
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_listed_option_has_a_default_and_is_explained(repository, program):
+    text = (repository / program).read_text()
+    lists = re.findall(r'^(numbers|shares|switches|texts)="(.*)"$', text, re.MULTILINE)
+    listed = [name for _, names in lists for name in names.split()]
+    defaults = re.findall(r"^([a-z_]+)=", text.split('. "$')[0], re.MULTILINE)
+    explained = re.findall(r"^# .*?--([a-z][a-z-]+)", text, re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    assert set(listed) <= set(defaults)
+    offered = re.findall(r"^#   --([a-z][a-z-]+)", text, re.MULTILINE)
+    assert {x.replace("-", "_") for x in offered} <= set(listed)
+    assert set(listed) - {"stop_stage", "stage"} <= {x.replace("-", "_") for x in explained}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("name", ["root", "here", "caller", "given-options", "option-name", "x"])
+def test_variables_of_the_program_are_no_options(refused, program, name):
+    assert f"unknown option --{name}" in refused(program, f"--{name}", "/tmp")
+
+
+@pytest.mark.parametrize("program", STAGED)
+@pytest.mark.parametrize("value", ["$(touch executed)", "a[$(touch executed)]", "1.5", "08", "-1"])
+def test_numbers_are_numbers(refused, program, value):
+    for option in ("--stage", "--num-jobs"):
+        assert f"{option} takes a whole number, not '{value}'" in refused(program, option, value)
+
+
+def test_numbers_without_a_default_are_checked_too(refused):
+    line = refused("run.sh", "--num-epochs", "x[$(touch executed)]")
+    assert "--num-epochs takes a whole number" in line
+    assert "--character-coverage takes a number" in refused("run.sh", "--character-coverage", ".9x")
+    assert "--dry-run takes true or false" in refused("run.sh", "--dry-run", "maybe")
+
+
+@pytest.mark.parametrize("program", STAGED)
+@pytest.mark.parametrize(
+    "stages, message",
+    [
+        (["--stage", "0"], "--stage 0: the stages are 1 to"),
+        (["--stage", "9"], "--stage 9: the stages are 1 to"),
+        (["--stop-stage", "9"], "--stop-stage 9: the stages are 1 to"),
+        (["--stage", "2", "--stop-stage", "1"], "--stage 2 comes after --stop-stage 1"),
+    ],
+)
+def test_stages_that_are_not_there_are_refused(refused, program, stages, message):
+    assert message in refused(program, *stages)
