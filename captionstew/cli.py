@@ -225,12 +225,12 @@ def _command(commands, run, summary: str, number: str) -> argparse.ArgumentParse
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
         "--max-duration",
-        type=float,
+        type=_seconds,
         default=240.0,
         help="seconds of audio per batch (default: 240)",
     )
     parser.add_argument(
-        "--num-workers", type=int, default=2, help="processes that read files (default: 2)"
+        "--num-workers", type=_count, default=2, help="processes that read files (default: 2)"
     )
     return parser
 
@@ -239,6 +239,20 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"at least 1, not {text}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"at least 0, not {text}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"more than 0 seconds, not {text}")
     return value
 
 

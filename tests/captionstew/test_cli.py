@@ -392,6 +392,9 @@ def test_wrong_options(folder, tmp_path):
         ["sing"],
         ["search", "--index", "i"],
         ["caption", str(folder), "--num-beams", "0"],
+        ["caption", str(folder), "--max-duration", "0"],
+        ["caption", str(folder), "--max-duration", "nan"],
+        ["caption", str(folder), "--num-workers", "-1"],
     ):
         with pytest.raises(SystemExit) as error:
             main(options)

@@ -109,8 +109,9 @@ class FolderReport:
 
     def cleaned_line(self) -> str:
         """One line that counts the captions that were cleaned."""
+        noun = "caption" if len(self.cleaned) == 1 else "captions"
         return (
-            f"{len(self.cleaned)} captions had hidden characters, which were removed:"
+            f"{len(self.cleaned)} {noun} had hidden characters, which were removed:"
             f" {_first(self.cleaned)}"
         )
 

@@ -86,7 +86,7 @@ class FFmpeg:
             options["ignore_length"] = "1"  # of WAV
         try:
             # Behind its protocol a name is a name, whatever it looks like.
-            self._container = av.open(f"file:{os.fspath(self.path)}", options=options)
+            self._container = av.open(f"file:{os.fsdecode(self.path)}", options=options)
         except (av.FFmpegError, ValueError) as error:
             raise Refused(_message(error)) from error
         if not self._container.streams.audio:
@@ -212,10 +212,11 @@ class FFmpeg:
 
     def _refuse_early_end(self) -> None:
         container = self._container
-        if container.format.name not in WITH_DURATION or len(container.streams) > 1:
+        if container.format.name not in WITH_DURATION:
             return
         announced = (self._stream.duration or 0) * self._tick() / self.sampling_rate
-        announced = announced or Fraction(container.duration or 0, av.time_base)
+        if len(container.streams) == 1:  # pictures may last longer
+            announced = announced or Fraction(container.duration or 0, av.time_base)
         refuse_early_end(self.path, self._at / self.sampling_rate, float(announced))
 
 

@@ -109,8 +109,10 @@ def _doubt_about_mp3(file: int, size: int) -> Doubt | None:
     frames, length = int.from_bytes(found[2]), int.from_bytes(found[3])
     rest = _after_id3(file, start + length)
     # A frame lasts 24 to 72 ms.
-    many = size - rest > FORGIVEN / 0.024 * length / max(1, frames)
-    return Doubt.BYTES if many and not os.pread(file, 16, rest).startswith(TAGS) else None
+    if size - rest <= FORGIVEN / 0.024 * length / max(1, frames):
+        return None
+    follows = os.pread(file, 1 << 20, rest)
+    return None if follows.startswith(TAGS) or not follows.strip(b"\0") else Doubt.BYTES
 
 
 def _after_id3(file: int, at: int) -> int:

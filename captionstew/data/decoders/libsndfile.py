@@ -94,7 +94,11 @@ class Libsndfile:
 def _named_messages(path: str | os.PathLike) -> Iterator[None]:
     """What C code prints to standard error inside the block is logged, with the file's name."""
     with _one_at_a_time:
-        terminal = os.dup(2)
+        try:
+            terminal = os.dup(2)
+        except OSError:  # a service without standard error
+            yield
+            return
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)  # what does not fit is lost, nobody waits

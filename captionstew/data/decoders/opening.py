@@ -26,7 +26,10 @@ def open_audio(path: str | os.PathLike, skip: bool = False) -> Decoder:
       skip: the caller will call `skip_to`.
     """
     try:
+        os.fsdecode(path).encode()
         status = os.stat(path)
+    except UnicodeEncodeError as error:
+        raise BadAudio(path, "its name is not UTF-8: rename it") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadAudio(path, "file does not exist") from error
     except OSError as error:

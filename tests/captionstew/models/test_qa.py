@@ -298,6 +298,14 @@ def test_missing_model_is_one_clear_line(monkeypatch, tmp_path):
         load_language_model(str(tmp_path / "no folder"), torch.device("cpu"))
 
 
+def test_broken_weights_name_the_flag(tokenizer_of_llm, tmp_path):
+    random_model(tokenizer_of_llm).save_pretrained(tmp_path)
+    tokenizer_of_llm.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"<html>404</html>")
+    with pytest.raises(ValueError, match="weights are broken .* name another model with --llm"):
+        load_language_model(str(tmp_path), torch.device("cpu"))
+
+
 @pytest.mark.slow
 def test_tiny_language_model_is_a_folder_that_loads(tmp_path):
     words = ["dog", "cat", "rain", "bell"]

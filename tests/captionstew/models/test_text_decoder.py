@@ -286,3 +286,6 @@ def test_checkpoints_that_do_not_fit_are_refused(bart_config, bart_tokenizer, to
         build_text_decoder(str(tmp_path / "bert"), tokenizer)
     with pytest.raises(ValueError, match="neither tiny, bart-base nor a BART checkpoint"):
         build_text_decoder(str(tmp_path / "absent"), tokenizer)
+    (tmp_path / "other" / "model.safetensors").write_bytes(b"<html>404</html>")
+    with pytest.raises(ValueError, match="name another with --text-decoder"):
+        build_text_decoder(str(tmp_path / "other"), tokenizer)

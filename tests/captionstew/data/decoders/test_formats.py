@@ -1,5 +1,6 @@
 """Every format is read whole, at the right place, by the decoder that can be trusted with it."""
 
+import os
 import shutil
 
 import numpy as np
@@ -181,6 +182,33 @@ def test_names_are_not_interpreted(tmp_path, sounds, name, monkeypatch):
     shutil.copy(sounds / "a.m4a", tmp_path / name)
     monkeypatch.chdir(tmp_path)
     assert inspect_audio(name).duration == pytest.approx(SECONDS, abs=0.06)
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.wav"])
+def test_a_name_that_is_no_text_is_one_line(tmp_path, sounds, name):
+    path = os.path.join(os.fsencode(tmp_path), b"caf\xe9." + name.encode())
+    shutil.copy(sounds / name, path)
+    for given in (path, os.fsdecode(path)):
+        with pytest.raises(BadAudio, match="its name is not UTF-8: rename it"):
+            read_audio(given)
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.mkv", "a.webm", "a.wma", "a.ac3", "a.wv", "a.aac"])
+def test_a_hole_is_never_passed_over(tmp_path, sounds, name):
+    content = (sounds / name).read_bytes()
+    start, length = len(content) // 2, len(content) // 8
+    path = tmp_path / name
+    path.write_bytes(content[:start] + bytes(length) + content[start + length :])
+    with pytest.raises(BadAudio, match="damaged"):
+        inspect_audio(path)
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.webm", "a.wma", "a.mp3", "a.ogg", "a.flac"])
+def test_behind_the_end_is_no_audio(sounds, name):
+    with pytest.raises(BadAudio, match="holds no audio after 100.0 s"):
+        read_audio(sounds / name, 100.0, 1.0)
+    with pytest.raises(BadAudio, match=r"ends after 0\.[45]\d\d s of the 2\.000 s"):
+        read_audio(sounds / name, 11.5, 2.0)
 
 
 def test_pictures_without_sound(tmp_path):

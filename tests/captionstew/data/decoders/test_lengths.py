@@ -2,6 +2,8 @@
 
 import logging
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -127,7 +129,7 @@ def test_joined_mp3(mp3, tmp_path):
     assert info.decoder == "ffmpeg" and info.duration == pytest.approx(5.0, abs=0.11)
 
 
-@pytest.mark.parametrize("tag", [b"TAG".ljust(128), b"APETAGEX" + bytes(60_000)])
+@pytest.mark.parametrize("tag", [b"TAG".ljust(128), b"APETAGEX" + b"x" * 60_000, bytes(60_000)])
 def test_tags_behind_an_mp3(mp3, tag):
     path = mp3("a.mp3")
     path.write_bytes(path.read_bytes() + tag)
@@ -226,6 +228,17 @@ def test_what_libmpg123_prints_is_logged_with_the_files_name(mp3, caplog, capfd)
     with pytest.raises(BadAudio):
         inspect_audio(path)
     assert len(caplog.records) == 1  # once for each file
+
+
+def test_mp3_is_read_without_standard_error(mp3):
+    code = """
+import os, sys
+from captionstew.data.audio import inspect_audio
+os.close(2)
+print(inspect_audio(sys.argv[1]).duration)
+"""
+    shown = subprocess.run([sys.executable, "-c", code, mp3("a.mp3")], capture_output=True)
+    assert shown.returncode == 0 and float(shown.stdout) == 4.0
 
 
 @pytest.fixture
