@@ -21,6 +21,7 @@ from pathlib import Path
 
 from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
+from captionstew.corpora.fetch import YOUTUBE_STEPS, Hub, Steps
 from captionstew.corpora.file_names import names_of_clip, youtube_names
 from captionstew.corpora.keys import youtube_key, youtube_segment
 from captionstew.corpora.release import (
@@ -31,6 +32,7 @@ from captionstew.corpora.release import (
 )
 
 HOME = "https://huggingface.co/datasets/SatsukiVie/FusionAudio"
+FETCH = (Hub("SatsukiVie/FusionAudio", ("*.json", "*.jsonl")), Steps(YOUTUBE_STEPS))
 LICENSE = "CC-BY-NC-4.0"
 
 

@@ -5,6 +5,7 @@ A clip may have several candidate files; the first one that can be used counts. 
 file is never an error: it is counted per source, and listed so that it can be fetched.
 """
 
+import gzip
 import hashlib
 import math
 import os
@@ -23,13 +24,14 @@ from captionstew.data.audio import MAX_DURATION, AudioInfo, BadAudio, inspect_au
 from captionstew.data.tables.audio_results import ENDING, KnownAudio, remember
 from captionstew.data.tables.caption_table import write_batches, write_rows
 from captionstew.data.tables.clip_table import CLIP_SCHEMA
-from captionstew.files import write_json
+from captionstew.files import atomic_write, write_json
 from captionstew.parallel import run_shares
 
 CLIPS_PER_SHARE = 2_000
 # seconds by which a YouTube clip's file may be longer than announced before it is taken for the
 # whole video
 EXCESS = 2.0
+YOUTUBE_SECONDS = 10.0  # of a clip whose release does not say
 FOUND, MISSING, BROKEN, TOO_LONG = "found", "missing", "broken", "too long"
 HELD_OUT = "held out"  # the very samples of an evaluation clip
 CHECK_SCHEMA = pa.schema(
@@ -72,7 +74,8 @@ def check_audio(
     """Decode the audio of every clip; returns the coverage table (see `coverage`).
 
     Writes to `folder`: checked.parquet (clips with audio), missing.txt, broken.txt and held_out.txt
-    (one path and reason a line), coverage.json and coverage.md. `held_out`: fingerprint -> the
+    (one path and reason a line), missing_youtube.tsv.gz (address, section of the video and path of
+    each missing YouTube clip), coverage.json and coverage.md. `held_out`: fingerprint -> the
     evaluation clip that has it; clips of that sound are left out. An interrupted check goes on
     where it stopped; a finished one looks at every file anew, because audio may have come since.
     """
@@ -90,6 +93,7 @@ def check_audio(
             for clip in batch.to_pylist()
         )
         _write_lines(folder / f"{name}.txt", lines)
+    _write_youtube(folder / "missing_youtube.tsv.gz", checked)
     write_json(folder / "coverage.json", table)
     (folder / "coverage.md").write_text(coverage_as_markdown(table), encoding="utf-8")
     remove_shares(folder)
@@ -329,6 +333,21 @@ def coverage_as_markdown(table: dict) -> str:
     if HELD_OUT in columns:
         lines += ["", "Held out: the same samples as an evaluation clip; see held_out.txt."]
     return "\n".join(lines) + "\n"
+
+
+def _write_youtube(path: Path, checked: _Checked) -> None:
+    """What a downloader needs: `*<start>-<end>` in seconds, empty where the start is unknown."""
+    with atomic_write(path) as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+        for batch in checked.select((MISSING,).__contains__):
+            for clip in batch.select(["audio_key", "files", "path"]).to_pylist():
+                space, _, rest = clip["audio_key"].partition(":")
+                if space != "yt":
+                    continue
+                video, _, start = rest.partition(":")
+                seconds = clip["files"][0]["duration"] or YOUTUBE_SECONDS
+                section = f"*{start}-{int(start) + seconds:g}" if start.isdigit() else ""
+                address = f"https://www.youtube.com/watch?v={video}"
+                packed.write(f"{address}\t{section}\t{clip['path']}\n".encode())
 
 
 def _write_lines(path: Path, lines: Iterator[str]) -> None:
