@@ -119,7 +119,9 @@ def fetch(
                 return str(error)
 
     with ThreadPoolExecutor(num_jobs) as pool:
-        for found in tqdm(pool.map(get, files), total=len(files), desc=folder.name, unit="file"):
+        for found in tqdm(
+            pool.map(get, files), total=len(files), desc=folder.name, disable=not files
+        ):
             (done if isinstance(found, Path) else errors).append(found)
     return done, errors, steps
 
