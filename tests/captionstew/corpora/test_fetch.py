@@ -3,10 +3,12 @@
 import hashlib
 import http.server
 import json
+import random
 import threading
 from pathlib import Path
 
 import pytest
+import urllib3
 
 from captionstew.corpora import fetch as fetching
 from captionstew.corpora import known
@@ -113,6 +115,46 @@ def test_a_killed_download_goes_on_unless_the_file_is_another_one(server, tmp_pa
         assert download(file, tmp_path).read_bytes() == CONTENT
         assert Server.asked == [("/file", part)]
         (tmp_path / "list.csv").unlink()
+
+
+def test_killed_at_twenty_moments_the_file_is_the_same(server, tmp_path, monkeypatch):
+    draw, read = random.Random(0), urllib3.HTTPResponse.read1
+    file = File(f"{server}/file", "list.csv", size=len(CONTENT), checksum=SHA)
+    for moment in range(20):
+        left = draw.randrange(len(CONTENT) // 15)
+
+        def dying(self, amount, left=left):
+            dying.read = getattr(dying, "read", 0) + 5_000
+            if dying.read > left:
+                raise KeyboardInterrupt
+            return read(self, 5_000)
+
+        monkeypatch.setattr(urllib3.HTTPResponse, "read1", dying)
+        with pytest.raises(KeyboardInterrupt):
+            download(file, tmp_path)
+        assert not (tmp_path / "list.csv").exists(), moment
+    monkeypatch.setattr(urllib3.HTTPResponse, "read1", read)
+    assert download(file, tmp_path).read_bytes() == CONTENT
+    assert Server.asked[-1][1] is not None  # it went on
+
+
+def test_a_trial_takes_the_first_files_of_the_hub(tmp_path, monkeypatch):
+    calls = []
+    names = [f"data/{n:03d}.parquet" for n in range(500)] + ["README.md"]
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *a, **k: names)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: calls.append(k))
+    fetch((Hub("a/b", ("data/*.parquet",)),), tmp_path, (METADATA,), limit=100)
+    assert calls[0]["allow_patterns"] == names[:100]
+
+
+def test_a_data_set_that_is_not_there_is_an_error_of_one_line(tmp_path, monkeypatch):
+    def absent(*arguments, **options):
+        raise OSError("no such data set\n\nmore about it")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", absent)
+    _, errors, _ = fetch((Hub("a/b", ("*.csv",)),), tmp_path, (METADATA,))
+    assert len(errors) == 1 and errors[0].startswith("data set a/b on the Hub: ")
+    assert "\n" not in errors[0]
 
 
 def test_a_busy_server_is_asked_again(server, tmp_path):
