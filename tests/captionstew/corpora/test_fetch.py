@@ -181,7 +181,7 @@ def test_what_is_not_the_file_never_gets_its_name(server, tmp_path, path, facts,
 def test_nobody_answers(tmp_path, monkeypatch):
     monkeypatch.setattr(fetching, "ATTEMPTS", 0)
     with pytest.raises(FetchError, match="no connection"):
-        download(File("http://localhost:9/x", "list.csv"), tmp_path)
+        download(File(f"http://localhost:{9}/x", "list.csv"), tmp_path)
 
 
 def test_a_release_of_several_sources(server, tmp_path, monkeypatch):
