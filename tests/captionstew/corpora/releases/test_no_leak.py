@@ -242,9 +242,9 @@ def make_jamendomaxcaps(folder: Path, form: Form) -> None:
 def make_paraspeechcaps(folder: Path, form: Form) -> None:
     folder.mkdir()
     both = ["train_base", "train_scaled"]
-    splits = {split: list(VOICES) for split in both}
-    for split, listed in {**splits, "dev": ["paraspeechcaps:dev"],
-                          "holdout": ["paraspeechcaps:holdout"]}.items():  # fmt: skip
+    splits = dict.fromkeys(both, list(VOICES))
+    splits |= {split: [f"paraspeechcaps:{split}"] for split in ("dev", "holdout")}
+    for split, listed in splits.items():
         paths = [path for recording in listed for path in voices(recording)]
         if split in both:  # the original recording where the lists name a denoised copy
             paths = [path.replace("_voicefixer", "") for path in paths]
@@ -302,9 +302,8 @@ def make_fsd50k(folder: Path, form: Form) -> None:
 
 
 def make_urbansound8k(folder: Path, form: Form) -> None:
-    clip = sound("urbansound8k:all")
+    clip, path = sound("urbansound8k:all"), folder / "metadata" / "UrbanSound8K.csv"
     header = ("slice_file_name", "fsID", "fold", "class")
-    path = folder / "metadata" / "UrbanSound8K.csv"
     write_csv(path, header, *((f"{clip}-3-0-{n}.wav", clip, n, "hum") for n in (1, 10)))
 
 
@@ -375,7 +374,8 @@ class Study:
         flags = ["--corpus-dir", self.corpora / name, "--output-dir", output, "--splits", *splits]
         if name == "audiocaps":
             flags += ["--version", version or self.form.audiocaps[0]]
-        flags += ["--allow-missing-ids"] if name == "clotho" else []
+        if (name, self.form.clotho_metadata) == ("clotho", False):
+            flags += ["--allow-missing-ids"]
         return run(known.load(name).CORPUS, None, [str(flag) for flag in flags])
 
     def filter(self, lists: list[str], mode: str, output: Path) -> None:
