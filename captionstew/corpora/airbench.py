@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
 from captionstew.corpora.clotho import all_metadata, named_clips, unnamed_clips
+from captionstew.corpora.fetch import Hub
 from captionstew.corpora.keys import IdentityError, name_stem, video_key
 from captionstew.corpora.questions import qa_row
 from captionstew.corpora.release import (
@@ -33,6 +34,10 @@ from captionstew.corpora.release import (
 from captionstew.data.tables.question_table import QA_FIELDS
 
 HOME = "https://huggingface.co/datasets/qyang1021/AIR-Bench-Dataset"
+FETCH = (
+    Hub("qyang1021/AIR-Bench-Dataset", ("*_meta.json", "*/*_meta.json")),
+    Hub("qyang1021/AIR-Bench-Dataset", ("Foundation/*", "Chat/*"), "audio"),
+)
 
 
 RECORDS = {"Foundation": 7_776, "Chat": 2_200}  # at least: of the tasks whose size is known

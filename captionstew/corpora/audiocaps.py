@@ -21,6 +21,7 @@ from pathlib import Path
 
 from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus, Part
+from captionstew.corpora.fetch import YOUTUBE_STEPS, File, Steps
 from captionstew.corpora.file_names import names_of_clip, youtube_names
 from captionstew.corpora.keys import start_second, video_key, youtube_id, youtube_key
 from captionstew.corpora.release import (
@@ -32,6 +33,18 @@ from captionstew.corpora.release import (
 )
 
 HOME = "https://github.com/cdjkim/audiocaps"
+RAW = "https://raw.githubusercontent.com/cdjkim/audiocaps/master"
+CHECKSUMS = {  # of the lists as they were in 2026
+    "dataset/train.csv": "c0c5223db682b3bf724ce7e7ce58d5b36929f74572e8526a7211f92d2eef7c8e",
+    "dataset/val.csv": "dab1c96641d5f3053ddb99dca3949450da9a75737bda53e11cc0aa8b102be0c3",
+    "dataset/test.csv": "b91c4b7ded2f4f6e7db5b9c4983dc1e1dca3d556f505b61e3fd65cac7e1c638a",
+    "dataset2.0/val.csv": "dfdd0f83c70fb818fbb86dcba42754abfb97f7774d811fff91a1c89d84d868c5",
+    "dataset2.0/test.csv": "365c8a8a71c9070a8d5dba5dd44f3a781f906632a49cb82b38bebaaa8f3c5ccb",
+}
+FETCH = (
+    *(File(f"{RAW}/{x}", x, checksum=f"sha256:{sha}") for x, sha in CHECKSUMS.items()),
+    Steps(f"ask for the audio through https://audiocaps.github.io, or else {YOUTUBE_STEPS}"),
+)
 LICENSE = "MIT, academic use"
 FOLDERS = {1: ("dataset/", ""), 2: ("dataset2.0/", "v2/")}  # where the files of a version lie
 COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")

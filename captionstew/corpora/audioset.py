@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captionstew.corpora.audio_folder import AudioFolder
+from captionstew.corpora.fetch import YOUTUBE_STEPS, File, Steps
 from captionstew.corpora.file_names import names_of_clip, youtube_names
 from captionstew.corpora.keys import video_key, youtube_id, youtube_key
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus, held_out_for_validation
@@ -40,6 +41,19 @@ from captionstew.corpora.release import (
 from captionstew.data.manifests.labels import read_class_list
 
 HOME = "https://research.google.com/audioset/download.html"
+CSVS = "https://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv"
+CHECKSUMS = {
+    "eval_segments.csv": None,
+    "balanced_train_segments.csv": (
+        "sha256:3b83e5ff9ed72cfda37d4e36ce08250e107c1ea70f109f6ab6668ac200db5e94"
+    ),
+    "unbalanced_train_segments.csv": None,
+    "class_labels_indices.csv": None,
+}
+FETCH = (
+    *(File(f"{CSVS}/{name}", name, checksum=sha) for name, sha in CHECKSUMS.items()),
+    Steps(YOUTUBE_STEPS),
+)
 
 
 AUDIO_SPLITS = {"eval": ("test",)}  # of a segment list

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captionstew.corpora.audio_folder import AudioFolder
+from captionstew.corpora.fetch import METADATA, YOUTUBE_STEPS, Steps
 from captionstew.corpora.file_names import names_of_clip, youtube_names
 from captionstew.corpora.keys import strong_segment, video_key, youtube_key
 from captionstew.corpora.labelled import (
@@ -41,6 +42,10 @@ from captionstew.corpora.release import (
 )
 
 HOME = "https://research.google.com/audioset/download_strong.html"
+FETCH = (
+    Steps(f"audioset_train_strong.tsv and audioset_eval_strong.tsv from {HOME}", METADATA),
+    Steps(YOUTUBE_STEPS),
+)
 
 
 def files(part: str) -> list[str]:

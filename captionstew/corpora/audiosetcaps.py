@@ -24,11 +24,16 @@ from collections.abc import Iterator
 
 from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
+from captionstew.corpora.fetch import YOUTUBE_STEPS, Hub, Steps
 from captionstew.corpora.file_names import names_of_clip, youtube_names
 from captionstew.corpora.keys import IdentityError, youtube_key, youtube_segment
 from captionstew.corpora.release import Report, find_release_file, read_csv
 
 HOME = "https://huggingface.co/datasets/baijs/AudioSetCaps"
+FETCH = (
+    Hub("baijs/AudioSetCaps", ("Dataset/*AudioSetCaps_caption.csv",)),
+    Steps(f"YouTube-8M clips: the drive that {HOME} names; AudioSet and VGGSound: {YOUTUBE_STEPS}"),
+)
 LICENSE = "CC-BY-4.0"
 # How the folders of the parts that are no AudioSet are called, without regard to case.
 FOLDERS = {"vggsound/": "vggsound", "youtube8m/": "youtube8m", "youtube-8m": "youtube8m"}

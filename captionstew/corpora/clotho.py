@@ -22,6 +22,7 @@ from pathlib import Path
 
 from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
+from captionstew.corpora.fetch import Steps, Zenodo
 from captionstew.corpora.keys import freesound_key
 from captionstew.corpora.release import (
     EvaluationList,
@@ -35,6 +36,11 @@ from captionstew.corpora.release import (
 from captionstew.data.audio import AUDIO_ENDINGS
 
 HOME = "https://zenodo.org/records/4783391"
+FETCH = (
+    Zenodo(4783391, ("clotho_captions_*.csv", "clotho_metadata_*.csv")),
+    Zenodo(4783391, ("clotho_audio_*.7z",), "audio"),
+    Steps("unpack the archives into audio/: 7z x -oaudio clotho_audio_<split>.7z"),
+)
 OTHER_NAMES = {"development": "train", "validation": "val", "evaluation": "test"}
 SIZES = {"development": 3_839, "validation": 1_045, "evaluation": 1_045}
 ALL_IDS, ALL_IDS_HOME = "blacklist_clotho.full.v2.csv", "github.com/Labbeti/aac-datasets"
@@ -133,7 +139,8 @@ def require_ids(
     path: Path, metadata: dict[str, dict[str, str]], allowed: bool, report: Report
 ) -> None:
     """Raises ReleaseError, or with `allowed` reports, how many clips the metadata does not know."""
-    names = [row["file_name"].strip() for row in read_csv(path, ("file_name",))]
+    rows = read_csv(path, ("file_name",), report=Report())  # bad rows are counted by who uses them
+    names = [row["file_name"].strip() for row in rows]
     unknown = [name for name in names if name not in metadata]
     if not unknown:
         return

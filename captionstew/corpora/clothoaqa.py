@@ -20,6 +20,7 @@ from pathlib import Path
 from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
 from captionstew.corpora.clotho import all_metadata, named_clips, unnamed_clips
+from captionstew.corpora.fetch import Steps, Zenodo
 from captionstew.corpora.questions import qa_row
 from captionstew.corpora.release import (
     EvaluationList,
@@ -31,6 +32,11 @@ from captionstew.data.captions import normalise_caption
 from captionstew.data.tables.question_table import QA_FIELDS
 
 HOME = "https://zenodo.org/records/6473207"
+FETCH = (
+    Zenodo(6473207, ("*.csv",)),
+    Zenodo(6473207, ("audio_files.zip",), "audio"),
+    Steps("unzip audio_files.zip into audio/"),
+)
 
 
 COLUMNS = ("file_name", "QuestionText", "answer")

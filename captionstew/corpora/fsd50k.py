@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captionstew.corpora.audio_folder import AudioFolder
+from captionstew.corpora.fetch import METADATA, Steps, Zenodo
 from captionstew.corpora.keys import freesound_key
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus
 from captionstew.corpora.release import (
@@ -29,6 +30,12 @@ from captionstew.corpora.release import (
 )
 
 HOME = "https://zenodo.org/records/4060432"
+FETCH = (
+    Zenodo(4060432, ("FSD50K.ground_truth.zip",)),
+    Steps("unzip FSD50K.ground_truth.zip", METADATA),
+    Zenodo(4060432, ("FSD50K.dev_audio.*", "FSD50K.eval_audio.*"), "audio"),
+    Steps("join the split archives with zip -s 0 FSD50K.dev_audio.zip --out whole.zip, unzip them"),
+)
 
 
 def list_file(folder: Path, split: str) -> Path:

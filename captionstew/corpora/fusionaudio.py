@@ -21,6 +21,7 @@ from pathlib import Path
 
 from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
+from captionstew.corpora.fetch import YOUTUBE_STEPS, Hub, Steps
 from captionstew.corpora.file_names import names_of_clip, youtube_names
 from captionstew.corpora.keys import youtube_key, youtube_segment
 from captionstew.corpora.release import (
@@ -31,12 +32,19 @@ from captionstew.corpora.release import (
 )
 
 HOME = "https://huggingface.co/datasets/SatsukiVie/FusionAudio"
+FETCH = (Hub("SatsukiVie/FusionAudio", ("*.json", "*.jsonl")), Steps(YOUTUBE_STEPS))
 LICENSE = "CC-BY-NC-4.0"
 
 
-def records(corpus_dir: Path, report: Report) -> Iterator[tuple[str, str, float | None]]:
-    """(clip id, caption, duration or None) of every caption record of every file."""
-    files = sorted(x for x in corpus_dir.rglob("*.json*") if {".json", ".jsonl"} & set(x.suffixes))
+def records(
+    corpus_dir: Path, audio_dir: Path, report: Report
+) -> Iterator[tuple[str, str, float | None]]:
+    """(clip id, caption, duration or None) of every caption record of every file, but for those
+    that downloaders leave beside the audio.
+    """
+    found = (x.absolute() for x in sorted(corpus_dir.rglob("*.json*")))
+    beside = (x for x in found if audio_dir not in x.parents)
+    files = [x for x in beside if {".json", ".jsonl"} & set(x.suffixes)]
     if not files:
         raise ReleaseError(
             f"no JSON file in {corpus_dir}; get the caption files from {HOME} and put them there"
@@ -56,7 +64,7 @@ def records(corpus_dir: Path, report: Report) -> Iterator[tuple[str, str, float 
 def rows(args: argparse.Namespace, report: Report) -> Iterator[dict]:
     """One row per caption record; a clip may have several."""
     audio = AudioFolder(args.audio_dir, report, youtube_names)
-    for clip_id, caption, duration in records(args.corpus_dir, report):
+    for clip_id, caption, duration in records(args.corpus_dir, args.audio_dir, report):
         with report.counting_bad_names(clip_id):
             video, start = youtube_segment(clip_id)
             yield from report.row(

@@ -24,11 +24,17 @@ import pyarrow as pa
 
 from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
+from captionstew.corpora.fetch import Hub, Steps
 from captionstew.corpora.file_names import jamendo_names
 from captionstew.corpora.keys import IdentityError, start_second
 from captionstew.corpora.release import ReleaseError, Report, read_jsonl
 
 HOME = "https://huggingface.co/datasets/amaai-lab/JamendoMaxCaps"
+FETCH = (
+    Hub("amaai-lab/JamendoMaxCaps", ("*.jsonl",)),
+    Hub("amaai-lab/JamendoMaxCaps", ("data/*.parquet",), "audio", folder="audio"),
+    Steps("write the tracks of audio/data/*.parquet out as audio/<track>.mp3"),
+)
 LICENSE = "CC-BY-SA-3.0"
 SEGMENT_SECONDS = 30.0
 CLIP_ID = re.compile(r"(\d+)(?:_(\d+|fullsong))?")

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus, Part
+from captionstew.corpora.fetch import YOUTUBE_STEPS, Hub, Steps
 from captionstew.corpora.file_names import names_of_clip, youtube_names
 from captionstew.corpora.keys import start_second, video_key, youtube_id, youtube_key
 from captionstew.corpora.release import (
@@ -33,6 +34,7 @@ from captionstew.corpora.release import (
 )
 
 HOME = "https://www.kaggle.com/datasets/googleai/musiccaps"
+FETCH = (Hub("google/MusicCaps", ("musiccaps-public.csv",)), Steps(YOUTUBE_STEPS))
 FILES = ["musiccaps-public.csv"]
 COLUMNS = ("ytid", "start_s", "end_s", "aspect_list", "caption", "is_audioset_eval")
 

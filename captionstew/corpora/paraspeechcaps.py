@@ -29,6 +29,7 @@ import pyarrow as pa
 from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus, Part
 from captionstew.corpora.damage import require_shards
+from captionstew.corpora.fetch import Hub, Steps
 from captionstew.corpora.file_names import speech_names
 from captionstew.corpora.keys import paraspeech_key
 from captionstew.corpora.release import (
@@ -40,6 +41,17 @@ from captionstew.corpora.release import (
 )
 
 HOME = "https://huggingface.co/datasets/ajd12342/paraspeechcaps"
+EMILIA_REVISION = "fc71e07e8572f5f3be1dbd02ed3172a4d298f152"
+FETCH = (
+    Hub("ajd12342/paraspeechcaps", ("data/*.parquet",)),
+    Hub("amphion/Emilia-Dataset", ("*EN_B*",), "audio", EMILIA_REVISION, "audio"),
+    Steps(
+        "unpack Emilia's archives in audio/; VoxCeleb1 and 2 from"
+        " https://mm.kaist.ac.kr/datasets/voxceleb (registration), EARS from"
+        " https://github.com/facebookresearch/ears_dataset (p001.zip to p107.zip), Expresso from"
+        " the textlesslib project, into audio/; then local/cut_expresso.py"
+    ),
+)
 
 
 def read_paraspeech_split(

@@ -59,7 +59,7 @@ class _AudioFolder(Protocol):
 
 class Report:
     """Counts what a reader read, kept, cleaned and dropped, with the reason and the first examples
-    of each; knows which file's rows are damaged.
+    of each; knows how many rows of each file are damaged.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,8 @@ class Report:
         self.unprotected: list[str] = []  # what the leakage filter cannot know of these rows
         self.audio: list[_AudioFolder] = []  # where the reader looks for the clips
         self._place: tuple[Path, int] | None = None
-        self._damaged: Counter[Path] = Counter()
+        self._last: tuple[Path, int] | None = None  # the last damaged row
+        self._damaged: Counter[Path] = Counter()  # rows
         self._first: dict[Path, str] = {}  # file -> its first damaged row
         self._hashes: dict[Path, array] = {}  # file -> of every row's content
 
@@ -93,7 +94,9 @@ class Report:
             return
         path, row = self._place
         self.drop(reason, f"{path.name}, row {row}: {example}")
-        self._damaged[path] += 1
+        if self._place != self._last:  # a row may have several captions
+            self._damaged[path] += 1
+            self._last = self._place
         self._first.setdefault(path, f"row {row}: {reason}: {str(example)[:200]}")
 
     def row(self, caption: str | None, source: str, **columns) -> Iterator[dict]:

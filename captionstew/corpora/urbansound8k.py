@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from captionstew.corpora.fetch import METADATA, Steps
 from captionstew.corpora.keys import freesound_key
 from captionstew.corpora.release import EvaluationList, find_release_file, read_csv
 
 HOME = "https://urbansounddataset.weebly.com/urbansound8k.html"
+FETCH = (Steps(f"UrbanSound8K.tar.gz from {HOME}; metadata/UrbanSound8K.csv of it", METADATA),)
 FILES = ["metadata/UrbanSound8K.csv", "UrbanSound8K.csv"]
 
 

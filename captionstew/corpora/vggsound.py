@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captionstew.corpora.audio_folder import AudioFolder
+from captionstew.corpora.fetch import YOUTUBE_STEPS, File, Steps
 from captionstew.corpora.file_names import names_of_clip, youtube_names
 from captionstew.corpora.keys import video_key, youtube_id, youtube_key, youtube_segment
 from captionstew.corpora.labelled import (
@@ -38,6 +39,16 @@ from captionstew.corpora.release import (
 )
 
 HOME = "https://github.com/hche11/VGGSound"
+RAW = "https://raw.githubusercontent.com/hche11/VGGSound/master/data"
+CHECKSUMS = {
+    "vggsound.csv": None,
+    "test.csv": "sha256:0b2215dc3786fbb223aa06a2162491099d89cf080ac31b16bb3a72368fbaa24d",
+    "stat.csv": "sha256:981445307f3b9ebc2b0e65641daaac1359496b7a8f17208348e7fc8e2696b6d5",
+}
+FETCH = (
+    *(File(f"{RAW}/{name}", name, checksum=sha) for name, sha in CHECKSUMS.items()),
+    Steps(YOUTUBE_STEPS),
+)
 LIST_FILES = ["vggsound.csv", "data/vggsound.csv"]
 TEST_FILES = ["test.csv", "data/test.csv"]
 

@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from captionstew.corpora.audio_folder import AudioFolder
+from captionstew.corpora.fetch import METADATA, Steps
 from captionstew.corpora.file_names import speech_names
 from captionstew.corpora.keys import IdentityError, voxceleb_key
 from captionstew.corpora.labelled import LabelledClip, LabelledCorpus, paper_split
@@ -44,6 +45,9 @@ from captionstew.corpora.release import (
 from captionstew.data.audio import AUDIO_ENDINGS
 
 HOME = "https://mm.kaist.ac.kr/datasets/voxceleb"
+FETCH = (
+    Steps(f"vox2_meta.csv, and the tree or a list of the dev utterances, from {HOME}", METADATA),
+)
 LISTED, TREE = "vox2_dev_utterances.txt", "voxceleb2/dev/aac"
 UTTERANCES = 1_092_009  # of the dev part
 

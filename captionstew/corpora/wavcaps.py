@@ -23,6 +23,7 @@ from pathlib import PurePosixPath
 
 from captionstew.corpora.audio_folder import AudioFolder
 from captionstew.corpora.captioned import Corpus
+from captionstew.corpora.fetch import Hub, Steps
 from captionstew.corpora.file_names import names_of_clip, youtube_names
 from captionstew.corpora.keys import (
     IdentityError,
@@ -34,6 +35,12 @@ from captionstew.corpora.keys import (
 from captionstew.corpora.release import Report, find_release_file, read_json_list
 
 HOME = "https://huggingface.co/datasets/cvssp/WavCaps"
+REVISION = "85a0c21e26fa7696a5a74ce54fada99a9b43c6de"
+FETCH = (
+    Hub("cvssp/WavCaps", ("json_files/*/*.json",), revision=REVISION),
+    Hub("cvssp/WavCaps", ("Zip_files/*",), "audio", REVISION),
+    Steps("join each split archive with zip -FF <source>.zip --out x.zip, unzip x.zip into audio/"),
+)
 
 
 LICENSE = "academic use only"

@@ -4,7 +4,7 @@
 #   ./prepare.sh --corpora-dir download                          everything
 #   ./prepare.sh --corpora-dir download --stage 4 --num-jobs 16  from the audio check on
 #
-# Stages: 1 caption tables and evaluation lists; 2 leakage filter; 3 consolidation and duration rule;
+# Stages: 0 fetching, only with --stage 0 --fetch ...; 1 caption tables and evaluation lists; 2 leakage filter; 3 consolidation and duration rule;
 # 4 audio check; 5 manifests of the subsets; 6 features (only with --features true; training takes the folder that it
 # names with --feature-store); 7 statistics.
 # A stage that is done is skipped; a killed one runs again and gives the same files. What changed is noticed: after adding
@@ -14,6 +14,9 @@
 #   --corpora corpora.csv      the list of corpora: name, split, role, weight
 #   --corpora-dir download     has a folder <name> for every corpus of the list
 #   --audio-dir ""             has the audio as <name>/...; by default it lies in <corpora-dir>/<name>/audio
+#   --fetch ""                 stage 0: metadata, audio or all, of the corpora on the list, into --corpora-dir; nothing
+#                              else here reaches the network. What no script can fetch is said, step by step
+#   --limit ""                 stage 0: so many files of every source, for a trial
 #   --data-dir data            receives everything
 #   --audiocaps-version 1      or 2: the captions of dataset2.0/; evaluation lists of every version that is there protect
 #   --leakage strict           or test-only: drop what test splits use, keep what development splits use
@@ -41,6 +44,8 @@ stop_stage=7
 corpora=corpora.csv
 corpora_dir=download
 audio_dir=
+fetch=
+limit=
 audiocaps_version=1
 data_dir=data
 leakage=strict
@@ -132,6 +137,19 @@ analyse() {
   if [ -n "$reference_texts" ]; then arguments+=(--reference-texts "${texts[@]}"); fi
   ./local/analyse.py "${arguments[@]}"
 }
+
+fetch_releases() {
+  local arguments=(--corpora "$corpora" --corpora-dir "$corpora_dir" --fetch "$fetch")
+  if [ -n "$limit" ]; then arguments+=(--limit "$limit"); fi
+  ./local/fetch.py "${arguments[@]}"
+}
+
+if in_stage 0 "Fetching (only with --fetch)" && [ -n "$fetch" ]; then
+  fetch_releases
+elif [ -n "$fetch" ]; then
+  option_error "--fetch $fetch: has no effect without --stage 0"
+fi
+if [ "$stop_stage" = 0 ]; then exit 0; fi
 
 # contents_of NAME: what the table of a corpus depends on.
 contents_of() {

@@ -77,7 +77,10 @@ def shipped(name: str, split: str) -> tuple[np.ndarray, bool]:
 def find_list(corpora: Path, name: str, split: str) -> EvaluationList:
     """An evaluation list, of a known corpus or of a folder of one's own. Raises ReleaseError."""
     if known.is_evaluated(name):
-        return known.load(name).evaluation_list(corpora, split)
+        try:
+            return known.load(name).evaluation_list(corpora, split)
+        except KeyError as error:
+            raise ReleaseError(f"{name} has no evaluation list {split!r}") from error
     folder = corpora / name
     if not is_folder_corpus(folder):
         raise ReleaseError(

@@ -5,6 +5,7 @@ A clip may have several candidate files; the first one that can be used counts. 
 file is never an error: it is counted per source, and listed so that it can be fetched.
 """
 
+import gzip
 import hashlib
 import math
 import os
@@ -30,6 +31,7 @@ CLIPS_PER_SHARE = 2_000
 # seconds by which a YouTube clip's file may be longer than announced before it is taken for the
 # whole video
 EXCESS = 2.0
+YOUTUBE_SECONDS = 10.0  # of a clip whose release does not say
 FOUND, MISSING, BROKEN, TOO_LONG = "found", "missing", "broken", "too long"
 HELD_OUT = "held out"  # the very samples of an evaluation clip
 CHECK_SCHEMA = pa.schema(
@@ -82,6 +84,7 @@ def check_audio(
 
     Writes to `folder`: checked.parquet (clips with audio), missing.txt, broken.txt and held_out.txt
     (one path and reason a line), cancelling.txt (clips whose channels cancel, which are used),
+    missing_youtube.tsv.gz (address, section of the video and path of each missing YouTube clip),
     coverage.json and coverage.md. `held_out`: fingerprint -> the evaluation clip that has it; clips
     of that sound are left out. An interrupted check goes on where it stopped; a finished one looks
     at every file anew, because audio may have come since.
@@ -99,6 +102,7 @@ def check_audio(
             for clip in batch.to_pylist()
         )
         _write_lines(folder / f"{name}.txt", lines)
+    _write_youtube(folder / "missing_youtube.tsv.gz", checked)
     write_json(folder / "coverage.json", table)
     write_text(folder / "coverage.md", coverage_as_markdown(table))
     remove_shares(folder)
@@ -360,6 +364,21 @@ def coverage_as_markdown(table: dict) -> str:
             f" {table['cancelling']} (cancelling.txt)."
         )
     return "\n".join(lines) + "\n"
+
+
+def _write_youtube(path: Path, checked: _Checked) -> None:
+    """What a downloader needs: `*<start>-<end>` in seconds, empty where the start is unknown."""
+    with atomic_write(path) as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+        for batch in checked.select((MISSING,).__contains__):
+            for clip in batch.select(["audio_key", "files", "path"]).to_pylist():
+                space, _, rest = clip["audio_key"].partition(":")
+                if space != "yt":
+                    continue
+                video, _, start = rest.partition(":")
+                seconds = clip["files"][0]["duration"] or YOUTUBE_SECONDS
+                section = f"*{start}-{int(start) + seconds:g}" if start.isdigit() else ""
+                address = f"https://www.youtube.com/watch?v={video}"
+                packed.write(f"{address}\t{section}\t{clip['path']}\n".encode())
 
 
 def _write_lines(path: Path, lines: Iterator[str]) -> None:

@@ -102,7 +102,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     write_records(args.output_dir / "audioset_starts.parquet", STARTS, starts)
     unheard: dict[str, str] = {}
-    audio = heard(args.corpora_dir, args.audio_dir, set(args.sets) - set(missing), unheard)
+    there = {entry for entry, found in lists.items() if found.clips}
+    audio = heard(args.corpora_dir, args.audio_dir, there, unheard)
     heard_clips = write_records(args.output_dir / "evaluation_audio.parquet", SCHEMA, audio)
     write_json(
         args.output_dir / "evaluation_lists.json",

@@ -51,6 +51,8 @@ def contents(folder: str, seen: set[str]) -> Iterator[tuple[str, os.stat_result,
     with os.scandir(folder) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
+        if entry.name.startswith(".") or entry.name.endswith((".partial", ".etag")):
+            continue  # of a download that goes on
         if entry.is_dir():
             yield from contents(entry.path, seen)
         elif entry.is_file():

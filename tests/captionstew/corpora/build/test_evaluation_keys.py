@@ -45,6 +45,14 @@ def test_the_empty_lists_that_were_once_counted_as_present(shared_dir):
         assert not found.keys and f"found 0 clips, expected {size}" in found.problem
 
 
+@pytest.mark.parametrize("name", ["musiccaps", "clotho", "audiocaps", "fsd50k"])
+def test_a_split_that_is_none(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "musiccaps-public.csv").write_text("ytid\n")
+    found = gather_list(tmp_path, name, "tset")
+    assert not found.keys and ("'tset'" in found.problem or "tset.csv" in found.problem)
+
+
 def test_stage_1_stops_or_says_so_in_the_report(
     corpora, program, make_table, tmp_path, monkeypatch
 ):

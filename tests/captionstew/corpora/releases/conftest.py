@@ -2,10 +2,14 @@
 
 import importlib
 import runpy
+from dataclasses import replace
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from captionstew.corpora import clotho
+from captionstew.corpora.build import evaluation_keys, shipped_keys
 from captionstew.corpora.captioned import run
 from captionstew.corpora.labelled import run_labelled
 
@@ -51,6 +55,17 @@ def prepare_labelled(tmp_path):
         return output
 
     return prepare
+
+
+@pytest.fixture
+def short_lists(monkeypatch):
+    """Evaluation lists of one clip are whole, and no keys come with the code."""
+    find_list = evaluation_keys.find_list
+    monkeypatch.setattr(
+        evaluation_keys, "find_list", lambda *names: replace(find_list(*names), size=1)
+    )
+    monkeypatch.setattr(clotho, "ALL_IDS_SIZE", 1)
+    monkeypatch.setattr(shipped_keys, "FILE", Path("no keys come with the code"))
 
 
 @pytest.fixture

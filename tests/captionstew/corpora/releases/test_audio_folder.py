@@ -172,6 +172,13 @@ def test_audiosetcaps_takes_no_other_segment_of_a_video(prepare, tmp_path):
     assert found()[2] == f"YouTube-8M/{video}.mp3"
 
 
+def test_what_downloaders_leave_beside_the_audio_is_no_caption_file(prepare, tmp_path):
+    write_release("fusionaudio", tmp_path, ["cAsE0000001"])
+    sound = touch(tmp_path / "audio" / "A title [cAsE0000001].opus")
+    (tmp_path / "audio" / "A title [cAsE0000001].info.json").write_text('{"id": "cAsE0000001"}')
+    assert [row["audio_path"] for row in prepare("fusionaudio", tmp_path)] == [sound]
+
+
 def test_jamendo_segments_that_are_cut_already(prepare, tmp_path):
     record = {"id": "1748883", "start_time": 90.0, "end_time": 120.0, "caption": "A"}
     (tmp_path / "final_caption30sec.jsonl").write_text(json.dumps(record) + "\n")

@@ -110,6 +110,16 @@ def test_up_to_the_stated_share_bad_rows_cost_themselves(prepare, tmp_path):
         prepare("audiocaps", tmp_path, *flags, "0.001")
 
 
+def test_a_row_of_several_captions_is_one_row(prepare, tmp_path):
+    header = "file_name,caption_1,caption_2,caption_3,caption_4,caption_5\n"
+    rows = [f"{n}.wav,A,B,C,D,E\n" for n in range(299)]
+    (tmp_path / "clotho_captions_development.csv").write_text(
+        header + "x.wav,,,,,E\n" + "".join(rows)
+    )
+    flags = ["--splits", "development", "--allow-missing-ids"]
+    assert len(prepare("clotho", tmp_path, *flags)) == 5 * 299 + 1
+
+
 CLIP = {"caption": "A bell rings.", "id": "1", "duration": 2.0}
 
 

@@ -9,14 +9,12 @@ import importlib.util
 import runpy
 import sys
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from captionstew.corpora import clotho, known, lit_splits, urbansound8k
-from captionstew.corpora.build import evaluation_keys, shipped_keys
+from captionstew.corpora import known, lit_splits, urbansound8k
 from captionstew.corpora.build.consolidate import consolidate
 from captionstew.corpora.build.corpus_list import read_corpora
 from captionstew.corpora.build.evaluation_keys import TEST_SPLITS
@@ -26,6 +24,7 @@ from captionstew.corpora.keys import freesound_key
 from captionstew.corpora.labelled import run_labelled
 from captionstew.data.tables.database import connect
 
+pytestmark = pytest.mark.usefixtures("short_lists")
 RECIPE = Path(__file__).parents[4] / "egs" / "captionstew"
 ENTRIES = read_corpora(RECIPE / "corpora.csv")
 LISTS = [f"{entry.name}:{entry.split}" for entry in ENTRIES if entry.role == "evaluation"]
@@ -72,7 +71,7 @@ class Study:
         flags = ["--corpus-dir", self.corpora / name, "--output-dir", output, "--splits", *splits]
         if name == "audiocaps":
             flags += ["--version", version or self.form.audiocaps[0]]
-        if name == "clotho" and not self.form.clotho_metadata:
+        if (name, self.form.clotho_metadata) == ("clotho", False):
             flags += ["--allow-missing-ids"]
         return run(known.load(name).CORPUS, None, [str(flag) for flag in flags])
 
@@ -138,17 +137,6 @@ def trained(folder: Path) -> dict[str, set[str]]:
     return {part: recordings(keys) for part, keys in parts.items()}
 
 
-@pytest.fixture(autouse=True)
-def short_lists(monkeypatch):
-    """Lists of one clip are whole."""
-    find_list = evaluation_keys.find_list
-    monkeypatch.setattr(
-        evaluation_keys, "find_list", lambda *names: replace(find_list(*names), size=1)
-    )
-    monkeypatch.setattr(clotho, "ALL_IDS_SIZE", 1)
-    monkeypatch.setattr(shipped_keys, "FILE", Path("no keys come with the code"))
-
-
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """study("as released"): the releases of that form; made once."""
@@ -164,8 +152,7 @@ def study(tmp_path_factory):
 
 
 def test_every_list_of_the_study_has_a_recording_here():
-    on_lists = {list_of(name) for name in (*OWNERS.values(), *VOICES)} - {FREE}
-    assert on_lists == set(LISTS)
+    assert {list_of(name) for name in (*OWNERS.values(), *VOICES)} - {FREE} == set(LISTS)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -1,5 +1,7 @@
 """The audio check: what counts as found, and where the rest is listed."""
 
+import gzip
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -231,3 +233,24 @@ def test_the_sound_of_an_evaluation_clip_is_left_out_under_any_name(clips, tmp_p
     assert line == (
         f"mine:07\t{tmp_path / 'audio/7.wav'}\tthe same sound as other:renamed.wav (other:test)\n"
     )
+
+
+def test_missing_youtube_clips_are_listed_for_a_downloader(
+    make_table, make_starts, tmp_path, connection
+):
+    A, B = "-1nicOVtvkQ", "Ybbbbbbbbbb"
+    rows = [(f"yt:{A}:30", "a"), (f"yt:{B}:*", "b"), ("fs:1", "c")]
+    table = make_table("audiocaps", rows, duration=9.5)
+    clips = tmp_path / "clips.parquet"
+    consolidate(connection, [table], make_starts({}), clips)
+    check_audio(clips, tmp_path / "check")
+    first = (tmp_path / "check" / "missing_youtube.tsv.gz").read_bytes()
+    lines = [line.split("\t") for line in gzip.decompress(first).decode().splitlines()]
+    assert [line[:2] for line in lines] == [
+        [f"https://www.youtube.com/watch?v={A}", "*30-39.5"],
+        [f"https://www.youtube.com/watch?v={B}", ""],
+    ]
+    missing = (tmp_path / "check" / "missing.txt").read_text().splitlines()
+    assert {line[2] for line in lines} <= {line.split("\t")[1] for line in missing}
+    check_audio(clips, tmp_path / "check")
+    assert (tmp_path / "check" / "missing_youtube.tsv.gz").read_bytes() == first
