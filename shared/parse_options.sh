@@ -5,7 +5,7 @@
 #   numbers    whole numbers; shares  numbers with a decimal point; switches  true or false; texts  anything
 #
 # Any other option, and a value of another type, is an error before anything has been done; an option without a default
-# may be empty. `--stage` and `--stop-stage` must lie in the stages, 1 to the default of stop_stage. `--help` prints the
+# may be empty. `--stage` and `--stop-stage` must lie in the stages, first_stage (1) to the default of stop_stage. `--help` prints the
 # comment block at the top of the calling program. After sourcing, given_options holds the names that were given, and "$@"
 # what follows a lone `--`, normally nothing.
 
@@ -62,8 +62,8 @@ while [ $# -gt 0 ]; do
 done
 if [ -n "$last_stage" ]; then
   for option_name in stage stop_stage; do
-    if [ "${!option_name}" -lt 1 ] || [ "${!option_name}" -gt "$last_stage" ]; then
-      option_error "--${option_name//_/-} ${!option_name}: the stages are 1 to $last_stage"
+    if [ "${!option_name}" -lt "${first_stage:-1}" ] || [ "${!option_name}" -gt "$last_stage" ]; then
+      option_error "--${option_name//_/-} ${!option_name}: the stages are ${first_stage:-1} to $last_stage"
     fi
   done
   if [ "$stage" -gt "$stop_stage" ]; then option_error "--stage $stage comes after --stop-stage $stop_stage"; fi

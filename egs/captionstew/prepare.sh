@@ -39,6 +39,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
+first_stage=0
 stage=1
 stop_stage=7
 corpora=corpora.csv
@@ -64,10 +65,10 @@ sentence_model=
 reference_texts=
 memory_gb=2
 
-numbers="stage stop_stage audiocaps_version seed num_jobs mini_clips"
-shares="max_duration valid_share memory_gb"
+numbers="stage stop_stage limit audiocaps_version seed num_jobs mini_clips"
+shares="max_dropped_share max_duration valid_share memory_gb"
 switches="allow_missing_lists features"
-texts="corpora corpora_dir audio_dir data_dir leakage license_filter subsets dask_scheduler sentence_model reference_texts"
+texts="corpora corpora_dir audio_dir fetch data_dir leakage license_filter subsets dask_scheduler sentence_model reference_texts"
 
 . "$here/shared/log.sh"
 . "$here/shared/stages.sh"

@@ -37,7 +37,7 @@ num_jobs=2
 dask_scheduler=
 
 numbers="stage stop_stage num_jobs"
-texts="tasks corpora_dir audio_dir data_dir corpus dask_scheduler"
+texts="tasks corpora_dir audio_dir split data_dir corpus dask_scheduler"
 
 . "$here/shared/log.sh"
 . "$here/shared/stages.sh"

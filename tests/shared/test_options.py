@@ -70,10 +70,13 @@ def test_numbers_without_a_default_are_checked_too(refused):
     "stages, message",
     [
         (["--stage", "0"], "--stage 0: the stages are 1 to"),
-        (["--stage", "9"], "--stage 9: the stages are 1 to"),
-        (["--stop-stage", "9"], "--stop-stage 9: the stages are 1 to"),
+        (["--stage", "9"], "--stage 9: the stages are {first} to"),
+        (["--stop-stage", "9"], "--stop-stage 9: the stages are {first} to"),
         (["--stage", "2", "--stop-stage", "1"], "--stage 2 comes after --stop-stage 1"),
     ],
 )
-def test_stages_that_are_not_there_are_refused(refused, program, stages, message):
-    assert message in refused(program, *stages)
+def test_stages_that_are_not_there_are_refused(repository, refused, program, stages, message):
+    first = 0 if "first_stage=0" in (repository / program).read_text() else 1
+    if first == 0 and stages == ["--stage", "0"]:
+        return  # fetching
+    assert message.format(first=first) in refused(program, *stages)

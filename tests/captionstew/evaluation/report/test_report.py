@@ -337,3 +337,13 @@ def test_only_protocols_with_results_have_tables(tmp_path, result):
     tables = measured_tables(read_results(tmp_path))
     assert [one.title for one in tables] == ["Other evaluations"]
     assert tables[0].rows[0][4] == "accuracy 0.400, strict_accuracy 0.300"
+
+
+def test_training_sizes_of_questions_stand_in_table_8(tmp_path, result):
+    counts = {"clothoaqa": 7000, "speakerqa": 159_000}
+    result(tmp_path, task="qa_sound", metrics={"judge_score": 6.5}, settings={"num_train": counts})
+    result(tmp_path, task="qa_emotion", settings={"num_train": counts})
+    sizes = table(paper_tables(read_results(tmp_path), None), "Table 8")
+    assert row_of(sizes, "ClothoAQA")[1:3] == ["7,044", "7,000"]
+    assert row_of(sizes, "speaker questions")[1:3] == ["160,000", "159,000"]
+    assert row_of(sizes, "MusicQA")[1:3] == ["70,011", MISSING]
