@@ -17,6 +17,7 @@ cannot run code. Weights that hold a NaN are refused.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ from zipformer.config import PRESETS, ZipformerConfig
 from zipformer.model import Zipformer
 from zipformer.safe_load import nonfinite_names, safe_load
 
+WEIGHTS_HASH = "weights_sha256"  # entry of config.json
 _ANCHOR = "encoder_embed.conv.0.weight"
 _UNUSED = re.compile(r"\.layers\.\d+\.bypass_scale$")
 
@@ -65,7 +67,9 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     if path.suffix == ".safetensors":
-        return _read_safetensors(path), _stored_config(path.with_name("config.json"))
+        about = _read_about(path.with_name("config.json"))
+        _verify_weights(path, about.get(WEIGHTS_HASH))
+        return _read_safetensors(path), _stored_config(about)
     content = _read_pickle(path)
     config = content.get("config") if content.get("format") == "captionstew" else None
     if config is not None and not (
@@ -131,13 +135,34 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is no safetensors file, or a damaged one ({error})") from error
 
 
-def _stored_config(path: Path) -> dict[str, Any] | None:
+def _read_about(path: Path) -> dict[str, Any]:
+    """The object in config.json; empty without one."""
     if not path.is_file():
-        return None
+        return {}
     try:
-        encoder = json.loads(path.read_text(encoding="utf-8")).get("encoder")
-    except (ValueError, AttributeError, RecursionError) as error:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON object ({error})") from error
+    if not isinstance(about, dict):
+        raise ValueError(f"{path} is no JSON object (a {type(about).__name__})")
+    return about
+
+
+def _verify_weights(path: Path, expected: str | None) -> None:
+    """Raises ValueError where config.json says what the bytes were and they are others."""
+    if expected is None:
+        return
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise ValueError(
+            f"{path} is damaged, or not the one that its config.json was written with (sha256"
+            f" {found[:12]}, not {str(expected)[:12]}); export it again"
+        )
+
+
+def _stored_config(about: Mapping[str, Any]) -> dict[str, Any] | None:
+    encoder = about.get("encoder")
     # Auden writes a config.json too, in its own terms; its sizes are read off the shapes.
     return encoder if isinstance(encoder, dict) and "downsampling_factor" in encoder else None
 

@@ -20,9 +20,11 @@ from captionstew.checkpoint import FORMAT
 from captionstew.data.manifests.trained_clips import ENTRY, copy_trained_clips
 from captionstew.errors import UserError
 from captionstew.files import atomic_path, check_output, write_text
+from captionstew.hashing import sha256_of_file
 from captionstew.models.encoders.load import load_encoder
 from captionstew.models.encoders.zipformer import FrozenZipformer
 from zipformer import Zipformer
+from zipformer.checkpoint import WEIGHTS_HASH
 from zipformer.encoder import DownsampledStack
 from zipformer.frontend import MIN_FEATURES, frontend_lengths
 from zipformer.positions import relative_positions
@@ -47,7 +49,8 @@ def export_safetensors(checkpoint: str | Path, folder: Path) -> FrozenZipformer:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / "model.safetensors") as path:
         save_file(encoder.encoder.state_dict(), path, metadata={"format": "pt"})
-    write_text(folder / "config.json", json.dumps(_settings(encoder), indent=2) + "\n")
+    settings = _settings(encoder) | {WEIGHTS_HASH: sha256_of_file(folder / "model.safetensors")}
+    write_text(folder / "config.json", json.dumps(settings, indent=2) + "\n")
     _copy_memory(encoder, folder)
     return encoder
 
@@ -95,17 +98,19 @@ def export_onnx(checkpoint: str | Path, path: Path) -> float:
     program.model.metadata_props.update(
         {name: json.dumps(value) for name, value in _settings(frozen).items()}
     )
-    program.save(str(path))
-    _copy_memory(frozen, path.parent)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    difference = max(
-        _difference(encoder, session, lengths) for lengths in ((57,), (400, 9, 101), (1000, 250))
-    )
-    if difference > PARITY:
-        raise UserError(
-            f"{path}: the exported frames differ by {difference:.1g}, more than {PARITY:.0g}; do"
-            " not use it"
+    with atomic_path(path) as partial:
+        program.save(str(partial))
+        session = onnxruntime.InferenceSession(str(partial), providers=["CPUExecutionProvider"])
+        difference = max(
+            _difference(encoder, session, lengths)
+            for lengths in ((57,), (400, 9, 101), (1000, 250))
         )
+        if difference > PARITY:
+            raise UserError(
+                f"{path}: the exported frames differ by {difference:.1g}, more than {PARITY:.0g};"
+                " not written"
+            )
+    _copy_memory(frozen, path.parent)
     return difference
 
 

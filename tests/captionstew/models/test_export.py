@@ -18,8 +18,8 @@ from captionstew.data.manifests.trained_clips import (
 )
 from captionstew.errors import UserError
 from captionstew.models.encoders.load import load_encoder
-from captionstew.models.export import ExportedZipformer, export_onnx
-from zipformer import Zipformer, ZipformerConfig
+from captionstew.models.export import ExportedZipformer, export_onnx, export_safetensors
+from zipformer import Zipformer, ZipformerConfig, load_pretrained
 
 
 @pytest.fixture
@@ -167,3 +167,13 @@ def test_causal_encoders_are_refused(tmp_path):
     )
     with pytest.raises(UserError, match="causal encoders"):
         export_onnx(path, tmp_path / "a.onnx")
+
+
+def test_a_flipped_bit_of_exported_weights_is_found(checkpoint, tmp_path):
+    folder = tmp_path / "encoder"
+    export_safetensors(checkpoint, folder)
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-5] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged, or not the one"):
+        load_pretrained(folder)
