@@ -113,14 +113,14 @@ class Flags:
             max_steps=self.max_steps,
         )
 
-    def identity(self, task: ProbeTask, encoder: dict[str, Any]) -> str:
-        """Equal for trainings with the same result."""
+    def identity(self, task: ProbeTask, encoder: dict[str, Any], manifests: list[str]) -> str:
+        """Equal for trainings with the same result; `manifests`: hashes of their content."""
         decisive = {
             item.name: str(getattr(self, item.name))
             for item in fields(self)
             if not item.metadata["may_change"] and item.name not in ("tasks", "task_table")
         }
-        return hash_of([decisive, asdict(task), encoder["sha256"]])
+        return hash_of([decisive, asdict(task), encoder["sha256"], manifests])
 
 
 def main() -> None:
@@ -152,17 +152,18 @@ def train_probes(tasks: list[ProbeTask], flags: Flags) -> None:
 def train_task(task: ProbeTask, representations: Representations, flags: Flags) -> None:
     """Writes the task's probe file, unless --resume finds it."""
     path = flags.exp_dir / probe_name(task.name, representations.pooling_of(task))
-    identity = flags.identity(task, representations.system.description)
+    found = [
+        task_clips(open_cuts(task.manifest(flags.manifest_dir, split)), task)
+        for split in ("train", "valid")
+    ]
+    manifests = [clips.cuts.sha256 for clips in found]
+    identity = flags.identity(task, representations.system.description, manifests)
     if flags.resume and path.is_file() and load_checkpoint(path).get("identity") == identity:
         print(f"{task.name}: {path} is there")
         return
     progress = Progress(path.with_suffix(".progress"), identity)
     if not flags.resume:
         progress.remove()
-    found = [
-        task_clips(open_cuts(task.manifest(flags.manifest_dir, split)), task)
-        for split in ("train", "valid")
-    ]
     classes = class_names(found[0], task, task.manifest(flags.manifest_dir, "train").parent)
     train, valid = (representations.load(clips, task, classes) for clips in found)
     device = representations.device

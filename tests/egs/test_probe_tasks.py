@@ -359,3 +359,26 @@ def test_classes_tags_and_events_of_the_mini_corpus(run, mini_data, tmp_path):
         assert 0 <= result["metrics"][result["settings"]["metric"]] <= 1 and result[
             "num_clips"
         ] in (6, 12), name
+
+
+@pytest.mark.slow
+def test_probes_that_are_there_stay_as_long_as_nothing_that_decides_them_changes(
+    run, data, tmp_path
+):
+    manifests = tmp_path / "data"
+    shutil.copytree(data / "nsynth", manifests)
+    flags = (
+        "--manifest-dir", manifests, "--task-table", data / "tasks.json", "--encoder", "logmel",
+        "--tasks", "nsynth", "--exp-dir", tmp_path / "probe", "--cache-dir", tmp_path / "cache",
+        *QUICK, "--resume", "true",
+    )  # fmt: skip
+    probe = tmp_path / "probe" / "probe-nsynth.pt"
+    assert "is there" not in run("train", *flags)
+    made = probe.stat().st_mtime_ns
+    assert f"{probe} is there" in run("train", *flags, "--num-workers", 1)
+    assert probe.stat().st_mtime_ns == made and not probe.with_suffix(".progress").exists()
+    assert "is there" not in run("train", *flags, "--patience", 3)
+    assert f"{probe} is there" in run("train", *flags, "--patience", 3)
+    lines = (manifests / "cuts_train.jsonl").read_text().splitlines(keepends=True)
+    (manifests / "cuts_train.jsonl").write_text("".join(lines[:-1]))
+    assert "is there" not in run("train", *flags, "--patience", 3)
