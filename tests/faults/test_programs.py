@@ -119,8 +119,9 @@ PROGRAMS = {
         ),
         Program(
             "report",
-            "mkdir -p out/report/results && cp out/retrieval/results/*.json out/report/results"
-            " && python -m captionstew.evaluation.report --exp-dir out/report",
+            "mkdir -p out/report/results; for file in out/retrieval/results/*.json; do"
+            " cp $file out/report/.$$; mv out/report/.$$ out/report/results/${{file##*/}}; done;"
+            " python -m captionstew.evaluation.report --exp-dir out/report",
             ("retrieval",),
         ),
         Program(

@@ -122,7 +122,7 @@ def test_the_main_job_killed_at_random_moments(checkout, recordings):
         for folder in (exp, data):
             shutil.rmtree(folder)
         process = begin(checkout, "run.sh", *arguments)
-        moment = random.Random(trial).uniform(0.02, 0.98) * seconds
+        moment = random.Random(trial).uniform(0.02, 0.7) * seconds
         threading.Timer(moment, kill_group, [process]).start()
         process.communicate()
         killed = process.returncode != 0
