@@ -12,17 +12,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import soundfile
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from captionstew.data.audio import AUDIO_ENDINGS, MAX_DURATION, BadAudio, read_audio
+from captionstew.data.audio import (
+    AUDIO_ENDINGS,
+    MAX_DURATION,
+    BadAudio,
+    audio_duration,
+    read_audio,
+)
 from captionstew.data.batches.loader import Loader
 
 LONG = 600.0  # seconds
 MARGIN = 0.1  # seconds; the resampler's kernel is shorter
+FEWEST_BYTES = 500  # of a second of audio: half of what speech codecs take
 
 
 @dataclass(frozen=True)
@@ -130,18 +136,22 @@ class _Part:
 
 def _parts(file: str) -> list[_Part]:
     """The file, or the pieces of a long one."""
-    seconds = _announced_seconds(file)
+    seconds = _seconds(file)
     if seconds <= LONG:
         return [_Part(file)]
     count = math.ceil(seconds / MAX_DURATION)
     return [_Part(file, number * seconds / count, seconds / count) for number in range(count)]
 
 
-def _announced_seconds(file: str) -> float:
-    """What the header says, without decoding; 0 where it says nothing, and reading tells why."""
+def _seconds(file: str) -> float:
+    """Length of a file that is large enough to be a long one; 0 for others, and where it cannot be
+    opened, of which reading tells the reason.
+    """
+    if _size(file) < LONG * FEWEST_BYTES:
+        return 0.0
     try:
-        return soundfile.info(file).duration
-    except (soundfile.LibsndfileError, OSError):
+        return audio_duration(file)
+    except BadAudio:
         return 0.0
 
 

@@ -130,15 +130,20 @@ def test_long_recordings_are_taken_in_equal_pieces(write_sounds, contrastive):
     np.testing.assert_allclose(vector, np.mean(parts, axis=0), atol=1e-4)
 
 
-@pytest.mark.parametrize("rate", [16000, 22050, 44100])
-def test_a_very_long_recording_is_decoded_in_pieces(tmp_path, monkeypatch, rate):
+@pytest.mark.parametrize(
+    "name, rate", [("a.flac", 16000), ("a.flac", 22050), ("a.flac", 44100), ("a.m4a", 44100)]
+)
+def test_a_very_long_recording_is_decoded_in_pieces(tmp_path, monkeypatch, encode, name, rate):
     """The pieces are those of the recording as a whole, whatever its rate."""
     times = np.arange(126 * rate) / rate
     sweep = 0.4 * np.sin(2 * np.pi * (200 * times + 10 * times**2))
-    soundfile.write(tmp_path / "long.flac", sweep, rate)
+    if name == "a.flac":
+        soundfile.write(tmp_path / name, sweep, rate)
+    else:
+        encode(tmp_path / name, sweep, rate, "aac")
 
     def pieces():
-        batches = AudioFiles([str(tmp_path / "long.flac")]).batches(16000, 60.0, 0)
+        batches = AudioFiles([str(tmp_path / name)]).batches(16000, 60.0, 0)
         return [piece for pieces, _, _ in batches for piece in pieces]
 
     whole = pieces()
@@ -153,9 +158,13 @@ def test_a_very_long_recording_is_decoded_in_pieces(tmp_path, monkeypatch, rate)
     assert all(duration < 44 for _, _, duration, _ in asked)
     for part, piece in zip(parts, whole):
         assert part.start == pytest.approx(piece.start, abs=1e-4)
-        count = min(len(part.samples), len(piece.samples))
         assert abs(len(part.samples) - len(piece.samples)) <= 1
-        np.testing.assert_allclose(part.samples[:count], piece.samples[:count], atol=2e-3)
+        count = min(len(part.samples), len(piece.samples)) - 1
+        apart = [  # where a piece begins between two samples, it may begin at either
+            np.abs(part.samples[one:][:count] - piece.samples[other:][:count]).max()
+            for one, other in ((0, 0), (0, 1), (1, 0))
+        ]
+        assert min(apart) < 2e-3
 
 
 def test_a_recording_that_is_too_long_for_one_piece_is_refused_before_it_is_read(
