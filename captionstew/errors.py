@@ -68,9 +68,11 @@ def end_with_shell() -> None:
 
 def _watch(process: int) -> None:
     try:
-        if hasattr(os, "pidfd_open"):
+        try:
             select.select([os.pidfd_open(process)], [], [])
-        else:
+        except (AttributeError, OSError) as error:  # another system, or an old kernel
+            if isinstance(error, ProcessLookupError):
+                raise
             while True:
                 os.kill(process, 0)
                 time.sleep(1)

@@ -225,13 +225,11 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def _try_lock(descriptor: int) -> bool:
-    """Whether nobody else has it; file systems without locks say yes to everybody."""
+    """Whether this one has it now; where the file system has no locks, nobody can know."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
     except OSError:
-        return True
+        return False
     return True
 
 

@@ -31,9 +31,9 @@ class InUse(UserError):
 
 
 @contextmanager
-def one_writer(target: Path, wait: bool = False) -> Iterator[None]:
-    """Keeps other processes from writing `target`, a folder (made if need be) or a file, while the
-    block runs.
+def one_writer(target: Path, wait: bool = False, is_file: bool = False) -> Iterator[None]:
+    """Keeps other processes from writing `target`, a folder (made if need be) or with `is_file` a
+    file, while the block runs.
 
     Args:
       wait: until the other one has ended, instead of raising; says so on stderr.
@@ -41,7 +41,7 @@ def one_writer(target: Path, wait: bool = False) -> Iterator[None]:
     Raises:
       InUse: another process holds the lock.
     """
-    path = lock_path(target)
+    path = lock_path(target, is_file)
     name = str(path.resolve())
     if name in os.environ.get(HELD_VARIABLE, "").splitlines():
         yield
@@ -57,9 +57,8 @@ def one_writer(target: Path, wait: bool = False) -> Iterator[None]:
             file.close()
 
 
-def lock_path(target: Path) -> Path:
+def lock_path(target: Path, is_file: bool = False) -> Path:
     """`<folder>/.lock`, or `.<name>.lock` beside a file."""
-    is_file = target.is_file() or (target.suffix and not target.is_dir())
     return target.with_name(f".{target.name}.lock") if is_file else target / ".lock"
 
 

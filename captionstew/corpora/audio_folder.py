@@ -14,7 +14,6 @@ from captionstew.corpora.keys import name_stem, without_ending
 from captionstew.corpora.own.audio_names import audio_files
 from captionstew.corpora.release import Report
 
-AMBIGUOUS = -1
 ENCODED = ".m4a"  # where a decoded copy lies beside it, the copy is taken: it is read faster
 
 

@@ -18,6 +18,7 @@ repository (train.csv, val.csv, test.csv) are read too.
 import argparse
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from captionstew.corpora.audio_folder import AudioFolder
@@ -93,7 +94,7 @@ def evaluation_list(corpora: Path, split: str) -> EvaluationList:
     path = caption_file(corpora / "clotho", split)
     names = [row["file_name"].strip() for row in read_csv(path, ("file_name",))]
     metadata = read_clotho_metadata(corpora / "clotho", split)
-    clips = [*named_clips(names, metadata), *unnamed_clips(corpora, names, metadata)]
+    clips = chain(named_clips(names, metadata), unnamed_clips(corpora, names, metadata))
     return EvaluationList([path], clips, SIZES[split], HOME, (split,))
 
 
@@ -107,13 +108,16 @@ def named_clips(names: Iterable[str], metadata: dict[str, dict[str, str]]) -> Cl
 
 def unnamed_clips(
     corpora: Path, names: Iterable[str], metadata: dict[str, dict[str, str]]
-) -> Clips:
+) -> Iterator[tuple[None, Sequence[str]]]:
     """Where the metadata does not know all `names`: the Freesound ids of the whole of Clotho, in
-    place of those that cannot be known. Raises ReleaseError where that list is not there or short.
+    place of those that cannot be known.
+
+    Raises ReleaseError where that list is not there or short, as it is read: what came before it
+    protects none the less.
     """
     unknown = sorted({name for name in names if name not in metadata})
     if not unknown:
-        return []
+        return
     problem = f"{len(unknown):,} clips have no Freesound id, e.g. {unknown[0]!r}"
     better = f"better: the files clotho_metadata_<split>.csv from {HOME}"
     folders = [corpora / "clotho", corpora / "wavcaps"]
@@ -128,7 +132,7 @@ def unnamed_clips(
             f"{problem}: {path} has {len(ids):,} ids, expected {ALL_IDS_SIZE:,}; {better}"
         )
     # "Not found" is Clotho's own word for a sound that left Freesound.
-    return [(None, [freesound_key(sound)]) for sound in ids if sound != "Not found"]
+    yield from ((None, [freesound_key(sound)]) for sound in ids if sound != "Not found")
 
 
 CAPTIONS = tuple(f"caption_{i}" for i in range(1, 6))

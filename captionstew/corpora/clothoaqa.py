@@ -15,6 +15,7 @@ file. Train on the split `train` only: AIR-Bench asks about the others.
 import argparse
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from captionstew.corpora.audio_folder import AudioFolder
@@ -49,7 +50,7 @@ def evaluation_list(corpora: Path, split: str) -> EvaluationList:
     rows = read_csv(path, ("file_name",), encoding="iso-8859-1")
     names = list(dict.fromkeys(row["file_name"].strip() for row in rows))
     metadata = all_metadata(corpora)
-    clips = [*named_clips(names, metadata), *unnamed_clips(corpora, names, metadata)]
+    clips = chain(named_clips(names, metadata), unnamed_clips(corpora, names, metadata))
     return EvaluationList([path], clips, FILES[split], HOME, (split,))
 
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from captionstew.data.decoders.contract import BadAudio, Decoder
+from captionstew.data.decoders.contract import FORGIVEN, BadAudio, Decoder
 from captionstew.data.decoders.opening import open_audio
 from captionstew.data.resampling import resample
 
@@ -118,7 +118,7 @@ def read_audio(
         raise BadAudio(
             path, "holds no audio samples" if offset == 0 else f"holds no audio after {offset} s"
         )
-    if wanted is not None and wanted - len(samples) > MIN_DURATION * source_rate:
+    if wanted is not None and wanted - len(samples) > FORGIVEN * source_rate:
         found, asked = len(samples) / source_rate, wanted / source_rate
         raise BadAudio(
             path, f"ends after {found:.3f} s of the {asked:.3f} s that the manifest announces"

@@ -80,7 +80,7 @@ class Retriever:
         if path is None:
             return self._index(paths, None, max_duration, num_workers)
         check_output_file(Path(path))
-        with one_writer(Path(path), wait=True):
+        with one_writer(Path(path), wait=True, is_file=True):
             return self._index(paths, path, max_duration, num_workers)
 
     def _index(

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
 
 import torch.distributed as dist
@@ -80,12 +81,23 @@ def launch_training(run: Callable[[Rank, FlagsT], None], flags: FlagsT) -> None:
       InUse: another training writes to --exp-dir.
     """
     arguments = (flags.world_size, flags.master_port, flags.device, run, flags)
-    if os.environ.get("RANK", "0") != "0":  # of several that write together
+    with one_training(flags.exp_dir):
+        if is_first_process():
+            text = json.dumps(flags_to_dict(flags), indent=2)
+            write_text(flags.exp_dir / "flags.json", text + "\n")
         launch(_begin, *arguments)
-        return
-    with one_writer(flags.exp_dir):
-        write_text(flags.exp_dir / "flags.json", json.dumps(flags_to_dict(flags), indent=2) + "\n")
-        launch(_begin, *arguments)
+
+
+@contextlib.contextmanager
+def one_training(exp_dir: Path) -> Iterator[None]:
+    """The lock of --exp-dir; of several processes that write together the first one holds it."""
+    with one_writer(exp_dir) if is_first_process() else contextlib.nullcontext():
+        yield
+
+
+def is_first_process() -> bool:
+    """Whether no launcher started this, or it is the first of those that it started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _begin(rank: Rank, run: Callable[[Rank, FlagsT], None], flags: FlagsT) -> None:

@@ -17,7 +17,7 @@ from captionstew.evaluation.probing.files import record_probes
 from captionstew.evaluation.probing.supervised import SupervisedFlags, train_encoders
 from captionstew.evaluation.probing.tasks import chosen_tasks
 from captionstew.flags import flag, free_flag, parse_flags
-from captionstew.locks import one_writer
+from captionstew.training.launch import is_first_process, one_training
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ def main() -> None:
     flags = parse_flags(Flags, __doc__)
     flags.exp_dir.mkdir(parents=True, exist_ok=True)
     tasks = chosen_tasks(flags.tasks, flags.manifest_dir, flags.task_table)
-    with one_writer(flags.exp_dir):
-        record_probes(flags.exp_dir, [])
+    with one_training(flags.exp_dir):
+        if is_first_process():
+            record_probes(flags.exp_dir, [])
         train_encoders(tasks, flags)
 
 

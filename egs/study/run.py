@@ -29,8 +29,8 @@ can run. A step has
 
 A step is done when its files are there. Remove one to make it again: the files of all steps that
 need it are removed then, and made again as well. Every training of the plans here goes on where a
-killed one stopped (probes of frozen encoders begin anew, from the cached frames); so one that has
-ended is repeated only when its folder is gone, and so are those that started from it.
+killed one stopped; so one that has ended is repeated only when its folder is gone, and so are those
+that started from it.
 """
 
 import fnmatch
@@ -346,7 +346,7 @@ def main() -> None:
     if flags.dry_run:
         run_missing(missing, flags)
         return
-    with one_writer(ROOT / "exp" / path.name):
+    with one_writer(ROOT / "exp" / path.name, is_file=True):
         missing = missing_steps(steps)
         forget_stale(plan, missing)
         if flags.jobs_dir is None:

@@ -97,7 +97,10 @@ def test_a_program_below_a_shell_that_holds_it_may_write(tmp_path, holder, monke
 
 
 def test_files_have_their_lock_beside_them(tmp_path):
-    assert lock_path(tmp_path / "a.npz") == tmp_path / ".a.npz.lock"
+    assert lock_path(tmp_path / "a.npz", is_file=True) == tmp_path / ".a.npz.lock"
     assert lock_path(tmp_path / "exp") == tmp_path / "exp" / ".lock"
-    (tmp_path / "v1.0").mkdir()
-    assert lock_path(tmp_path / "v1.0") == tmp_path / "v1.0" / ".lock"
+
+
+def test_a_new_folder_with_a_dot_in_its_name_is_a_folder(tmp_path):
+    with one_writer(tmp_path / "lr0.02"):
+        assert (tmp_path / "lr0.02" / ".lock").is_file()

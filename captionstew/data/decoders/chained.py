@@ -23,6 +23,8 @@ def ogg_links(file: int) -> list[int]:
     with mmap.mmap(file, 0, access=mmap.ACCESS_READ) as content:
         for page in FIRST_PAGE.finditer(content):
             start = page.start()
+            if start + 27 > len(content):  # cut off
+                break
             segments = content[start + 26]
             body = sum(content[start + 27 : start + 27 + segments])
             if start != end:

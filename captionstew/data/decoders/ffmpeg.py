@@ -7,7 +7,7 @@ packet holds, makes a file bad.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple, cast
 
@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from captionstew.data.decoders.contract import FORGIVEN, BadAudio, Refused, refuse_early_end
-from captionstew.data.decoders.lengths import TAGS, Doubt
+from captionstew.data.decoders.lengths import Doubt, after_padding, after_tags
 
 # FFmpeg also opens play lists, which name other files and hosts, and pictures and text.
 FORMATS = (
@@ -93,6 +93,9 @@ class FFmpeg:
             self._container.close()
             raise BadAudio(self.path, "holds no audio track")
         self._stream = self._container.streams.audio[0]
+        if self._stream.codec_context is None:
+            self._container.close()
+            raise BadAudio(self.path, "its audio is of a codec that FFmpeg does not know")
         self._codec = self._stream.codec_context.name
 
     def _start(self) -> Block:
@@ -163,13 +166,19 @@ class FFmpeg:
         packets = self._container.demux(self._stream)
         while (packet := self._packet(packets)) is not None:
             if packet.size and packet.pos is not None:
-                if loose and end is not None:
-                    losses.add(max(0, packet.pos - end))
+                if loose and end is not None and packet.pos > end:
+                    losses.add(_behind(after_tags, self.path, end, packet.pos))
                 end = packet.pos + packet.size
             try:
                 frames = packet.decode()
             except av.FFmpegError:
-                losses.add(packet.size)
+                tagged = loose and packet.pos is not None  # a tag may be in front of the frame
+                start = packet.pos or 0
+                losses.add(
+                    _behind(after_tags, self.path, start, start + packet.size)
+                    if tagged
+                    else packet.size
+                )
                 silence = round((packet.duration or 0) * self._tick())
                 if silence:
                     yield Block(np.zeros((silence, self.channels), dtype=np.float32), None)
@@ -182,7 +191,7 @@ class FFmpeg:
         self._refuse_early_end()
         if end is not None and (loose or self._doubt is Doubt.BYTES):
             kind = "damaged" if self._doubt is None else self._doubt.value
-            losses.add(_without_tags(self.path, end), kind)
+            losses.add(_behind(after_padding, self.path, end), kind)
 
     def _packet(self, packets: Iterator[av.Packet]) -> av.Packet | None:
         try:
@@ -239,12 +248,16 @@ class Losses:
             )
 
 
-def _without_tags(path: str | os.PathLike, start: int) -> int:
-    """Bytes from `start` to the end of a file; 0 if they are tags."""
+def _behind(
+    skip: Callable[[int, int, int], int],
+    path: str | os.PathLike,
+    start: int,
+    end: int | None = None,
+) -> int:
+    """Bytes from `start` to `end` (of the file if not given) that `skip` leaves."""
     with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(start)
-        return 0 if file.read(16).startswith(TAGS) else size - start
+        end = os.fstat(file.fileno()).st_size if end is None else end
+        return end - skip(file.fileno(), start, end)
 
 
 def _message(error: Exception) -> str:

@@ -15,7 +15,6 @@ import soundfile
 from captionstew.data.decoders.contract import FORGIVEN
 
 UNKNOWN = 1 << 62  # samples; what libsndfile says of FLAC streams without a length
-TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # that end a file
 BYTES_PER_SAMPLE = {
     "PCM_S8": 1, "PCM_U8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4,
     "FLOAT": 4, "DOUBLE": 8,
@@ -28,6 +27,7 @@ CHUNKS = {
     "AIFF": (12, ">4sI", 2),
     "CAF": (8, ">4sq", 1),
 }
+LONGEST_LYRICS = 1 << 16  # bytes
 MP3_HEAD = 256  # bytes of the first frame in which its header with the length stands
 
 
@@ -102,24 +102,47 @@ def _doubt_about_mp3(file: int, size: int) -> Doubt | None:
     """By the header that encoders put into the first frame: "Info", or "Xing" for variable rates,
     which flags, the number of frames and the number of bytes follow.
     """
-    start = _after_id3(file, 0)
+    start = after_tags(file, 0, size)
     found = re.search(rb"(?:Xing|Info)\0\0\0(.)(.{4})(.{4})", os.pread(file, MP3_HEAD, start), re.S)
     if found is None or found[1][0] & 3 != 3:
         return Doubt.GUESSED
     frames, length = int.from_bytes(found[2]), int.from_bytes(found[3])
-    rest = _after_id3(file, start + length)
+    rest = size - after_padding(file, start + length, size)
     # A frame lasts 24 to 72 ms.
-    if size - rest <= FORGIVEN / 0.024 * length / max(1, frames):
-        return None
-    follows = os.pread(file, 1 << 20, rest)
-    return None if follows.startswith(TAGS) or not follows.strip(b"\0") else Doubt.BYTES
+    return Doubt.BYTES if rest > FORGIVEN / 0.024 * length / max(1, frames) else None
 
 
-def _after_id3(file: int, at: int) -> int:
-    """Where the ID3 tags that begin at a place end."""
-    while (tag := os.pread(file, 10, at))[:3] == b"ID3":
-        at += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0)))
-    return at
+def after_tags(file: int, at: int, end: int) -> int:
+    """Where the tags that begin at a place end, `end` at most; audio may follow them."""
+    while at < end and (length := _tag_length(os.pread(file, LONGEST_LYRICS, at))):
+        at += length
+    return min(at, end)
+
+
+def after_padding(file: int, at: int, end: int) -> int:
+    """The same with zeros, of which the end of a file may have any number."""
+    while (here := after_tags(file, at, end)) < end:
+        data = os.pread(file, LONGEST_LYRICS, here)
+        at = here + len(data) - len(data.lstrip(b"\0"))
+        if at == here:
+            break
+    return min(here, end)
+
+
+def _tag_length(data: bytes) -> int:
+    """Of the one tag that `data` begins with; 0 if it begins with none."""
+    if data[:3] == b"ID3" and len(data) >= 10:
+        shifted = zip(data[6:10], (21, 14, 7, 0))
+        return 10 + sum((byte & 0x7F) << shift for byte, shift in shifted)
+    if data[:4] == b"TAG+":
+        return 227
+    if data[:3] == b"TAG":
+        return 128
+    if data[:8] == b"APETAGEX" and len(data) >= 32:
+        return 32 + int.from_bytes(data[12:16], "little")
+    if data[:11] == b"LYRICSBEGIN":
+        return max(data.find(b"LYRICS200"), data.find(b"LYRICSEND")) + 9
+    return 0
 
 
 def _unread_bytes(file: int, size: int, opened: soundfile.SoundFile) -> bool:

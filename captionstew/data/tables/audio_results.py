@@ -43,23 +43,19 @@ class KnownAudio:
     def inspect(self, path: str) -> AudioInfo:
         """What the file holds; raises BadAudio as decoding it did."""
         state = os.stat(path)
-        good = _key(path, state)
-        bad = f"{good}-{decoder()}"  # another decoder may read what this one could not
-        try:
-            for key in (good, bad):
-                answer = self._look_up(key)
-                if answer is not None:
-                    if "reason" in answer:
-                        raise BadAudio(path, answer["reason"])
-                    return AudioInfo(**answer)
-        except TypeError:
-            pass  # of a time when other things were asked of a file: it is decoded again
+        # Fingerprints of two decoders must never be compared, nor their refusals.
+        key = f"{_key(path, state)}-{decoder()}"
+        answer = self._look_up(key)
+        if answer is not None:
+            if "reason" in answer:
+                raise BadAudio(path, answer["reason"])
+            return AudioInfo(**answer)
         try:
             info = inspect_audio(path)
         except BadAudio as error:
-            self.found.append((bad, {"reason": error.reason}))
+            self.found.append((key, {"reason": error.reason}))
             raise
-        self.found.append((good, asdict(info)))
+        self.found.append((key, asdict(info)))
         return info
 
     def _look_up(self, key: str) -> dict | None:

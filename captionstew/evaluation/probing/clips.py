@@ -92,6 +92,7 @@ class FrameClips:
         self.clip_bytes = clip_bytes
         self._parts: list[Tensor] = []
         self._loader: DataLoader | None = None
+        self._item_bytes = 0.0  # that the loader reckons with
 
     def __len__(self) -> int:
         return len(self.cut_ids)
@@ -106,9 +107,9 @@ class FrameClips:
 
     def batches(self, parts: Sequence[Tensor]) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
         """The batches of these positions, one after the other, read ahead."""
-        if self._loader is None:
-            rows = _BatchesOf(self.batch)
-            size = self.clip_bytes * max(map(len, parts))
+        size = self.clip_bytes * max(map(len, parts))
+        if self._loader is None or size > self._item_bytes:
+            rows, self._item_bytes = _BatchesOf(self.batch), size
             self._loader = read_ahead(rows, self._parts, self.num_workers, size)
         self._parts[:] = parts
         return iter(self._loader)

@@ -37,7 +37,7 @@ from captionstew.models.classifier import (
 from captionstew.models.initialise import initialisation_line, initialise_encoder
 from captionstew.models.losses import Losses
 from captionstew.training.flags import DataFlags, EncoderFlags, TrainingFlags
-from captionstew.training.launch import launch
+from captionstew.training.launch import is_first_process, launch
 from captionstew.training.log import start_logging
 from captionstew.training.loop import train
 
@@ -147,7 +147,8 @@ def train_encoders(tasks: Sequence[ProbeTask], flags: SupervisedFlags) -> None:
         launch(
             train_supervised, flags.world_size, flags.master_port, flags.device, own, task, output
         )
-        record_probes(flags.exp_dir, names)
+        if is_first_process():
+            record_probes(flags.exp_dir, names)
 
 
 def train_supervised(rank: Rank, flags: SupervisedFlags, task: ProbeTask, output: Path) -> None:

@@ -75,5 +75,5 @@ def open_store(path: Path) -> Iterator[ReplyStore]:
     Raises InUse if another process has it open (both would ask the same questions), or ValueError
     if it is damaged.
     """
-    with one_writer(path), open(path, "a+b") as file:
+    with one_writer(path, is_file=True), open(path, "a+b") as file:
         yield ReplyStore(path, file)

@@ -2,18 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import soundfile
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captionstew.checkpoint import CheckpointError
-from captionstew.data.audio import MIN_DURATION, read_audio
+from captionstew.data.audio import MIN_DURATION, audio_duration, read_audio
 from captionstew.files import parse_json
 from captionstew.hashing import hash_of, sha256_of_file
 from captionstew.models.pooling import mean_pool
@@ -108,8 +106,7 @@ class FrozenEncoder(nn.Module):
             encoder's.
         """
         if isinstance(audio, (str, Path)):
-            with suppress(soundfile.LibsndfileError, OSError):  # reading it says what is wrong
-                _refuse_long(soundfile.info(audio).duration)
+            _refuse_long(audio_duration(audio))
             samples = read_audio(audio, sampling_rate=self.sampling_rate)
         elif sampling_rate != self.sampling_rate:
             raise ValueError(

@@ -45,6 +45,25 @@ def test_the_empty_lists_that_were_once_counted_as_present(shared_dir):
         assert not found.keys and f"found 0 clips, expected {size}" in found.problem
 
 
+def test_what_clothos_missing_metadata_does_not_concern_is_protected(tmp_path):
+    folder = tmp_path / "airbench"
+    records = {
+        "Foundation": [("common_voice_13", "x.wav")],
+        "Chat": [("musiccaps", "aaaaaaaaaaa.wav"), ("clotho", "Rain.wav")],
+    }
+    for part, listed in records.items():
+        (folder / part).mkdir(parents=True)
+        rows = [
+            {"dataset_name": name, "path": path, "task_name": "x", "uniq_id": 1, "question": "?",
+             "answer_gt": "x"}
+            for name, path in listed
+        ]  # fmt: skip
+        (folder / part / f"{part}_meta.json").write_text(json.dumps(rows))
+    found = gather_list(tmp_path, "airbench", "test")
+    assert {"yt:aaaaaaaaaaa", "clotho:Rain.wav"} <= set(found.keys) and found.clips == 3
+    assert "1 clips have no Freesound id, e.g. 'Rain.wav'" in found.problem
+
+
 @pytest.mark.parametrize("name", ["musiccaps", "clotho", "audiocaps", "fsd50k"])
 def test_a_split_that_is_none(tmp_path, name):
     (tmp_path / name).mkdir()

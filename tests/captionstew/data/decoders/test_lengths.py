@@ -129,6 +129,40 @@ def test_joined_mp3(mp3, tmp_path):
     assert info.decoder == "ffmpeg" and info.duration == pytest.approx(5.0, abs=0.11)
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        b"TAG".ljust(128),
+        b"TAG".ljust(128) + b"APETAGEX" + struct.pack("<II", 2000, 40) + bytes(2016),
+        b"ID3\x04\0\0"
+        + bytes(100_000 >> shift & 0x7F for shift in (21, 14, 7, 0))
+        + bytes(100_000),
+    ],
+)
+def test_joined_mp3_with_tags_between(mp3, tmp_path, between):
+    first, second = (mp3(name, 5.0, id3v2_version="0").read_bytes() for name in ("a.mp3", "b.mp3"))
+    path = tmp_path / "joined.mp3"
+    path.write_bytes(first + between + second)
+    info = inspect_audio(path)
+    assert info.decoder == "ffmpeg" and info.duration == pytest.approx(10.0, abs=0.11)
+
+
+def test_a_codec_that_nobody_knows_is_named(tmp_path):
+    soundfile.write(tmp_path / "a.wav", chirp(1), RATE)
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    content[20:22] = struct.pack("<H", 0x1234)
+    (tmp_path / "b.wav").write_bytes(content)
+    with pytest.raises(BadAudio, match="codec that FFmpeg does not know"):
+        inspect_audio(tmp_path / "b.wav")
+
+
+def test_an_ogg_file_that_is_cut_in_a_later_first_page(tmp_path):
+    soundfile.write(tmp_path / "a.ogg", chirp(2), RATE, format="OGG", subtype="VORBIS")
+    content = (tmp_path / "a.ogg").read_bytes()
+    (tmp_path / "b.ogg").write_bytes(content + content[:10])
+    assert inspect_audio(tmp_path / "b.ogg").duration == pytest.approx(2.0, abs=0.01)
+
+
 @pytest.mark.parametrize("tag", [b"TAG".ljust(128), b"APETAGEX" + b"x" * 60_000, bytes(60_000)])
 def test_tags_behind_an_mp3(mp3, tag):
     path = mp3("a.mp3")
