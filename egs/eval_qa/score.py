@@ -81,7 +81,7 @@ class Flags:
         if self.judge_send and not self.judge_model:
             raise ValueError("--judge-send true needs --judge-base-url and --judge-model")
         if self.judge_model:
-            self.endpoint(self.prompt())
+            self.endpoint(judge_prompt(OURS))
 
     def endpoint(self, prompt: JudgePrompt) -> Endpoint:
         return Endpoint(
@@ -193,6 +193,8 @@ def main() -> None:
     )
     if not names:
         raise ValueError(f"{folder}: no answers; run decode.py first")
+    if flags.judge_model:
+        flags.prompt()  # what is wrong with it is said before anything is scored
     for name in names:
         score_split(flags, folder / f"{name}.jsonl")
     if not flags.splits:

@@ -76,7 +76,9 @@ def custom_of(manifest):
 def contents(folder):
     """Relative path -> bytes; an index holds the time stamp of its manifest."""
     files = (
-        path for path in sorted(folder.rglob("*")) if path.is_file() and ".done" not in path.parts
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not {".done", ".lock"} & set(path.parts)
     )
     return {
         str(path.relative_to(folder)): path.read_bytes()
