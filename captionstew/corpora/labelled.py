@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from captionstew.corpora.captioned import Corpus, get_parser
 from captionstew.corpora.damage import Damaged
-from captionstew.corpora.keys import group_key
+from captionstew.corpora.keys import IdentityError, group_key
 from captionstew.corpora.release import ReleaseError, Report
 from captionstew.data.audio import MAX_DURATION, AudioInfo
 from captionstew.data.manifests.cuts import cut_row, safe_id, write_cuts
@@ -129,6 +129,10 @@ def run_labelled(
         write_rows(listed, LISTED_SCHEMA, rows)
     except Damaged as error:
         raise ReleaseError(f"{error}; download it again from {corpus.home}") from error
+    except IdentityError as error:
+        raise ReleaseError(
+            f"{args.corpus_dir}: {error}; download its lists again from {corpus.home}"
+        ) from error
     if not counts:
         raise ReleaseError(f"{args.corpus_dir} lists no clip of {', '.join(args.splits)}")
     write_json(output / "classes.json", list(classes))

@@ -388,6 +388,11 @@ def test_the_papers_runs_differ_in_nothing_but_what_is_compared(paper_steps):
     assert all("--max-steps 3000" in line and "--world-size 8" in line for line in adapted)
 
 
+def test_log_mel_is_pooled_as_everywhere(paper_steps):
+    (line,) = (one.command[0] for one in paper_steps if one.name == "probe-logmel")
+    assert "--pooling mean_std " in line
+
+
 @pytest.mark.parametrize("task", ["vggsound", "voxceleb2", "cremad", "magnatagatune", "nsynth"])
 def test_schedules_of_table_7_end_halfway(task, paper_steps):
     """The encoder's schedules end at a batch count of 20,000 (zipformer.schedules)."""

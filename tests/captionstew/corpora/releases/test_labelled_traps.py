@@ -342,6 +342,14 @@ def test_cremad_has_the_public_split_and_one_of_the_papers_sizes(tmp_path):
     assert not actors["train"] & actors["test"] and not actors["train"] & actors["valid"]
 
 
+def test_a_row_without_identity_names_the_release_and_its_home(prepare_labelled, tmp_path):
+    write(tmp_path / "stat.csv", "hum,1,x\n")
+    write(tmp_path / "vggsound.csv", "---g-f_I2yQ,1,hum,train\n")
+    write(tmp_path / "test.csv", "a,b\n")
+    with pytest.raises(ReleaseError, match=r"no 11-character .* again from https://github.com"):
+        prepare_labelled("vggsound", tmp_path)
+
+
 def test_voxceleb_utterances_may_be_split_at_random_as_in_the_paper():
     names = [f"id{n % 50:05d}/video{n % 200:06d}/{n:05d}" for n in range(80_000)]
     of = voxceleb2.split_rule("paper", names)

@@ -1,5 +1,7 @@
 """Many heads at once are the same heads trained alone."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -163,8 +165,11 @@ def test_a_killed_training_ends_as_one_that_was_not(tmp_path, writes, in_memory)
             progress=progress,
         )  # fmt: skip
 
+    epochs = []
+    batches = train.batches
+    train.batches = lambda parts: epochs.append(1) or batches(parts)
     whole = run(None)
-    path = tmp_path / "probe.progress"
+    path, unbroken = tmp_path / "probe.progress", len(epochs)
     try:
         run(Dying(path, writes))
     except Killed:
@@ -172,7 +177,9 @@ def test_a_killed_training_ends_as_one_that_was_not(tmp_path, writes, in_memory)
     else:
         killed = False
     assert killed or writes == 23  # patience may have ended it
+    epochs.clear()
     resumed = run(Dying(path, -1))
+    assert len(epochs) < unbroken  # it did not begin anew
     assert resumed.valid_metric == whole.valid_metric and resumed.valid_loss == whole.valid_loss
     assert torch.equal(resumed.weights["linear_weight"], whole.weights["linear_weight"])
 
@@ -202,13 +209,18 @@ def test_a_step_limit_ends_in_the_middle_of_an_epoch():
 
 
 def test_frames_that_are_read_ahead_are_the_same():
+    processes = set()
+
     def source(cut_ids):
+        processes.add(os.getpid())  # of this process; a loading process has its own copy
         lengths = torch.tensor([2 + int(name) % 3 for name in cut_ids])
         frames = torch.stack([torch.full((4, 2), float(name)) for name in cut_ids])
         return frames, lengths
 
     names, targets = [str(number) for number in range(20)], torch.arange(20)
     here, ahead = (FrameClips(source, names, targets, workers) for workers in (0, 2))
+    list(ahead.batches(torch.arange(20).split(8)))
+    assert not processes  # none of it was read here
     for parts in (torch.randperm(20).split(6), torch.arange(20).split(8)):  # processes live on
         for one, other in zip(here.batches(parts), ahead.batches(parts), strict=True):
             (frames, lengths), labels = one
